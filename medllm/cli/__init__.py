@@ -1,0 +1,69 @@
+"""The command line: one module a command, joined here."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+
+import typer
+
+from medllm import __version__
+from medllm.cli.classify import classify
+from medllm.cli.demo import demo
+from medllm.cli.explain import explain
+from medllm.cli.inspect import inspect
+from medllm.cli.models import models
+from medllm.errors import MedllmError
+
+app = typer.Typer(
+    name="medllm",
+    help=(
+        "Chest radiographs in, explained findings out: a calibrated probability a finding, "
+        "a checked explanation, a report. Research use only, never a diagnosis."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(demo)
+app.command()(inspect)
+app.command()(classify)
+app.command()(explain)
+app.add_typer(models, name="models")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: bool = typer.Option(
+        False, "--version", help="Print the version.", callback=_show_version, is_eager=True
+    ),
+    verbose: bool = typer.Option(False, "--verbose", help="Log what is done to stderr."),
+) -> None:
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.ERROR,
+        format="%(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    if not verbose:
+        warnings.simplefilter("ignore")
+
+
+def main() -> None:
+    """Run the command line; exits 0 when done, 1 on a `MedllmError`, 2 on wrong usage."""
+    try:
+        app()
+    except MedllmError as error:
+        typer.echo(f"medllm: {error}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        # The reader of our output, such as `head`, has seen enough.
+        sys.stderr.close()
+        sys.exit(0)

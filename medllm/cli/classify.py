@@ -1,0 +1,95 @@
+"""`medllm classify`: a line a radiograph."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from medllm.cli.inputs import (
+    Accept,
+    AsJson,
+    Findings,
+    Inputs,
+    ModelSource,
+    Polarity,
+    read_each,
+    tell_error,
+)
+from medllm.errors import MedllmError
+
+if TYPE_CHECKING:
+    from medllm.models import Model, Prediction
+
+
+def classify(
+    inputs: Inputs,
+    model: ModelSource = None,
+    finding: Findings = None,
+    accept: Accept = None,
+    polarity: Polarity = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Print log-odds, calibrated probability and call of each finding, a line a radiograph.
+
+    A bad input is reported and the others are done; the exit status is then 1.
+    """
+    from medllm.models import load_model
+
+    loaded = load_model(model)
+    loaded.questions(finding)
+    failed = False
+    for path, read in read_each(inputs, accept, polarity):
+        try:
+            prediction = loaded.predict([read()], finding)[0]
+        except MedllmError as error:
+            failed = True
+            if as_json:
+                typer.echo(json.dumps(_failure(path, loaded, error)))
+            else:
+                tell_error(path, error)
+            continue
+        typer.echo(json.dumps(as_line(prediction)) if as_json else _words(prediction))
+    if failed:
+        raise typer.Exit(1)
+
+
+def as_line(prediction: Prediction) -> dict[str, Any]:
+    """Give a prediction in the form of one JSON line."""
+    return {
+        "path": prediction.path,
+        "sop_instance_uid": prediction.sop_instance_uid,
+        "model": {"name": prediction.model_name, "sha256": prediction.model_sha256},
+        "findings": [
+            {
+                "finding": answer.finding,
+                "log_odds": answer.log_odds,
+                "probability": answer.probability,
+                "call": answer.call,
+            }
+            for answer in prediction.findings
+        ],
+        "warnings": [{"code": gate.code, "message": gate.message} for gate in prediction.warnings],
+        "error": None,
+    }
+
+
+def _failure(path: Path, model: Model, error: MedllmError) -> dict[str, Any]:
+    return {
+        "path": str(path),
+        "sop_instance_uid": None,
+        "model": {"name": model.card.name, "sha256": model.sha256},
+        "findings": [],
+        "warnings": [],
+        "error": {"code": error.code, "message": str(error)},
+    }
+
+
+def _words(prediction: Prediction) -> str:
+    answers = "  ".join(
+        f"{answer.finding} {answer.probability:.2f} {answer.call}" for answer in prediction.findings
+    )
+    warnings = ", ".join(gate.code for gate in prediction.warnings)
+    return f"{prediction.path}  {answers}" + (f"  [{warnings}]" if warnings else "")

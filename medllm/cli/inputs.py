@@ -1,0 +1,92 @@
+"""What the commands that take images share: their arguments, and one bad input among many."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from medllm.errors import MedllmError
+
+if TYPE_CHECKING:
+    from medllm.dicom import Radiograph
+
+Inputs = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="INPUT...",
+        help="DICOM, PNG or JPEG files, or folders, searched through by content.",
+        show_default=False,
+    ),
+]
+ModelSource = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="M",
+        help="Checkpoint folder or hub name (owner/name); the bundled reference when left out.",
+        show_default=False,
+    ),
+]
+Findings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--finding", metavar="F", help="Finding by its key; may be repeated.", show_default=False
+    ),
+]
+Accept = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="CODE",
+        help="Score an image in spite of this gate, such as for-processing; may be repeated.",
+        show_default=False,
+    ),
+]
+Polarity = Annotated[
+    Literal["auto", "normal", "inverted"],
+    typer.Option(help="Override a polarity that the header states wrongly."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines.")]
+
+
+def read_each(
+    inputs: Sequence[Path], accept: Sequence[str] | None, polarity: Any
+) -> Iterator[tuple[Path, Callable[[], Radiograph]]]:
+    """Find the images and show progress on stderr while they are worked through.
+
+    Args:
+        inputs: Files and folders.
+        accept: Codes of gates that shall not refuse an image.
+        polarity: Override of the header's.
+
+    Yields:
+        Each image's path with a call that reads it, or raises a `DicomError`.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from medllm.dicom import find_images, read_radiograph
+
+    paths = list(find_images(inputs))
+    if not paths:
+        raise MedllmError(
+            f"no DICOM, PNG or JPEG file was found in {', '.join(map(str, inputs))}.",
+            code="no-input",
+        )
+    console = Console(stderr=True)
+    shown = len(paths) > 1 and console.is_terminal
+    for path in track(paths, "radiographs", console=console, disable=not shown, transient=True):
+
+        def read(path: Path = path) -> Radiograph:
+            return read_radiograph(path, accept=accept or (), polarity=polarity)
+
+        yield path, read
+
+
+def tell_error(path: Path, error: MedllmError) -> None:
+    """Say on stderr why one input was not done."""
+    logging.getLogger(__name__).info("%s", error.code)
+    typer.echo(f"{path}: {error.code}: {error}", err=True)

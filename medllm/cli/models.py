@@ -1,0 +1,81 @@
+"""`medllm models`: the bundled and the cached checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medllm.cli.inputs import AsJson
+
+if TYPE_CHECKING:
+    from medllm.models import ModelCard
+
+models = typer.Typer(
+    help="Show and check the bundled and the cached checkpoints.", no_args_is_help=True
+)
+Source = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[M]",
+        help="Checkpoint folder or hub name; the bundled reference when left out.",
+        show_default=False,
+    ),
+]
+
+
+@models.command("list")
+def list_models() -> None:
+    """List the bundled checkpoint and those in the local Hugging Face cache."""
+    from medllm.models.checkpoint import cached_checkpoints, read_card
+
+    for name, folder in cached_checkpoints().items():
+        card = read_card(folder)
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+        typer.echo(f"{name:<32}{card.version:<8}{size:>8.1f} MB  {', '.join(card.findings)}")
+
+
+@models.command("show")
+def show(source: Source = None, as_json: AsJson = False) -> None:
+    """Show what a checkpoint says of itself: questions, figures with intervals, limits."""
+    from medllm.models.checkpoint import read_card, resolve
+
+    card = read_card(resolve(source))
+    typer.echo(json.dumps(dataclasses.asdict(card)) if as_json else _page(card))
+
+
+@models.command("verify")
+def verify(source: Source = None) -> None:
+    """Check a checkpoint's files, hashes, tensors and self-test."""
+    from medllm.models import load_model
+
+    model = load_model(source)
+    typer.echo(f"{model.card.name} {model.card.version}  sha256 {model.sha256}  verified")
+
+
+def _page(card: ModelCard) -> str:
+    lines = [f"{card.name} {card.version}", card.description, f"Use: {card.intended_use}"]
+    for question in card.questions:
+        fitted = question.calibration
+        lines += [
+            "",
+            f"{question.finding}: {question.text}",
+            f"  negative below {fitted.low:.2f}, positive from {fitted.high:.2f}; "
+            f"calibrated on {fitted.fitted_on}",
+        ]
+        for figures in question.measurements:
+            lines.append(f"  {figures.test_set} (n {figures.n}, {figures.n_positive} positive)")
+            for name in ("auroc", "sensitivity", "specificity", "brier", "ece"):
+                figure = getattr(figures, name)
+                lines.append(
+                    f"    {name:<12}{figure.value:.3f}  ({figure.low:.3f} to {figure.high:.3f})"
+                )
+    for title, sentences in (
+        ("Trained on", card.training_data),
+        ("Limits", card.limitations),
+        ("Explanations", card.explanation_measurements),
+    ):
+        lines += ["", title, *(f"  - {sentence}" for sentence in sentences)]
+    return "\n".join(lines)

@@ -1,0 +1,33 @@
+"""Kermany's radiographs of children: pneumonia against normal (Kermany et al., Cell 2018)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medllm.datasets.record import ImageRecord, read_table
+
+
+def read_kermany(root: Path) -> list[ImageRecord]:
+    """Read a copy with a table `labels.csv` (`path, patient_id, pneumonia`).
+
+    Pneumonia on these radiographs is a visible opacity, so that a positive is also labelled
+    `lung_opacity`; the normals were read as clear.
+
+    Args:
+        root: Folder that holds `labels.csv`.
+
+    Returns:
+        A record an image, in the table's order.
+
+    Raises:
+        LabelError: The table or a column is missing.
+    """
+    return [
+        ImageRecord(
+            dataset="kermany",
+            path=root / row["path"],
+            patient_id=row["patient_id"],
+            labels={"pneumonia": int(row["pneumonia"]), "lung_opacity": int(row["pneumonia"])},
+        )
+        for row in read_table(root / "labels.csv", ("path", "patient_id", "pneumonia"))
+    ]

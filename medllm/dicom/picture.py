@@ -1,0 +1,132 @@
+"""PNG and JPEG files: display values without a header."""
+
+from __future__ import annotations
+
+import warnings
+from io import BytesIO
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float32, UInt8, UInt16
+from PIL import Image, ImageOps
+
+from medllm.dicom.encoding_gates import MAX_PIXELS
+from medllm.dicom.gates import make_gate
+from medllm.dicom.pixels import Polarity
+from medllm.dicom.radiograph import Gate, PixelStep
+from medllm.dicom.windows import percentile_bounds, stretch
+from medllm.errors import DicomError
+
+# Grey that went through a JPEG's colour space comes back with channels one or two apart.
+_MAX_CHANNEL_DIFFERENCE = 2
+
+
+def read_picture(
+    data: bytes, file_format: Literal["png", "jpeg"], polarity: Polarity
+) -> tuple[Float32[np.ndarray, "rows columns"], tuple[PixelStep, ...]]:
+    """Read a grey PNG or JPEG.
+
+    Args:
+        data: All bytes of the file.
+        file_format: What the first bytes say.
+        polarity: `inverted` inverts the grey scale; nothing in the file could say so.
+
+    Returns:
+        Display values in [0, 1] and the steps taken. 8-bit values are divided by 255; of
+        16-bit values the range that is used is unknown, so they take the percentile window.
+
+    Raises:
+        DicomError: The file is cut off (`truncated`), too large or truly coloured.
+    """
+    values, decode_step = _grey_values(data, file_format)
+    if values.dtype == np.uint8:
+        display, step = values / 255, PixelStep("scale", "divided by 255")
+    else:
+        low, high = percentile_bounds(values, np.ones(values.shape, bool))
+        detail = f"16 bits; 0.5 to 99.5 percentiles, {low:g} to {high:g}"
+        display, step = stretch(values, low, high), PixelStep("percentile-window", detail)
+    steps = [decode_step, step]
+    if polarity == "inverted":
+        display = 1 - display
+        steps.append(PixelStep("polarity", "inverted: by the caller"))
+    return display.astype(np.float32), tuple(steps)
+
+
+def picture_gates(file_format: Literal["png", "jpeg"]) -> tuple[Gate, ...]:
+    """State what cannot be checked without a header.
+
+    Args:
+        file_format: Format of the file.
+
+    Returns:
+        Gates that apply to every picture of the format.
+    """
+    name = file_format.upper()
+    no_header = (
+        f"{name} files have no header: body part, view and polarity are not verified; give the "
+        "DICOM image if there is one."
+    )
+    return (
+        make_gate("no-header", "warning", False, "", no_header),
+        make_gate(
+            "lossy",
+            "warning",
+            file_format == "png",
+            "PNG is lossless; what came before is unknown",
+            "JPEG compression loses fine detail.",
+        ),
+    )
+
+
+def _grey_values(
+    data: bytes, file_format: str
+) -> tuple[UInt8[np.ndarray, "rows columns"] | UInt16[np.ndarray, "rows columns"], PixelStep]:
+    try:
+        with warnings.catch_warnings():
+            # Pillow's warnings are on size and transparency, and both are dealt with here.
+            warnings.simplefilter("ignore")
+            with Image.open(BytesIO(data), formats=[file_format]) as image:
+                _bound_size(image)
+                mode = image.mode
+                values = _to_grey(ImageOps.exif_transpose(image))
+    except DicomError:
+        raise
+    except Image.DecompressionBombError:
+        raise _too_large("far more") from None
+    except Exception as error:  # noqa: BLE001  turned into one kind, never passed over
+        raise DicomError(
+            f"the {file_format.upper()} is cut off or damaged ({type(error).__name__}); copy or "
+            "export the file again.",
+            code="truncated",
+        ) from None
+    return values, PixelStep("decode", f"{file_format.upper()}, mode {mode}")
+
+
+def _bound_size(image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise _too_large(f"{image.height} x {image.width}")
+
+
+def _too_large(size: str) -> DicomError:
+    return DicomError(
+        f"the file claims {size} pixels; medllm reads up to {MAX_PIXELS}: give a smaller image.",
+        code="too-large",
+    )
+
+
+def _to_grey(
+    image: Image.Image,
+) -> UInt8[np.ndarray, "rows columns"] | UInt16[np.ndarray, "rows columns"]:
+    if image.mode.startswith("I;16"):
+        return np.asarray(image).astype(np.uint16)
+    if image.mode in {"L", "1", "LA"}:
+        return np.asarray(image.convert("L"))
+    channels = np.asarray(image.convert("RGB"))
+    spread = int(np.ptp(channels, axis=2).max())
+    if spread > _MAX_CHANNEL_DIFFERENCE:
+        raise DicomError(
+            f"the image is coloured (channels differ by up to {spread} of 255); medllm reads "
+            "grey images: give the original grey image.",
+            code="color",
+        )
+    return channels[..., 1]

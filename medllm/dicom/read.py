@@ -1,0 +1,162 @@
+"""The one way from a file to a `Radiograph`."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from pydicom.uid import MediaStorageDirectoryStorage
+
+from medllm.dicom.attributes import (
+    age_years,
+    laterality,
+    patient_orientation,
+    pixel_spacing_mm,
+    sex,
+    word,
+)
+from medllm.dicom.dataset import parse_dataset, transfer_syntax_uid
+from medllm.dicom.decode import stored_values
+from medllm.dicom.encoding_gates import ENCODING_GATES
+from medllm.dicom.files import read_image_file
+from medllm.dicom.gates import ACCEPTABLE, enforce, make_gate
+from medllm.dicom.picture import picture_gates, read_picture
+from medllm.dicom.pixel_gates import PIXEL_GATES, polarity_plausible
+from medllm.dicom.pixels import Polarity, display_values
+from medllm.dicom.radiograph import Gate, PixelStep, Radiograph
+from medllm.dicom.subject import view_of
+from medllm.dicom.subject_gates import SUBJECT_GATES
+from medllm.errors import DicomError
+
+
+def read_radiograph(
+    path: str | Path, *, accept: Collection[str] = (), polarity: Polarity = "auto"
+) -> Radiograph:
+    """Read one projection radiograph from a DICOM, PNG or JPEG file.
+
+    Args:
+        path: The file; what it is, its content decides and not its name.
+        accept: Codes of error gates to accept, from `ACCEPTABLE`; they stay in `gates` as
+            not passed. `not-a-radiograph` can be accepted for Modality OT, SC or none, never
+            for another modality's image.
+        polarity: `auto` follows the header. `normal` (low stored values are air) and
+            `inverted` override a header that is known to be wrong.
+
+    Returns:
+        The radiograph, with every step and every check that was made.
+
+    Raises:
+        DicomError: The file cannot be read, or a gate refuses it; `code` names the cause and
+            the message begins with the path.
+        ValueError: `accept` holds a code that cannot be accepted, or `polarity` is unknown.
+    """
+    path = Path(path)
+    if not_acceptable := set(accept) - ACCEPTABLE:
+        raise ValueError(
+            f"accept holds {sorted(not_acceptable)}; these can be: {sorted(ACCEPTABLE)}."
+        )
+    if polarity not in ("auto", "normal", "inverted"):
+        raise ValueError(f"polarity is {polarity!r}; use 'auto', 'normal' or 'inverted'.")
+    try:
+        data, kind = read_image_file(path)
+        if kind == "png" or kind == "jpeg":
+            return _from_picture(path, data, kind, accept, polarity)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            scan = _from_dicom(path, data, accept, polarity, force=kind != "dicom")
+    except DicomError as error:
+        raise DicomError(f"{path}: {error}", code=error.code) from None
+    return replace(scan, gates=(*scan.gates, _regular_header(len(caught))))
+
+
+def _from_dicom(
+    path: Path, data: bytes, accept: Collection[str], polarity: Polarity, *, force: bool
+) -> Radiograph:
+    dataset = parse_dataset(data, force=force)
+    if dataset.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+        raise DicomError(
+            "the file is a DICOMDIR, a table of contents without pixels; give the folder it "
+            "lies in.",
+            code="not-an-image-file",
+        )
+    gates = enforce((check(dataset) for check in (*SUBJECT_GATES, *ENCODING_GATES)), accept)
+    stored = stored_values(dataset)
+    pixels, steps = display_values(dataset, stored, polarity)
+    gates += enforce((check(pixels) for check in PIXEL_GATES), accept)
+    if view_of(dataset) in ("frontal", None):
+        gates += (polarity_plausible(pixels),)
+    spacing, spacing_source = pixel_spacing_mm(dataset)
+    decode = PixelStep(
+        "decode", f"{transfer_syntax_uid(dataset).name}, {dataset.BitsStored} bits stored"
+    )
+    return Radiograph(
+        pixels=pixels,
+        path=path,
+        file_format="dicom",
+        sha256=hashlib.sha256(data).hexdigest(),
+        pipeline=(decode, *steps),
+        gates=(*gates, _polarity_from_header(polarity)),
+        pixel_spacing_mm=spacing,
+        spacing_source=spacing_source,
+        modality=word(dataset, "Modality"),
+        view_position=word(dataset, "ViewPosition"),
+        laterality=laterality(dataset),
+        patient_orientation=patient_orientation(dataset),
+        age_years=age_years(dataset),
+        sex=sex(dataset),
+        body_part_examined=word(dataset, "BodyPartExamined"),
+        sop_class_uid=word(dataset, "SOPClassUID"),
+        sop_instance_uid=word(dataset, "SOPInstanceUID"),
+        series_instance_uid=word(dataset, "SeriesInstanceUID"),
+        study_instance_uid=word(dataset, "StudyInstanceUID"),
+    )
+
+
+def _from_picture(
+    path: Path,
+    data: bytes,
+    file_format: Literal["png", "jpeg"],
+    accept: Collection[str],
+    polarity: Polarity,
+) -> Radiograph:
+    pixels, steps = read_picture(data, file_format, polarity)
+    gates = enforce((check(pixels) for check in PIXEL_GATES), accept)
+    return Radiograph(
+        pixels=pixels,
+        path=path,
+        file_format=file_format,
+        sha256=hashlib.sha256(data).hexdigest(),
+        pipeline=steps,
+        gates=(
+            *picture_gates(file_format),
+            *gates,
+            polarity_plausible(pixels),
+            _polarity_from_header(polarity),
+        ),
+    )
+
+
+def _polarity_from_header(polarity: Polarity) -> Gate:
+    return make_gate(
+        "polarity-override",
+        "warning",
+        polarity == "auto",
+        "the polarity is the file's own",
+        f"the polarity was set to {polarity!r} by the caller, whatever the file says.",
+    )
+
+
+def _regular_header(n_warnings: int) -> Gate:
+    # pydicom's own words can quote a value of the header, so only their number is passed on.
+    return make_gate(
+        "irregular-header",
+        "warning",
+        n_warnings == 0,
+        "pydicom read the header without a warning",
+        f"pydicom gave {n_warnings} warnings on values that break the standard; check the file "
+        "with dciodvfy if a value looks wrong.",
+    )

@@ -1,0 +1,69 @@
+"""From what a user names on a command line to image files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from medllm.dicom.content import HEAD_BYTES, file_kind
+from medllm.errors import DicomError
+
+# A file with such a name is somebody's image even if its content is broken: it is listed, so
+# that reading it says what is wrong with it.
+IMAGE_SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".png", ".jpg", ".jpeg"})
+
+
+def find_images(inputs: Sequence[str | Path]) -> Iterator[Path]:
+    """List the image files that inputs name.
+
+    Args:
+        inputs: Files, listed as they are, and folders, searched with all below them. Within
+            a folder a file is listed if its content looks like DICOM, PNG or JPEG, or if its
+            name says so; hidden files and folders and DICOMDIR are passed over.
+
+    Yields:
+        Path: In the order of `inputs`, sorted within a folder; none twice for one input.
+
+    Raises:
+        DicomError: An input does not exist, or a folder below it cannot be listed.
+    """
+    for given in inputs:
+        path = Path(given)
+        if path.is_dir():
+            yield from _in_folder(path, ())
+        elif path.exists():
+            yield path
+        else:
+            raise DicomError(f"{path}: no such file or folder; check it.", code="file-not-found")
+
+
+def _in_folder(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    real = folder.resolve()
+    if real in above:  # a link back up
+        return
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise DicomError(
+            f"{folder}: the folder cannot be listed ({error.strerror}); check its permissions.",
+            code="unreadable-file",
+        ) from None
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name.upper() == "DICOMDIR":
+            continue
+        path = folder / entry.name
+        if entry.is_dir():
+            yield from _in_folder(path, (*above, real))
+        elif entry.is_file() and _may_be_image(path):
+            yield path
+
+
+def _may_be_image(path: Path) -> bool:
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return True
+    try:
+        with path.open("rb") as file:
+            return file_kind(file.read(HEAD_BYTES)) is not None
+    except OSError:
+        return False

@@ -1,0 +1,59 @@
+"""The errors a caller can meet.
+
+A message says what was found, what is wanted and the remedy, in one line, and never
+holds a header value that can identify a person.
+"""
+
+from __future__ import annotations
+
+
+class MedllmError(Exception):
+    """Root of all errors that medllm raises for bad input; the command line exits with 1.
+
+    Attributes:
+        code: Stable lower-case name of the cause, such as `not-a-radiograph`; it is what
+            `medllm classify --json` prints and what a program should test.
+    """
+
+    code = "medllm-error"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        """Keep the one-line message.
+
+        Args:
+            message: What was found, what is wanted, the remedy.
+            code: Cause; the class's own code when None.
+        """
+        super().__init__(message)
+        if code is not None:
+            self.code = code
+
+
+class DicomError(MedllmError):
+    """An image file cannot be read, or may not be scored."""
+
+    code = "unreadable-image"
+
+
+class LabelError(MedllmError):
+    """A data set's labels, columns or findings are not what is wanted."""
+
+    code = "bad-labels"
+
+
+class CheckpointError(MedllmError):
+    """A model folder is incomplete, altered, or not of the wanted form."""
+
+    code = "bad-checkpoint"
+
+
+class AttributionError(MedllmError):
+    """An explanation cannot be computed, or misses its bound."""
+
+    code = "bad-attribution"
+
+
+class ReportError(MedllmError):
+    """A report cannot be built or written."""
+
+    code = "bad-report"

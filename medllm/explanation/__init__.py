@@ -1,0 +1,23 @@
+"""Why a model said what it said: attributions, put into words and checked."""
+
+from medllm.explanation.composition import explain, explain_findings
+from medllm.explanation.methods import DEFAULT_METHOD, METHODS
+from medllm.explanation.record import (
+    AttributionMap,
+    Check,
+    Explanation,
+    Region,
+    TokenAttribution,
+)
+
+__all__ = [
+    "DEFAULT_METHOD",
+    "METHODS",
+    "AttributionMap",
+    "Check",
+    "Explanation",
+    "Region",
+    "TokenAttribution",
+    "explain",
+    "explain_findings",
+]

@@ -1,0 +1,100 @@
+"""The regions of a frontal chest radiograph: lung zones, mediastinum, and outside the thorax."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import UInt8
+from scipy.ndimage import distance_transform_edt
+
+from medllm.dicom.radiograph import Radiograph
+from medllm.explanation.lung_outline import (
+    LEFT_LUNG,
+    MARGIN,
+    RIGHT_LUNG,
+    STEPS,
+    USUAL,
+    draw,
+    fit,
+    frame_indices,
+)
+from medllm.explanation.record import Side, Zone
+
+REGIONS: tuple[tuple[Zone, Side | None], ...] = (
+    ("upper", "right"),
+    ("middle", "right"),
+    ("lower", "right"),
+    ("upper", "left"),
+    ("middle", "left"),
+    ("lower", "left"),
+    ("mediastinum", None),
+    ("outside", None),
+)
+"""All regions, by the PATIENT's side."""
+
+# Cells a side that the image is divided into.
+_SIDE = 256
+
+# Contrast below which the outline is not believed.
+_LEAST_CONTRAST = 1.0
+
+# Ribs, pleura and costophrenic angles this near to a lung count as that lung's zone.
+_RIM = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Zones:
+    """The regions of one radiograph.
+
+    Attributes:
+        labels: Index in `REGIONS`, on a grid of square number that covers the whole image.
+        found_by: How the regions were found, in words.
+    """
+
+    labels: UInt8[np.ndarray, "side side"]
+    found_by: str
+
+
+def find_zones(scan: Radiograph) -> Zones:
+    """Divide a frontal radiograph into regions.
+
+    The patient's right is taken to be the image's left, unless Patient Orientation says that
+    the rows run towards the right. Upper, middle and lower are thirds of a lung's height, not
+    lobes.
+
+    Args:
+        scan: A frontal radiograph.
+
+    Returns:
+        The regions; at their usual place where no lungs were found, and saying so.
+    """
+    orientation = scan.patient_orientation
+    mirrored = orientation is not None and orientation[0].startswith("R")
+    pixels = scan.pixels[:, ::-1] if mirrored else scan.pixels
+    placement, contrast = fit(np.ascontiguousarray(pixels))
+    found_by = "a standard outline of the lungs, fitted to this image"
+    if not contrast >= _LEAST_CONTRAST:
+        placement = USUAL
+        found_by = "fixed shares of the image, because the lungs were not found in it"
+    labels = _frame()[frame_indices(placement, _SIDE)]
+    return Zones(np.ascontiguousarray(labels[:, ::-1] if mirrored else labels), found_by)
+
+
+@lru_cache(maxsize=1)
+def _frame() -> UInt8[np.ndarray, "steps steps"]:
+    """The regions as a table of the outline's frame."""
+    # The lungs' medial borders: up the right lung's, down the left lung's.
+    between = (*(corner for corner in RIGHT_LUNG if corner[0] > 0.3), *LEFT_LUNG[:9])
+    drawn = draw(between, RIGHT_LUNG, LEFT_LUNG)
+    table = np.full((STEPS, STEPS), REGIONS.index(("outside", None)), dtype=np.uint8)
+    table[drawn == 1] = REGIONS.index(("mediastinum", None))
+    for number, side in ((2, 0), (3, 3)):
+        lung = drawn == number
+        rows = np.flatnonzero(lung.any(axis=1))
+        for third, part in enumerate(np.array_split(rows, 3)):
+            table[part] = np.where(lung[part], side + third, table[part])
+    distance, nearest = distance_transform_edt(drawn == 0, return_indices=True)
+    rim = distance * (1 + 2 * MARGIN) / STEPS <= _RIM
+    return np.where(rim, table[tuple(nearest)], table)

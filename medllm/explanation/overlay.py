@@ -1,0 +1,176 @@
+"""An attribution map as a picture over its radiograph: colours, contour lines, colour bar."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from contourpy import contour_generator
+from jaxtyping import Float64, UInt8
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.interpolate import PchipInterpolator
+
+from medllm.dicom.radiograph import Radiograph
+from medllm.explanation.record import AttributionMap
+
+# Log-odds that earn full colour on one hundredth of the map's area. The scale is fixed, so that
+# two maps can be compared and a weak one looks weak. At 0.25, a finding that is raised by 2.5
+# log-odds (odds times 12) from a tenth of the image is in full colour there.
+FULL_COLOUR = 0.25
+
+# Longest side of the picture in pixels: enough for a screen, small enough to send.
+LONGEST_SIDE = 1024
+
+# Crameri's managua: perceptually uniform, readable with any colour vision, lightest at both
+# ends. Reversed: orange to yellow raises the finding, blue to cyan lowers it.
+_COLOURS = matplotlib.colormaps["managua_r"]
+
+# Finer lines than this only make the picture's file larger.
+_CONTOUR_GRID = 256
+
+# Share of the positive attribution that the contour of the top region encloses.
+_TOP_SHARE = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Overlay:
+    """What to lay over a radiograph, and how to read it.
+
+    Attributes:
+        rgba: Colours with transparency, of the size of `display_image`; straight alpha.
+        raising: Lines around the smallest area that holds half of the positive attribution;
+            each a list of points, x and y in pixels of `rgba`.
+        lowering: Lines around the area that lowers the finding at half of full colour or more.
+        scale: Log-odds a patch at which the colour is full; the bar runs from minus to plus it.
+        bar: The bar's colours from minus to plus `scale`, as `rgba` has them.
+    """
+
+    rgba: UInt8[np.ndarray, "rows columns 4"]
+    raising: tuple[Float64[np.ndarray, "_ 2"], ...]
+    lowering: tuple[Float64[np.ndarray, "_ 2"], ...]
+    scale: float
+    bar: UInt8[np.ndarray, "1 steps 4"]
+
+
+def display_size(rows: int, columns: int) -> tuple[int, int]:
+    """Say how large a radiograph is shown.
+
+    Args:
+        rows: Rows of the source image.
+        columns: Columns of the source image.
+
+    Returns:
+        Rows and columns of the picture; the longest side is at most `LONGEST_SIDE`.
+    """
+    factor = min(1.0, LONGEST_SIDE / max(rows, columns))
+    return max(1, round(rows * factor)), max(1, round(columns * factor))
+
+
+def display_image(scan: Radiograph) -> UInt8[np.ndarray, "rows columns"]:
+    """Shrink a radiograph for showing.
+
+    Args:
+        scan: The radiograph; display values in [0, 1].
+
+    Returns:
+        Grey values, 0 is air.
+    """
+    rows, columns = display_size(scan.rows, scan.columns)
+    grey = Image.fromarray(np.rint(scan.pixels * 255).astype(np.uint8))
+    return np.asarray(grey.resize((columns, rows), Image.Resampling.LANCZOS))
+
+
+def draw_overlay(scan: Radiograph, attribution: AttributionMap) -> Overlay:
+    """Draw a map over its radiograph.
+
+    Args:
+        scan: The radiograph that was explained.
+        attribution: Its map, signed, in log-odds a patch.
+
+    Returns:
+        The overlay, of the size of `display_image(scan)`.
+    """
+    field = spread(attribution, (scan.rows, scan.columns))
+    scale = FULL_COLOUR * 100 / attribution.values.size
+    return Overlay(
+        rgba=_colour(field / scale),
+        raising=_contours(field, _top_level(field)),
+        lowering=_contours(-field, scale / 2),
+        scale=scale,
+        bar=_colour(np.linspace(-1.0, 1.0, 256)[None]),
+    )
+
+
+def spread(
+    attribution: AttributionMap, source_shape: tuple[int, int]
+) -> Float64[np.ndarray, "rows columns"]:
+    """Bring a patch map to the picture's pixels.
+
+    A patch's value stands at the patch's centre. Between centres the interpolation is smooth
+    and monotone, so that no value appears which no patch has.
+
+    Args:
+        attribution: The map, on the patch grid.
+        source_shape: Rows and columns of the source image.
+
+    Returns:
+        Log-odds a patch at each pixel of the picture; 0 outside the map's box.
+
+    Source:
+        Fritsch and Carlson, Monotone piecewise cubic interpolation (1980), along each axis.
+    """
+    shown = display_size(*source_shape)
+    x, y, width, height = attribution.box
+    values = _along(attribution.values, shown[0], source_shape[0], y, height)
+    return _along(values.T, shown[1], source_shape[1], x, width).T
+
+
+def _along(
+    values: Float64[np.ndarray, "patches other"],
+    shown: int,
+    source: int,
+    start: float,
+    extent: float,
+) -> Float64[np.ndarray, "shown other"]:
+    """Interpolate the first axis at the centres of `shown` pixels that cover `source` pixels."""
+    patches = values.shape[0]
+    centres = (np.arange(shown) + 0.5) * (source / shown)
+    at = (centres - start) / extent * patches - 0.5  # patch index, whole at a patch's centre
+    within = (at >= -0.5) & (at <= patches - 0.5)
+    if patches == 1:
+        result = np.repeat(values, shown, axis=0)
+    else:
+        result = PchipInterpolator(np.arange(patches), values)(np.clip(at, 0, patches - 1))
+    return np.asarray(np.where(within[:, None], result, 0.0), dtype=np.float64)
+
+
+def _colour(
+    relative: Float64[np.ndarray, "rows columns"],
+) -> UInt8[np.ndarray, "rows columns 4"]:
+    """Colour values of which -1 and 1 are full; 0 is transparent, opaque from one half on."""
+    rgba = _COLOURS((np.clip(relative, -1, 1) + 1) / 2)
+    rgba[..., 3] = np.clip(2 * np.abs(relative), 0, 1)
+    return np.asarray(np.rint(rgba * 255), dtype=np.uint8)
+
+
+def _top_level(field: Float64[np.ndarray, "rows columns"]) -> float:
+    """Find the level above which half of the positive attribution lies; 0 where none is."""
+    positive = np.sort(field[field > 0])[::-1]
+    if positive.size == 0:
+        return 0.0
+    share = np.cumsum(positive) / positive.sum()
+    return float(positive[np.searchsorted(share, _TOP_SHARE)])
+
+
+def _contours(
+    field: Float64[np.ndarray, "rows columns"], level: float
+) -> tuple[NDArray[np.float64], ...]:
+    """Trace the lines where the field passes the level, in pixels of the field."""
+    if level <= 0 or not field.min() < level < field.max():
+        return ()
+    step = max(1, max(field.shape) // _CONTOUR_GRID)
+    rows, columns = (np.arange(0, length, step) + 0.5 for length in field.shape)
+    lines = contour_generator(columns, rows, field[::step, ::step]).lines(level)
+    return tuple(np.asarray(line, dtype=np.float64) for line in lines)

@@ -1,0 +1,111 @@
+"""The record of one explanation: what a method attributed, and what its checks found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float64
+
+Verdict = Literal["supported", "weak", "do not use"]
+Zone = Literal["upper", "middle", "lower", "mediastinum", "outside"]
+Side = Literal["right", "left"]
+
+
+@dataclass(frozen=True, eq=False)
+class AttributionMap:
+    """A signed map over the image, on the model's patch grid.
+
+    Attributes:
+        values: Attribution of each patch in log-odds; positive raises the finding.
+        box: Extent of the whole map in source pixels: x, y of the top left corner, width,
+            height. It can pass the image's border where the image was padded.
+    """
+
+    values: Float64[np.ndarray, "rows columns"]
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Region:
+    """The part of an attribution that fell on one region of the chest.
+
+    Attributes:
+        zone: Lung zone, `mediastinum` (heart included), or `outside` the thorax.
+        side: The PATIENT's side; None for `mediastinum` and `outside`.
+        share: Share of the positive attribution of the whole map, 0 to 1.
+        log_odds: Signed sum of the attribution in the region, in log-odds.
+    """
+
+    zone: Zone
+    side: Side | None
+    share: float
+    log_odds: float
+
+
+@dataclass(frozen=True)
+class Check:
+    """One test of an explanation.
+
+    Attributes:
+        name: Such as `completeness`.
+        value: What was measured.
+        reference: Bound or expected range, in words.
+        passed: Whether the value is within it.
+        sentence: What it means, for a clinician.
+    """
+
+    name: str
+    value: float
+    reference: str
+    passed: bool
+    sentence: str
+
+
+@dataclass(frozen=True)
+class TokenAttribution:
+    """Attribution of one word of the prompt, in log-odds."""
+
+    text: str
+    value: float
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Why the model gave one finding the log-odds it gave.
+
+    Attributes:
+        finding: Key of the finding.
+        method: Key of the method, such as `integrated-gradients`.
+        layer: What was attributed to: `image tokens` or `pixels`.
+        baseline: What the image was compared with, in words.
+        n_steps: Integration steps, or forward passes for a perturbation method.
+        log_odds: Uncalibrated log-odds of the image; the number that was attributed.
+        baseline_log_odds: The same for the baseline.
+        completeness_error: |sum of attributions - (log_odds - baseline_log_odds)| in
+            log-odds; None for a method that does not promise completeness.
+        map: The signed map.
+        regions: The map in words, largest share first.
+        zones_from: How the zones were found, in words.
+        checks: The tests made on this explanation.
+        verdict: What it is worth. A map with `do not use` is not drawn.
+        tokens: Attribution of the prompt's words; empty where the method gives none.
+        seconds: Time taken, checks included.
+    """
+
+    finding: str
+    method: str
+    layer: Literal["image tokens", "pixels"]
+    baseline: str
+    n_steps: int
+    log_odds: float
+    baseline_log_odds: float
+    completeness_error: float | None
+    map: AttributionMap
+    regions: tuple[Region, ...]
+    zones_from: str
+    checks: tuple[Check, ...]
+    verdict: Verdict
+    tokens: tuple[TokenAttribution, ...] = ()
+    seconds: float = 0.0

@@ -1,0 +1,100 @@
+"""Calibration: from log-odds to a probability and a call, fitted on held-out patients."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from jaxtyping import Float, Int
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_curve
+
+from medllm.models.card import Calibration
+from medllm.models.prediction import Call
+
+
+def probability_of(log_odds: float, calibration: Calibration) -> float:
+    """Turn log-odds into a calibrated probability.
+
+    Args:
+        log_odds: Uncalibrated.
+        calibration: Temperature and bias.
+
+    Returns:
+        Probability, 0 to 1.
+
+    Example:
+        >>> round(probability_of(2.0, Calibration(temperature=2.0, bias=-1.0)), 3)
+        0.5
+    """
+    scaled = log_odds / calibration.temperature + calibration.bias
+    # Written so that neither end overflows.
+    return 1 / (1 + math.exp(-scaled)) if scaled >= 0 else math.exp(scaled) / (1 + math.exp(scaled))
+
+
+def call_of(probability: float, calibration: Calibration) -> Call:
+    """Say what a calibrated probability means at the two thresholds.
+
+    Args:
+        probability: Calibrated, 0 to 1.
+        calibration: The thresholds.
+
+    Returns:
+        The call.
+
+    Example:
+        >>> call_of(0.4, Calibration(low=0.3, high=0.6))
+        'indeterminate'
+    """
+    if probability >= calibration.high:
+        return "positive"
+    return "negative" if probability < calibration.low else "indeterminate"
+
+
+def fit_calibration(
+    log_odds: Float[np.ndarray, " images"],
+    labels: Int[np.ndarray, " images"],
+    *,
+    fitted_on: str,
+    weights: Float[np.ndarray, " images"] | None = None,
+    wanted: float = 0.95,
+) -> Calibration:
+    """Fit temperature, bias and the two thresholds.
+
+    The lower threshold rules out: `wanted` of the positives lie at or above it. The upper one
+    rules in: `wanted` of the negatives lie below it. Where the two cross, no case needs to be
+    left indeterminate and both become their mean.
+
+    Args:
+        log_odds: Uncalibrated, of images that no weight was fitted on.
+        labels: 1 or 0.
+        fitted_on: The data, in words.
+        weights: Weight of each image; 1 when None.
+        wanted: Sensitivity at the lower and specificity at the upper threshold.
+
+    Returns:
+        The calibration.
+
+    Raises:
+        ValueError: One of the two classes is missing, or higher log-odds go with fewer
+            positives, which no temperature above 0 can mend.
+
+    Source:
+        Platt 1999 (logistic fit of one score); Guo et al., ICML 2017 (temperature).
+    """
+    if len(np.unique(labels)) != 2:
+        raise ValueError("calibration needs images with and without the finding.")
+    fit = LogisticRegression(C=np.inf).fit(log_odds[:, None], labels, sample_weight=weights)
+    slope, bias = float(fit.coef_[0, 0]), float(fit.intercept_[0])
+    if slope <= 0:
+        raise ValueError(f"the fitted slope is {slope:.3g}; the log-odds do not rank this data.")
+    fitted = Calibration(temperature=1 / slope, bias=bias)
+    probabilities = np.array([probability_of(value, fitted) for value in log_odds])
+    fall_out, recall, edges = roc_curve(
+        labels, probabilities, sample_weight=weights, drop_intermediate=False
+    )
+    low = float(edges[np.argmax(recall >= wanted)])
+    high = float(edges[np.flatnonzero(fall_out <= 1 - wanted)[-1]])
+    if low > high:
+        low = high = (low + high) / 2
+    return Calibration(1 / slope, bias, min(low, 1.0), min(high, 1.0), fitted_on)

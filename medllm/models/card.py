@@ -1,0 +1,128 @@
+"""`medllm.json`: what a checkpoint folder says of itself beside Hugging Face's own files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from medllm.data.preprocessing import Preprocessing
+from medllm.metrics import Estimate
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How log-odds become a probability and a call.
+
+    Attributes:
+        temperature: Divides the log-odds; above 0.
+        bias: Added after the division, in log-odds.
+        low: Probability below which the call is negative.
+        high: Probability from which on the call is positive.
+        fitted_on: Data it was fitted on, in words.
+    """
+
+    temperature: float = 1.0
+    bias: float = 0.0
+    low: float = 0.5
+    high: float = 0.5
+    fitted_on: str = "not calibrated"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured of one finding on one test set.
+
+    Attributes:
+        test_set: Name of the set and the part, in words.
+        n: Number of images.
+        n_positive: Number of them with the finding.
+        auroc: Area under the ROC curve.
+        sensitivity: At the upper threshold, where the call is positive.
+        specificity: At the upper threshold.
+        brier: Mean squared error of the calibrated probability.
+        ece: Expected calibration error, ten bins of equal count.
+    """
+
+    test_set: str
+    n: int
+    n_positive: int
+    auroc: Estimate
+    sensitivity: Estimate
+    specificity: Estimate
+    brier: Estimate
+    ece: Estimate
+
+
+@dataclass(frozen=True)
+class Question:
+    """One closed question a finding.
+
+    Attributes:
+        finding: Key of `medllm.findings.FINDINGS`.
+        text: The question as it stands in the prompt.
+        yes: Answer words that speak for the finding, one token each.
+        no: Answer words that speak against it, one token each.
+        calibration: How its log-odds become a probability.
+        measurements: What was measured on held-out patients.
+    """
+
+    finding: str
+    text: str
+    yes: tuple[str, ...] = ("yes",)
+    no: tuple[str, ...] = ("no",)
+    calibration: Calibration = field(default_factory=Calibration)
+    measurements: tuple[Measurement, ...] = ()
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """The log-odds expected on a phantom, so that a changed library is noticed.
+
+    Attributes:
+        phantom_seed: Seed of the phantom.
+        log_odds: Expected value a finding.
+        tolerance: Largest difference allowed, in log-odds.
+    """
+
+    phantom_seed: int
+    log_odds: dict[str, float]
+    tolerance: float = 1e-3
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """All that medllm needs to score with a checkpoint.
+
+    Attributes:
+        name: Name of the checkpoint.
+        version: Its version.
+        description: What it is, in a sentence.
+        intended_use: Who may use it for what.
+        limitations: Sentences on what it cannot do.
+        training_data: Sentences on what it was trained on.
+        questions: One closed question a finding.
+        preprocessing: From a radiograph to `pixel_values`.
+        prompt_template: Prompt with `<image>` and `{question}`.
+        self_test: Expected log-odds; None for a checkpoint under construction.
+        explanation_measurements: Sentences on what its explanations were measured to find.
+        schema_version: Version of this record's form.
+    """
+
+    name: str
+    version: str
+    description: str
+    intended_use: str
+    limitations: tuple[str, ...]
+    training_data: tuple[str, ...]
+    questions: tuple[Question, ...]
+    preprocessing: Preprocessing
+    prompt_template: str = "<image>\n{question}\n"
+    self_test: SelfTest | None = None
+    explanation_measurements: tuple[str, ...] = ()
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """Keys of the findings it answers, in order."""
+        return tuple(question.finding for question in self.questions)

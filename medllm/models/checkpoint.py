@@ -1,0 +1,327 @@
+"""Checkpoint folders: Hugging Face's LLaVA files with `medllm.json` beside them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, LlavaForConditionalGeneration
+from transformers.utils import logging as transformers_logging
+from transformers.utils.logging import is_progress_bar_enabled
+
+from medllm.data.preprocessing import Preprocessing
+from medllm.errors import CheckpointError
+from medllm.metrics import Estimate
+from medllm.models.card import (
+    SCHEMA_VERSION,
+    Calibration,
+    Measurement,
+    ModelCard,
+    Question,
+    SelfTest,
+)
+from medllm.models.model import Model
+from medllm.phantom import make_phantom
+
+logger = logging.getLogger(__name__)
+
+CARD_FILE = "medllm.json"
+BUNDLED = Path(__file__).parent / "reference"
+_WANTED = (CARD_FILE, "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+
+
+def load_model(source: str | Path | None = None, *, device: str | None = None) -> Model:
+    """Load a checkpoint and check all of it: files, hashes, tensors, and its self-test.
+
+    Args:
+        source: A checkpoint folder; a name on the Hugging Face hub, `owner/name` or
+            `owner/name@revision`; the bundled reference model when None.
+        device: A torch device; a GPU where there is one, else the CPU, when None.
+
+    Returns:
+        The model, in float32 and evaluation mode.
+
+    Raises:
+        CheckpointError: The folder is missing, incomplete, altered, or answers otherwise
+            than it did when it was saved.
+    """
+    folder = resolve(source)
+    card = read_card(folder)
+    _verify_hashes(folder)
+    try:
+        with _quiet_transformers():
+            network, info = LlavaForConditionalGeneration.from_pretrained(
+                folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{folder} does not open as a LLaVA checkpoint: {reason}") from error
+    # transformers leaves a missing tensor random and says nothing.
+    if info["missing_keys"] or info["unexpected_keys"]:
+        raise CheckpointError(
+            f"{folder}/model.safetensors does not fit config.json; missing: "
+            f"{_some(info['missing_keys'])}; not wanted: {_some(info['unexpected_keys'])}."
+        )
+    sha256 = hashlib.sha256((folder / CARD_FILE).read_bytes()).hexdigest()
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model = Model(network.to(device).eval(), tokenizer, card, sha256)
+    _check_grid(model)
+    run_self_test(model)
+    return model
+
+
+def save_model(model: Model, folder: Path, *, dtype: torch.dtype = torch.float32) -> Model:
+    """Write a checkpoint, whole or not at all.
+
+    Args:
+        model: What to write.
+        folder: Where; replaced when it holds a checkpoint already.
+        dtype: Precision of the stored weights. They are computed in float32 all the same;
+            float16 halves the file.
+
+    Returns:
+        The model as it loads from the folder.
+
+    Raises:
+        CheckpointError: The folder exists and is not a checkpoint.
+    """
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()) and not (folder / CARD_FILE).exists():
+        raise CheckpointError(f"{folder} exists and is no checkpoint; name another folder.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as beside:
+        draft = Path(beside) / folder.name
+        _write_weights(model, draft, dtype)
+        card = dataclasses.asdict(model.card)
+        card["files"] = {file.name: _sha256(file) for file in sorted(draft.iterdir())}
+        text = json.dumps(card, indent=1, ensure_ascii=False, allow_nan=False)
+        (draft / CARD_FILE).write_text(text + "\n", encoding="utf-8")
+        if folder.exists():
+            folder.rename(Path(beside) / "replaced")
+        draft.rename(folder)
+    return load_model(folder, device=str(model.device))
+
+
+def _write_weights(model: Model, folder: Path, dtype: torch.dtype) -> None:
+    state = {name: tensor.to(dtype) for name, tensor in model.network.state_dict().items()}
+    with _quiet_transformers():
+        model.network.save_pretrained(folder, state_dict=state)
+        model.tokenizer.save_pretrained(folder)
+    # The precision named here is that of the computation, whatever the file holds.
+    config = json.loads((folder / "config.json").read_text())
+    for part in (config, config["vision_config"], config["text_config"]):
+        part["dtype"] = "float32"
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def read_card(folder: Path) -> ModelCard:
+    """Read and check `medllm.json`, without the weights.
+
+    Args:
+        folder: A checkpoint folder.
+
+    Returns:
+        The card.
+
+    Raises:
+        CheckpointError: A file is missing, or the card is not of this version's form.
+    """
+    missing = [name for name in _WANTED if not (folder / name).is_file()]
+    if missing:
+        raise CheckpointError(
+            f"{folder} lacks {', '.join(missing)}; a medllm checkpoint is a Hugging Face LLaVA "
+            f"folder with {CARD_FILE} beside it."
+        )
+    try:
+        values = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{folder / CARD_FILE} is not JSON: {error}.") from error
+    version = values.get("schema_version") if isinstance(values, dict) else None
+    if version != SCHEMA_VERSION:
+        raise CheckpointError(
+            f"{folder / CARD_FILE} has schema version {version}; this medllm reads "
+            f"{SCHEMA_VERSION}. Install the medllm that wrote it."
+        )
+    values.pop("files", None)
+    try:
+        return _card(values)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{folder / CARD_FILE} is not a model card: {error}.") from error
+
+
+def _card(values: dict[str, Any]) -> ModelCard:
+    questions = tuple(_question(entry) for entry in values.pop("questions"))
+    preprocessing = values.pop("preprocessing")
+    preprocessing["source_range"] = tuple(preprocessing["source_range"])
+    self_test = values.pop("self_test")
+    lists = ("limitations", "training_data", "explanation_measurements")
+    return ModelCard(
+        questions=questions,
+        preprocessing=Preprocessing(**preprocessing),
+        self_test=SelfTest(**self_test) if self_test else None,
+        **{name: tuple(values.pop(name)) for name in lists},
+        **values,
+    )
+
+
+def _question(entry: dict[str, Any]) -> Question:
+    return Question(
+        finding=entry["finding"],
+        text=entry["text"],
+        yes=tuple(entry["yes"]),
+        no=tuple(entry["no"]),
+        calibration=Calibration(**entry["calibration"]),
+        measurements=tuple(
+            Measurement(
+                **{
+                    name: Estimate(**value) if isinstance(value, dict) else value
+                    for name, value in measurement.items()
+                }
+            )
+            for measurement in entry["measurements"]
+        ),
+    )
+
+
+def run_self_test(model: Model) -> None:
+    """Compare the log-odds on a phantom with those the card expects.
+
+    Args:
+        model: A loaded model; one whose card has no self-test passes.
+
+    Raises:
+        CheckpointError: A finding differs by more than the card's tolerance.
+    """
+    test = model.card.self_test
+    if test is None:
+        return
+    pixels = make_phantom(test.phantom_seed).pixels
+    with torch.inference_mode():
+        got = model.log_odds(model.card.preprocessing.prepare(pixels), list(test.log_odds))
+    for (finding, wanted), value in zip(test.log_odds.items(), got[0].tolist(), strict=True):
+        if not abs(value - wanted) <= test.tolerance:
+            raise CheckpointError(
+                f"the self-test of '{model.card.name}' gives {value:.4f} for {finding}, wanted "
+                f"{wanted:.4f} within {test.tolerance}; another torch or transformers computes "
+                "otherwise here. Install the versions in constraints.txt."
+            )
+
+
+def _check_grid(model: Model) -> None:
+    rows, columns = model.grid
+    blank = torch.zeros(1, model.card.preprocessing.channels, *[model.card.preprocessing.size] * 2)
+    with torch.inference_mode():
+        found = model.image_features(blank).shape[1]
+    if found != rows * columns:
+        raise CheckpointError(
+            f"'{model.card.name}' gives {found} image tokens for a grid of {rows} x {columns}; "
+            "vision_feature_select_strategy must be 'default' with a CLS token and else 'full'."
+        )
+
+
+def _verify_hashes(folder: Path) -> None:
+    files = json.loads((folder / CARD_FILE).read_text(encoding="utf-8")).get("files", {})
+    for name, wanted in files.items():
+        file = folder / Path(name).name
+        found = _sha256(file) if file.is_file() else "missing"
+        if found != wanted:
+            raise CheckpointError(
+                f"{file} has sha256 {found[:12]}, {CARD_FILE} says {wanted[:12]}; the checkpoint "
+                "was altered or cut short. Fetch it again."
+            )
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keep transformers' bars and tables off stderr; what they would say is checked here."""
+    verbosity, bars = transformers_logging.get_verbosity(), is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _some(names: Collection[str]) -> str:
+    listed = ", ".join(sorted(names)[:3]) or "none"
+    return listed + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def resolve(source: str | Path | None) -> Path:
+    """Find a checkpoint's folder, fetching it from the hub where it is not yet cached.
+
+    Args:
+        source: A folder, `owner/name` or `owner/name@revision`, or None for the bundled one.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CheckpointError: There is no such folder, and no such name on the hub or in its cache.
+    """
+    if source is None:
+        return BUNDLED
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    name, _, revision = str(source).partition("@")
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise CheckpointError(
+            f"{source} is neither a folder nor a hub name (owner/name); "
+            "leave --model out for the bundled reference model."
+        )
+    return _fetch(name, revision or None)
+
+
+def _fetch(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        # Never a pickle and never code: only what a checkpoint is made of.
+        return Path(
+            snapshot_download(name, revision=revision, allow_patterns=["*.json", "*.safetensors"])
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(
+            f"'{name}' is not in the local Hugging Face cache and could not be fetched: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+
+
+def cached_checkpoints() -> dict[str, Path]:
+    """Find the bundled checkpoint and those in the local Hugging Face cache.
+
+    Returns:
+        The folder a name; `reference` is the bundled one.
+    """
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    found = {"reference": BUNDLED} if (BUNDLED / CARD_FILE).is_file() else {}
+    try:
+        repositories = scan_cache_dir().repos
+    except CacheNotFound:
+        return found
+    for repository in sorted(repositories, key=lambda entry: entry.repo_id):
+        for revision in repository.revisions:
+            if (revision.snapshot_path / CARD_FILE).is_file():
+                found[repository.repo_id] = revision.snapshot_path
+    return found

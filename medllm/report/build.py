@@ -1,0 +1,215 @@
+"""From a radiograph, its prediction and explanations to the report's content."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from medllm.dicom.header import Identity
+from medllm.dicom.radiograph import Gate, Radiograph
+from medllm.errors import ReportError
+from medllm.explanation.overlay import draw_overlay
+from medllm.explanation.record import Explanation
+from medllm.findings import finding
+from medllm.models.card import Question
+from medllm.models.prediction import FindingPrediction, Prediction
+from medllm.report import wording
+from medllm.report.document import Report, ReportedFinding
+
+_CALL_ORDER = {"positive": 0, "indeterminate": 1, "negative": 2}
+
+# An explanation recomputes the log-odds in another batch; a hundredth is the last digit printed.
+_SAME_LOG_ODDS = 0.01
+
+_SOFTWARE = ("medllm", "torch", "transformers", "captum", "monai", "pydicom", "numpy")
+
+_LIMITATIONS = (
+    "This report is research output. It is not a diagnosis and must not guide the care of a "
+    "patient.",
+    "A negative call does not exclude disease, and findings that are not listed were not looked "
+    "for.",
+    "An attribution map shows where the model's answer came from. It does not outline disease, "
+    "and it can miss it.",
+)
+
+
+def build_report(
+    scan: Radiograph,
+    prediction: Prediction,
+    explanations: Sequence[Explanation] = (),
+    *,
+    identity: Identity | None = None,
+    made_at: datetime | None = None,
+) -> Report:
+    """Put a radiograph's report together.
+
+    Args:
+        scan: The radiograph.
+        prediction: What the model said of it.
+        explanations: Why, at most one a finding.
+        identity: Who the patient is, from `medllm.dicom.read_identity`, to be printed at the
+            head; None, the default, leaves the report pseudonymous.
+        made_at: Time of the report, with time zone; now when None.
+
+    Returns:
+        The report, ready to be written.
+
+    Raises:
+        ReportError: The parts are not of one radiograph, or do not fit each other.
+        ValueError: `made_at` has no time zone.
+    """
+    made_at = made_at or datetime.now(UTC).astimezone()
+    if made_at.tzinfo is None:
+        raise ValueError("made_at has no time zone; pass one, such as datetime.now(UTC).")
+    _check_same_image(scan, prediction)
+    findings = _report_findings(scan, prediction, _by_finding(explanations, prediction))
+    return Report(
+        report_id=_report_id(scan, prediction, made_at),
+        made_at=made_at,
+        identity=identity,
+        scan=scan,
+        prediction=prediction,
+        gates=_gates(scan, prediction),
+        findings=findings,
+        conclusion=_conclusion(findings),
+        limitations=_LIMITATIONS + prediction.card.limitations,
+        software=_software(),
+    )
+
+
+def _check_same_image(scan: Radiograph, prediction: Prediction) -> None:
+    # Paths can hold names and stay out of the message.
+    if prediction.sop_instance_uid != scan.sop_instance_uid or Path(prediction.path) != scan.path:
+        raise ReportError(
+            "the prediction is of another file than the radiograph; predict this radiograph.",
+            code="mixed-images",
+        )
+
+
+def _by_finding(
+    explanations: Sequence[Explanation], prediction: Prediction
+) -> dict[str, Explanation]:
+    predicted = {entry.finding: entry for entry in prediction.findings}
+    result: dict[str, Explanation] = {}
+    for explanation in explanations:
+        key = explanation.finding
+        if key not in predicted:
+            raise ReportError(
+                f"an explanation is of '{key}', which the prediction does not answer; it answers "
+                f"{', '.join(predicted)}.",
+                code="mixed-findings",
+            )
+        if key in result:
+            raise ReportError(
+                f"'{key}' has two explanations; a report shows one a finding.",
+                code="mixed-findings",
+            )
+        said = predicted[key].log_odds
+        # Written so that a NaN is refused too.
+        if not abs(explanation.log_odds - said) <= _SAME_LOG_ODDS:
+            raise ReportError(
+                f"the explanation of '{key}' is of log-odds {explanation.log_odds:.3f}, the "
+                f"prediction's are {said:.3f}; explain this radiograph with this model.",
+                code="mixed-images",
+            )
+        if not np.isfinite(explanation.map.values).all():
+            raise ReportError(
+                f"the map of '{key}' has values that are not finite; explain it with another "
+                f"method.",
+                code="not-a-number",
+            )
+        result[key] = explanation
+    return result
+
+
+def _report_findings(
+    scan: Radiograph, prediction: Prediction, explanations: Mapping[str, Explanation]
+) -> tuple[ReportedFinding, ...]:
+    questions = {question.finding: question for question in prediction.card.questions}
+    entries = []
+    for answer in prediction.findings:
+        if answer.finding not in questions:
+            raise ReportError(
+                f"the model's card has no question for '{answer.finding}'; report a prediction "
+                f"of the model the card belongs to.",
+                code="mixed-findings",
+            )
+        if not (math.isfinite(answer.log_odds) and 0 <= answer.probability <= 1):
+            raise ReportError(
+                f"'{answer.finding}' has log-odds {answer.log_odds} and probability "
+                f"{answer.probability}; a report needs finite log-odds and a probability in 0 "
+                f"to 1.",
+                code="not-a-number",
+            )
+        explanation = explanations.get(answer.finding)
+        entries.append(_report_finding(scan, questions[answer.finding], answer, explanation))
+    return tuple(sorted(entries, key=_reading_order))
+
+
+def _report_finding(
+    scan: Radiograph,
+    question: Question,
+    answer: FindingPrediction,
+    explanation: Explanation | None,
+) -> ReportedFinding:
+    what = finding(answer.finding)
+    drawn = explanation is not None and explanation.verdict != "do not use"
+    return ReportedFinding(
+        finding=what,
+        question=question,
+        prediction=answer,
+        answer=wording.answer(what, question, answer),
+        reason=wording.reason(explanation),
+        explanation=explanation,
+        overlay=draw_overlay(scan, explanation.map) if explanation and drawn else None,
+        withheld=wording.why_withheld(explanation) if explanation and not drawn else None,
+    )
+
+
+def _reading_order(entry: ReportedFinding) -> tuple[int, int, float]:
+    return (
+        _CALL_ORDER[entry.prediction.call],
+        entry.finding.urgency,
+        -entry.prediction.probability,
+    )
+
+
+def _gates(scan: Radiograph, prediction: Prediction) -> tuple[Gate, ...]:
+    """Join the image's and the model's checks, failed first; refused before warned."""
+    added = tuple(gate for gate in prediction.warnings if gate not in scan.gates)
+    return tuple(
+        sorted(scan.gates + added, key=lambda gate: (gate.passed, gate.severity != "error"))
+    )
+
+
+def _conclusion(findings: Sequence[ReportedFinding]) -> tuple[str, ...]:
+    negative = [
+        f"{wording.title(what).lower()} {wording.probability(said.probability)}"
+        for what, said in ((entry.finding, entry.prediction) for entry in findings)
+        if said.call == "negative"
+    ]
+    sentences = []
+    if len(negative) == len(findings):
+        sentences.append("No finding is positive or indeterminate.")
+    if negative:
+        sentences.append(f"Negative, with probability: {', '.join(negative)}.")
+    sentences.append("Only the findings listed here were looked for.")
+    return tuple(sentences)
+
+
+def _report_id(scan: Radiograph, prediction: Prediction, made_at: datetime) -> str:
+    parts = f"{scan.sha256} {prediction.model_sha256} {made_at.isoformat()}"
+    return "R-" + hashlib.sha256(parts.encode()).hexdigest()[:12]
+
+
+def _software() -> dict[str, str]:
+    return {name: metadata.version(name) for name in _SOFTWARE} | {
+        "python": platform.python_version()
+    }

@@ -1,0 +1,107 @@
+"""The report's content, in the order it is read; it knows no encoding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from medllm.dicom.header import Identity
+from medllm.dicom.radiograph import Gate, Radiograph
+from medllm.explanation.overlay import Overlay
+from medllm.explanation.record import Explanation
+from medllm.findings import Finding
+from medllm.models.card import Question
+from medllm.models.prediction import FindingPrediction, Prediction
+
+BANNER = "AI output, research use only, not verified by a radiologist"
+
+
+@dataclass(frozen=True, eq=False)
+class ReportedFinding:
+    """All that the report says of one finding.
+
+    Attributes:
+        finding: Its name, code and urgency.
+        question: Question, thresholds and what was measured, from the model's card.
+        prediction: Log-odds, probability, call, prompt.
+        answer: The call in plain words, as the impression has it.
+        reason: What the explanation is worth, and where it points, in plain words.
+        explanation: Why the model said so; None where it was not asked for.
+        overlay: The picture; None without explanation, or where it must not be used.
+        withheld: Why the picture is not drawn, in a sentence; None where it is drawn.
+    """
+
+    finding: Finding
+    question: Question
+    prediction: FindingPrediction
+    answer: str
+    reason: str
+    explanation: Explanation | None = None
+    overlay: Overlay | None = None
+    withheld: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """One radiograph's report.
+
+    Attributes:
+        report_id: Follows from the image, the model and the time; names no patient.
+        made_at: When it was made, with time zone.
+        identity: Who the patient is; None for a pseudonymous report.
+        scan: The radiograph.
+        prediction: All answers, with the model's card.
+        gates: The input checks, failed ones first.
+        findings: Positive, indeterminate, negative; the most urgent first within each.
+        conclusion: What the impression ends with: the negative findings and the scope.
+        limitations: Sentences on what the report cannot say.
+        software: Version of each library that took part.
+    """
+
+    report_id: str
+    made_at: datetime
+    identity: Identity | None
+    scan: Radiograph
+    prediction: Prediction
+    gates: tuple[Gate, ...]
+    findings: tuple[ReportedFinding, ...]
+    conclusion: tuple[str, ...]
+    limitations: tuple[str, ...]
+    software: Mapping[str, str]
+
+    @property
+    def raised(self) -> tuple[ReportedFinding, ...]:
+        """The findings that are positive or indeterminate."""
+        return tuple(entry for entry in self.findings if entry.prediction.call != "negative")
+
+    @property
+    def explained(self) -> tuple[ReportedFinding, ...]:
+        """The findings with an explanation."""
+        return tuple(entry for entry in self.findings if entry.explanation is not None)
+
+    @property
+    def failed_gates(self) -> tuple[Gate, ...]:
+        """The input checks that the image did not pass."""
+        return tuple(gate for gate in self.gates if not gate.passed)
+
+    def write(
+        self, out_dir: str | Path, formats: Sequence[str] = ("html", "json")
+    ) -> dict[str, Path]:
+        """Write the report, one file a format; a file is there whole or not at all.
+
+        Args:
+            out_dir: Folder to write to; made where it is missing.
+            formats: Names of formats.
+
+        Returns:
+            The file written for each format.
+
+        Raises:
+            ReportError: A format is unknown, or the folder cannot be written to.
+        """
+        # The encoders need this module, and a report that is not written needs no encoder.
+        from medllm.report.formats import write
+
+        return write(self, Path(out_dir), formats)

@@ -1,0 +1,252 @@
+"""How the report says its numbers and sentences; every encoding takes them from here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+
+from medllm.dicom.header import Identity
+from medllm.explanation.record import Explanation, Region
+from medllm.findings import Finding
+from medllm.metrics import Estimate
+from medllm.models.card import Calibration, Question
+from medllm.models.prediction import FindingPrediction
+
+_MINUS = "\N{MINUS SIGN}"
+_NOT_CALIBRATED = Calibration().fitted_on
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """Say a value in log-odds.
+
+    Args:
+        value: Log-odds.
+        digits: Decimals.
+
+    Returns:
+        The value with its sign; no sign where it rounds to 0.
+
+    Example:
+        >>> signed(1.312), signed(-0.001)
+        ('+1.31', '0.00')
+    """
+    text = f"{value:+.{digits}f}"
+    if float(text) == 0:
+        return text[1:]
+    return text.replace("-", _MINUS)
+
+
+def probability(value: float) -> str:
+    """Say a probability; more digits near 0 and 1, and never 0 or 1 themselves.
+
+    Args:
+        value: Probability, 0 to 1.
+
+    Returns:
+        Two decimals, or three near the ends.
+
+    Example:
+        >>> probability(0.874), probability(0.0042), probability(0.99999)
+        ('0.87', '0.004', '>0.999')
+    """
+    if value < 0.0005:
+        return "<0.001"
+    if value > 0.9995:
+        return ">0.999"
+    return f"{value:.2f}" if 0.01 <= value <= 0.99 else f"{value:.3f}"
+
+
+def percent(value: float) -> str:
+    """Say a share, 0 to 1, in whole percent."""
+    return f"{value * 100:.0f}%"
+
+
+def measured(value: float) -> str:
+    """Say a check's value with three significant digits; it need not be finite."""
+    if not math.isfinite(value):
+        return "not defined"
+    return f"{value:.3g}".replace("-", _MINUS)
+
+
+def interval(figure: Estimate) -> str:
+    """Say a figure with its 95% interval.
+
+    Args:
+        figure: The figure, 0 to 1.
+
+    Returns:
+        Such as `0.81 (0.76 to 0.86)`.
+    """
+    if not math.isfinite(figure.value):
+        return "not defined"
+    return f"{figure.value:.2f} ({figure.low:.2f} to {figure.high:.2f})"
+
+
+def odds(log_odds: float) -> str:
+    """Say log-odds of yes against no as odds.
+
+    Args:
+        log_odds: Uncalibrated log-odds.
+
+    Returns:
+        Such as `12.2 to 1 for yes`.
+
+    Example:
+        >>> odds(2.5), odds(-2.5)
+        ('12.2 to 1 for yes', '12.2 to 1 for no')
+    """
+    # Beyond e^9 the digits mean nothing, and a large enough value would overflow.
+    ratio = "over 8000" if abs(log_odds) > 9 else f"{math.exp(abs(log_odds)):.1f}"
+    return f"{ratio} to 1 for {'yes' if log_odds >= 0 else 'no'}"
+
+
+def age(years: float | None) -> str:
+    """Say an age; 90 stands for everybody over 89, below 2 years it is in months."""
+    if years is None:
+        return "not stated"
+    if years >= 90:
+        return "90 years or over"
+    return f"{years:.0f} years" if years >= 2 else f"{years * 12:.0f} months"
+
+
+def sex(code: str | None) -> str:
+    """Say Patient's Sex (0010,0040) in a word."""
+    return {"M": "male", "F": "female", "O": "other"}.get(code or "", "not stated")
+
+
+def calibrated(calibration: Calibration) -> str:
+    """Say whether a probability is calibrated."""
+    return "uncalibrated" if calibration.fitted_on == _NOT_CALIBRATED else "calibrated"
+
+
+def identity(who: Identity) -> dict[str, str]:
+    """Name what the header says of the patient.
+
+    Args:
+        who: Values as they stand in the header.
+
+    Returns:
+        Label to value, without what the header does not say.
+    """
+    return {
+        name.replace("_", " ").capitalize(): value
+        for name, value in asdict(who).items()
+        if value is not None
+    }
+
+
+def title(finding: Finding) -> str:
+    """Name a finding at the head of a line.
+
+    Args:
+        finding: The finding.
+
+    Returns:
+        Its name without article, first letter upper case.
+    """
+    name = finding.name.removeprefix("an ").removeprefix("a ")
+    return name[0].upper() + name[1:]
+
+
+def region(part: Region) -> str:
+    """Name a region; sides are the patient's.
+
+    Args:
+        part: The region.
+
+    Returns:
+        Such as `the patient's right lower zone`.
+    """
+    if part.zone == "mediastinum":
+        return "the mediastinum (heart included)"
+    if part.zone == "outside":
+        return "the area outside the thorax"
+    return f"the patient's {part.side} {part.zone} zone" if part.side else f"a {part.zone} zone"
+
+
+def where(explanation: Explanation) -> str:
+    """Say where the attribution lies.
+
+    Args:
+        explanation: The explanation.
+
+    Returns:
+        The region with the largest share, or that there is none.
+    """
+    top = max(explanation.regions, key=lambda part: part.share, default=None)
+    if top is None or top.share <= 0:
+        return "no part of the image raised the finding"
+    return f"strongest in {region(top)} ({percent(top.share)} of the positive attribution)"
+
+
+def why_withheld(explanation: Explanation) -> str:
+    """Say why a map must not be used.
+
+    Args:
+        explanation: An explanation with the verdict `do not use`.
+
+    Returns:
+        What the checks that failed mean, in sentences.
+    """
+    failed = [check.sentence for check in explanation.checks if not check.passed]
+    return " ".join(failed) or "Its checks do not support it."
+
+
+def answer(finding: Finding, question: Question, prediction: FindingPrediction) -> str:
+    """Say the call of one finding, with its probability against the thresholds.
+
+    Args:
+        finding: The finding.
+        question: Its thresholds.
+        prediction: What the model said.
+
+    Returns:
+        One sentence.
+    """
+    value = probability(prediction.probability)
+    low, high = probability(question.calibration.low), probability(question.calibration.high)
+    against = {
+        "positive": f"{'at' if value == high else 'above'} the {high} threshold",
+        "indeterminate": f"between the thresholds {low} and {high}",
+        "negative": f"{'just below' if value == low else 'below'} the {low} threshold",
+    }[prediction.call]
+    kind = calibrated(question.calibration)
+    return f"{title(finding)}: {prediction.call} ({kind} probability {value}, {against})."
+
+
+def reason(explanation: Explanation | None) -> str:
+    """Say what the explanation of one finding is worth, and where it points.
+
+    Args:
+        explanation: Why the model said so; None where it was not asked for.
+
+    Returns:
+        One sentence, or more where checks failed.
+    """
+    if explanation is None:
+        return "Not explained in this report."
+    if explanation.verdict == "do not use":
+        return f"Explanation: do not use - {why_withheld(explanation)}"
+    return f"Explanation: {explanation.verdict} - {where(explanation)}."
+
+
+WORDS: dict[str, Callable[..., str | dict[str, str]]] = {
+    function.__name__: function
+    for function in (
+        age,
+        calibrated,
+        identity,
+        interval,
+        measured,
+        odds,
+        percent,
+        probability,
+        region,
+        sex,
+        signed,
+        title,
+        where,
+    )
+}
+"""The functions above by name, for encoders that fill templates."""

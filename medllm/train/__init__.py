@@ -1,0 +1,1 @@
+"""Training: masked autoencoding, closed questions, and the recipe of the reference model."""

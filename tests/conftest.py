@@ -1,0 +1,71 @@
+"""A real and tiny model, and the place of the real data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, ViTConfig
+
+from medllm.data import Preprocessing
+from medllm.findings import FINDINGS
+from medllm.models import Model, ModelCard, Question, build_network, build_tokenizer
+
+TEMPLATE = "<image>\n{question}\n"
+
+
+def build_tiny_model(
+    findings: tuple[str, ...] = ("pneumonia", "effusion", "nodule"), *, seed: int = 0
+) -> Model:
+    """Build a model of random weights, large enough that errors show."""
+    questions = tuple(Question(key, FINDINGS[key].question) for key in findings)
+    tokenizer = build_tokenizer([*(question.text for question in questions), "yes no"])
+    network = build_network(
+        ViTConfig(
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+            image_size=64,
+            patch_size=16,
+            num_channels=1,
+        ),
+        LlamaConfig(
+            hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+        ),
+        tokenizer,
+    )
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.2, generator=generator)
+    card = ModelCard(
+        name="tiny",
+        version="0",
+        description="Random weights.",
+        intended_use="Tests.",
+        limitations=("It knows nothing.",),
+        training_data=(),
+        questions=questions,
+        preprocessing=Preprocessing(size=64, channels=1),
+        prompt_template=TEMPLATE,
+    )
+    return Model(network, tokenizer, card, sha256="0" * 64)
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Model:
+    return build_tiny_model()
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of real radiographs; tests that need it are skipped without."""
+    beside = Path(__file__).parents[2] / "shared" / "data"
+    root = Path(os.environ.get("MEDLLM_DATA", beside))
+    if not root.is_dir():
+        pytest.skip(f"no real radiographs: set MEDLLM_DATA to their folder ({root.name} is absent)")
+    return root

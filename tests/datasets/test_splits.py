@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medllm.datasets import ImageRecord, split_by_patient
+
+SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
+
+
+def _records(folder, patients, content=lambda index: str(index)):
+    records = []
+    for index, patient in enumerate(patients):
+        path = folder / f"{index}.jpg"
+        path.write_text(content(index))
+        records.append(ImageRecord("set", path, patient, {}))
+    return records
+
+
+@settings(max_examples=25, deadline=None)
+@given(patients=st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=40), seed=st.integers())
+def test_no_patient_is_in_two_parts_and_no_image_is_lost(tmp_path_factory, patients, seed):
+    records = _records(tmp_path_factory.mktemp("split"), patients)
+    parts = split_by_patient(records, SHARES, seed)
+    assert sum(len(part) for part in parts.values()) == len(records)
+    owners = [{record.patient_id for record in part} for part in parts.values()]
+    assert len(set.union(*owners)) == sum(map(len, owners))
+
+
+def test_patients_who_share_a_file_are_kept_together(tmp_path):
+    # a and b share one file, b and c another: all three belong together, whatever the seed.
+    contents = ["1", "1", "2", "2", "3"]
+    records = _records(tmp_path, ["a", "b", "b", "c", "d"], lambda index: contents[index])
+    for seed in range(20):
+        parts = split_by_patient(records, SHARES, seed)
+        homes = {
+            name for name, part in parts.items() for r in part if r.patient_id in ("a", "b", "c")
+        }
+        assert len(homes) == 1
+
+
+def test_shares_are_met_within_chance_and_the_seed_decides(tmp_path):
+    records = _records(tmp_path, [f"p{index}" for index in range(1000)])
+    parts = split_by_patient(records, SHARES, 0)
+    # 600 expected; four binomial standard deviations are 62.
+    assert abs(len(parts["train"]) - 600) < 62
+    again = split_by_patient(list(reversed(records)), SHARES, 0)
+    assert {r.patient_id for r in again["test"]} == {r.patient_id for r in parts["test"]}
+    other = split_by_patient(records, SHARES, 1)
+    assert {r.patient_id for r in other["test"]} != {r.patient_id for r in parts["test"]}
+
+
+def test_shares_that_do_not_add_up_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="add up to 0.9"):
+        split_by_patient(_records(tmp_path, ["a"]), {"train": 0.9}, 0)

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+import torch
+from transformers import LlavaForConditionalGeneration
+
+from medllm.errors import CheckpointError
+from medllm.models import Model, SelfTest, load_model, save_model
+from medllm.models.checkpoint import BUNDLED, cached_checkpoints, read_card
+from medllm.phantom import make_phantom
+
+
+@pytest.fixture(scope="module")
+def saved(tiny_model: Model, tmp_path_factory: pytest.TempPathFactory):
+    """A saved tiny checkpoint with a self-test."""
+    pixels = make_phantom(5).pixels
+    with torch.inference_mode():
+        values = tiny_model.log_odds(tiny_model.card.preprocessing.prepare(pixels))[0].tolist()
+    expected = dict(zip(tiny_model.card.findings, values, strict=True))
+    card = dataclasses.replace(tiny_model.card, self_test=SelfTest(5, expected))
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    save_model(dataclasses.replace(tiny_model, card=card), folder)
+    return folder
+
+
+@pytest.fixture
+def copy(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "copy")
+
+
+def test_saved_and_loaded_again_scores_the_same(saved, tiny_model):
+    image = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    loaded = load_model(saved)
+    with torch.inference_mode():
+        assert torch.equal(loaded.log_odds(image), tiny_model.log_odds(image))
+    assert loaded.card.questions == tiny_model.card.questions
+
+
+def test_transformers_opens_the_folder_unchanged_and_gives_the_same_logits(saved, tiny_model):
+    network = LlavaForConditionalGeneration.from_pretrained(saved)
+    prompt = tiny_model.tokenizer("<image>" * 16 + " is there", return_tensors="pt")
+    image = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(3))
+    inputs = {"input_ids": prompt["input_ids"], "pixel_values": image}
+    with torch.inference_mode():
+        assert torch.equal(network(**inputs).logits, tiny_model.network(**inputs).logits)
+
+
+def test_half_precision_halves_the_file_and_computes_in_single(tiny_model, saved, tmp_path):
+    half = save_model(tiny_model, tmp_path / "half", dtype=torch.float16)
+    assert half.network.dtype == torch.float32
+    assert LlavaForConditionalGeneration.from_pretrained(tmp_path / "half").dtype == torch.float32
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (tmp_path / "half", saved)]
+    assert sizes[0] < 0.65 * sizes[1]  # headers are the same size in both
+    image = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        # Half precision keeps 11 bits of each weight.
+        torch.testing.assert_close(
+            half.log_odds(image), tiny_model.log_odds(image), atol=0.02, rtol=0
+        )
+
+
+def test_an_altered_weight_is_refused(copy):
+    file = copy / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match="was altered or cut short"):
+        load_model(copy)
+
+
+def test_a_missing_file_is_named(copy):
+    (copy / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match="lacks tokenizer.json"):
+        load_model(copy)
+
+
+def _rewrite(folder, change):
+    card = json.loads((folder / "medllm.json").read_text())
+    change(card)
+    (folder / "medllm.json").write_text(json.dumps(card))
+
+
+def test_a_missing_tensor_is_refused_not_left_random(copy):
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(copy / "model.safetensors")
+    dropped = next(name for name in tensors if "multi_modal_projector" in name)
+    del tensors[dropped]
+    save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
+    _rewrite(copy, lambda card: card["files"].pop("model.safetensors"))
+    with pytest.raises(CheckpointError, match="missing: .*multi_modal_projector"):
+        load_model(copy)
+
+
+def test_a_self_test_that_fails_is_refused(copy):
+    def shift(card):
+        card["self_test"]["log_odds"]["pneumonia"] += 0.01
+
+    _rewrite(copy, shift)
+    with pytest.raises(CheckpointError, match="self-test of 'tiny' gives .* for pneumonia"):
+        load_model(copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda card: card.update(schema_version=99), "schema version 99; this medllm reads 1"),
+        (lambda card: card.pop("questions"), "is not a model card"),
+        (lambda card: card.update(surprise=1), "is not a model card"),
+    ],
+)
+def test_a_card_of_another_form_is_refused(copy, change, message):
+    _rewrite(copy, change)
+    with pytest.raises(CheckpointError, match=message):
+        read_card(copy)
+
+
+def test_a_broken_card_is_refused(copy):
+    (copy / "medllm.json").write_text("{")
+    with pytest.raises(CheckpointError, match="is not JSON"):
+        read_card(copy)
+
+
+def test_a_strategy_that_drops_a_patch_is_refused(copy):
+    def keep_cls(config):
+        config["vision_feature_select_strategy"] = "full"
+
+    config = json.loads((copy / "config.json").read_text())
+    keep_cls(config)
+    (copy / "config.json").write_text(json.dumps(config))
+    _rewrite(copy, lambda card: card["files"].pop("config.json"))
+    with pytest.raises(CheckpointError, match="17 image tokens for a grid of 4 x 4"):
+        load_model(copy)
+
+
+def test_saving_replaces_a_checkpoint_and_nothing_else(tiny_model, copy, tmp_path):
+    save_model(tiny_model, copy)
+    assert load_model(copy).card.self_test is None
+    assert [entry.name for entry in tmp_path.iterdir()] == ["copy"]
+    other = tmp_path / "notes"
+    other.mkdir()
+    (other / "keep.txt").write_text("mine")
+    with pytest.raises(CheckpointError, match="is no checkpoint"):
+        save_model(tiny_model, other)
+    assert (other / "keep.txt").read_text() == "mine"
+
+
+def test_a_path_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match="neither a folder nor a hub name"):
+        load_model(tmp_path / "nowhere")
+
+
+def test_a_hub_name_is_found_in_the_local_cache(saved, tmp_path, monkeypatch):
+    # The layout of a Hugging Face cache: refs name a revision, snapshots hold its files.
+    repository = tmp_path / "models--clinic--tiny"
+    shutil.copytree(saved, repository / "snapshots" / "abc")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert load_model("clinic/tiny").card.name == "tiny"
+    with pytest.raises(CheckpointError, match="'clinic/other' is not in the local"):
+        load_model("clinic/other")
+
+
+@pytest.mark.skipif(not (BUNDLED / "medllm.json").exists(), reason="no bundled weights here")
+def test_the_bundled_reference_passes_its_self_test_and_is_small():
+    model = load_model()
+    assert model.card.self_test is not None
+    assert sum(file.stat().st_size for file in BUNDLED.iterdir()) < 16e6
+    assert "reference" in cached_checkpoints()

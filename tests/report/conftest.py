@@ -1,0 +1,199 @@
+"""One case made by hand: a drawn chest, two questions, a map with one hot patch."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medllm.data.preprocessing import Preprocessing
+from medllm.dicom.radiograph import Gate, PixelStep, Radiograph
+from medllm.explanation.record import (
+    AttributionMap,
+    Check,
+    Explanation,
+    Region,
+    TokenAttribution,
+)
+from medllm.metrics import Estimate
+from medllm.models.card import Calibration, Measurement, ModelCard, Question
+from medllm.models.prediction import FindingPrediction, Prediction
+from medllm.report import build_report
+
+MADE_AT = datetime(2025, 3, 14, 15, 9, 26, tzinfo=UTC)
+
+
+def _chest(rows: int, columns: int) -> np.ndarray:
+    """Two dark lungs in a grey body, ribs across, one patch of opacity."""
+    y, x = np.mgrid[0:rows, 0:columns] / [[[rows]], [[columns]]]
+    body = 0.72 * (((x - 0.5) / 0.48) ** 2 + ((y - 0.6) / 0.62) ** 2 < 1)
+    ribs = 0.07 * np.sin(34 * (y - 0.35 * (x - 0.5) ** 2)) ** 2
+    for centre in (0.3, 0.7):
+        lung = np.exp(-((((x - centre) / 0.15) ** 2 + ((y - 0.5) / 0.3) ** 2) ** 3))
+        body = body * (1 - 0.72 * lung) + ribs * lung
+    opacity = 0.35 * np.exp(-(((x - 0.31) / 0.08) ** 2 + ((y - 0.66) / 0.08) ** 2))
+    grain = np.random.default_rng(7).normal(0, 0.012, body.shape)
+    return np.clip(body + opacity + grain, 0, 1).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def scan() -> Radiograph:
+    return Radiograph(
+        pixels=_chest(600, 500),
+        path=Path("in/a.dcm"),
+        file_format="dicom",
+        sha256="5e" * 32,
+        pipeline=(
+            PixelStep("decode", "JPEG Lossless, 12 bits stored"),
+            PixelStep("window", "center 2048, width 4096, LINEAR"),
+            PixelStep("polarity", "MONOCHROME1 inverted"),
+        ),
+        gates=(
+            Gate("image-size", "error", True, "600 rows, 500 columns."),
+            Gate("lossy", "warning", False, "Lossy Image Compression (0028,2110) is 01; fine "
+                 "detail may be lost."),
+            Gate("frontal-view", "error", True, "View Position (0018,5101) is PA."),
+        ),
+        pixel_spacing_mm=(0.6, 0.6),
+        spacing_source="ImagerPixelSpacing",
+        modality="DX",
+        view_position="PA",
+        patient_orientation=("L", "F"),
+        age_years=54.0,
+        sex="F",
+        body_part_examined="CHEST",
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.1.1",
+        sop_instance_uid="1.2.3.4.5",
+        series_instance_uid="1.2.3.4",
+        study_instance_uid="1.2.3",
+    )  # fmt: skip
+
+
+def _measurement() -> Measurement:
+    def near(value: float) -> Estimate:
+        return Estimate(value, value - 0.043, value + 0.032)
+
+    return Measurement(
+        test_set="phantom set, test part",
+        n=612,
+        n_positive=203,
+        auroc=near(0.913),
+        sensitivity=near(0.844),
+        specificity=near(0.871),
+        brier=near(0.104),
+        ece=near(0.051),
+    )
+
+
+@pytest.fixture(scope="session")
+def card() -> ModelCard:
+    fitted = "phantom set, validation part"
+    return ModelCard(
+        name="hand-made",
+        version="1.0",
+        description="A model that exists on paper only, for tests of the report.",
+        intended_use="Tests. Not for patients.",
+        limitations=("It has seen no lateral view.", "Children under 1 year are not represented."),
+        training_data=("4,000 drawn chests.",),
+        questions=(
+            Question(
+                "pneumonia",
+                "Is there evidence of pneumonia?",
+                calibration=Calibration(1.4, 0.12, 0.381, 0.624, fitted),
+                measurements=(_measurement(),),
+            ),
+            Question(
+                "effusion",
+                "Is there evidence of pleural effusion?",
+                calibration=Calibration(1.1, -0.3, 0.3, 0.7, fitted),
+                measurements=(_measurement(),),
+            ),
+            Question("pneumothorax", "Is there evidence of pneumothorax?"),
+            Question(
+                "cardiomegaly",
+                "Is there evidence of cardiomegaly?",
+                calibration=Calibration(1.0, 0.0, 0.35, 0.65, fitted),
+                measurements=(_measurement(),),
+            ),
+        ),
+        preprocessing=Preprocessing(),
+        explanation_measurements=("Hit rate 0.71 on drawn opacities.",),
+    )
+
+
+def _answer(card: ModelCard, key: str, log_odds: float, p: float, call: str) -> FindingPrediction:
+    question = next(question for question in card.questions if question.finding == key)
+    prompt = card.prompt_template.format(question=question.text)
+    return FindingPrediction(key, log_odds, p, call, prompt, question.yes, question.no)
+
+
+@pytest.fixture(scope="session")
+def prediction(card, scan) -> Prediction:
+    return Prediction(
+        path="in/a.dcm",
+        sop_instance_uid="1.2.3.4.5",
+        model_name="hand-made",
+        model_sha256="c0" * 32,
+        card=card,
+        findings=(
+            _answer(card, "cardiomegaly", 1.0034, 0.7312, "positive"),
+            _answer(card, "pneumonia", 2.4951, 0.8742, "positive"),
+            _answer(card, "effusion", 0.1279, 0.4563, "indeterminate"),
+            _answer(card, "pneumothorax", -4.2177, 0.0143, "negative"),
+        ),
+        warnings=scan.warnings,
+    )
+
+
+def explain(
+    finding: str, log_odds: float, verdict: str, hot: tuple[int, int], size: int = 12
+) -> Explanation:
+    """Hand-made explanation whose map has its maximum at one patch and sums to the log-odds."""
+    r, c = np.mgrid[0:size, 0:size]
+    values = np.exp(-((r - hot[0]) ** 2 + (c - hot[1]) ** 2) / 3.0)
+    values -= 0.5 * np.exp(-((r - 3) ** 2 + (c - 8) ** 2) / 2.0)
+    values *= (log_odds + 0.9) / values.sum()
+    passed = verdict == "supported"
+    return Explanation(
+        finding=finding,
+        method="integrated-gradients",
+        layer="image tokens",
+        baseline="the blurred image",
+        n_steps=32,
+        log_odds=log_odds,
+        baseline_log_odds=-0.9,
+        completeness_error=0.00312,
+        map=AttributionMap(values, (0.0, 0.0, 500.0, 600.0)),
+        regions=(
+            Region("lower", "right", 0.4127, 1.71),
+            Region("middle", "right", 0.2210, 0.92),
+            Region("mediastinum", None, 0.0831, -0.21),
+            Region("outside", None, 0.0312, 0.04),
+        ),
+        zones_from="thirds of the lungs' height in the image",
+        checks=(
+            Check("completeness", 0.00312, "at most 0.05 log-odds", True,
+                  "The map adds up to the change of the model's answer."),
+            Check("deletion", 0.412, "above 0.1", passed,
+                  "Blurring the marked area lowers the answer more than blurring others."
+                  if passed else "Blurring the marked area changes the answer no more than "
+                  "blurring others."),
+        ),
+        verdict=verdict,
+        tokens=(TokenAttribution("evidence", 0.02), TokenAttribution("pneumonia", 0.31)),
+        seconds=1.2,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def explanations() -> list[Explanation]:
+    return [
+        explain("pneumonia", 2.4951, "supported", (8, 3)),
+        explain("cardiomegaly", 1.0034, "do not use", (7, 6)),
+        explain("effusion", 0.1279, "weak", (10, 2)),
+    ]
+
+
+@pytest.fixture(scope="session")
+def report(scan, prediction, explanations):
+    return build_report(scan, prediction, explanations, made_at=MADE_AT)

@@ -1,0 +1,147 @@
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medllm.dicom.radiograph import Gate
+from medllm.errors import ReportError
+from medllm.report import build_report
+
+MADE_AT = datetime(2025, 3, 14, 15, 9, 26, tzinfo=UTC)
+
+
+def _entry(report, key):
+    return next(entry for entry in report.findings if entry.finding.key == key)
+
+
+def test_positive_comes_first_and_the_urgent_first_among_them(report):
+    # Pneumonia is more urgent than cardiomegaly, effusion is indeterminate, pneumothorax is the
+    # most urgent of all and negative.
+    order = [entry.finding.key for entry in report.findings]
+    assert order == ["pneumonia", "cardiomegaly", "effusion", "pneumothorax"]
+
+
+def test_the_impression_says_call_threshold_and_where(report):
+    entry = _entry(report, "pneumonia")
+    assert entry.answer == (
+        "Pneumonia: positive (calibrated probability 0.87, above the 0.62 threshold)."
+    )
+    assert entry.reason == (
+        "Explanation: supported - strongest in the patient's right lower zone "
+        "(41% of the positive attribution)."
+    )
+
+
+def test_an_indeterminate_call_names_both_thresholds(report):
+    answer = _entry(report, "effusion").answer
+    assert "between the thresholds 0.30 and 0.70" in answer
+
+
+def test_a_probability_that_was_never_calibrated_is_called_so(report):
+    assert "uncalibrated probability 0.01" in _entry(report, "pneumothorax").answer
+    assert "(calibrated probability" in _entry(report, "pneumonia").answer
+
+
+def test_a_map_that_must_not_be_used_is_not_drawn_and_the_reason_stands(report):
+    entry = _entry(report, "cardiomegaly")
+    assert entry.overlay is None
+    assert (
+        entry.withheld
+        == "Blurring the marked area changes the answer no more than blurring others."
+    )
+    assert entry.withheld in entry.reason
+    assert _entry(report, "pneumonia").overlay is not None
+
+
+def test_a_finding_without_explanation_says_so(scan, prediction):
+    report = build_report(scan, prediction)
+    assert {entry.reason for entry in report.findings} == {"Not explained in this report."}
+
+
+def test_when_nothing_is_raised_the_impression_says_it(scan, prediction):
+    negative = tuple(replace(answer, call="negative") for answer in prediction.findings)
+    report = build_report(scan, replace(prediction, findings=negative))
+    assert report.raised == ()
+    assert report.conclusion[0] == "No finding is positive or indeterminate."
+
+
+def test_failed_checks_come_first_and_the_models_own_are_kept(scan, prediction):
+    own = Gate("out-of-distribution", "warning", False, "Unlike the training images.")
+    refused = Gate("too-small", "error", False, "Accepted on request.")
+    report = build_report(
+        replace(scan, gates=(*scan.gates, refused)),
+        replace(prediction, warnings=(*prediction.warnings, own)),
+    )
+    codes = [gate.code for gate in report.gates]
+    # "lossy" is among the image's gates and the prediction's warnings, and is told once.
+    assert codes == ["too-small", "lossy", "out-of-distribution", "image-size", "frontal-view"]
+
+
+def test_the_limits_of_the_model_are_among_the_reports(report, card):
+    assert set(card.limitations) < set(report.limitations)
+
+
+def test_the_report_id_follows_from_image_model_and_time(scan, prediction):
+    def report_id(**changed):
+        return build_report(scan, prediction, **({"made_at": MADE_AT} | changed)).report_id
+
+    assert report_id() == report_id()
+    assert report_id() != report_id(made_at=MADE_AT.replace(second=27))
+
+
+def test_a_report_is_pseudonymous_unless_asked(report):
+    assert report.identity is None
+
+
+@pytest.mark.parametrize(
+    "changed", [{"sop_instance_uid": "1.2.3.4.6"}, {"path": str(Path("in/DOE_JANE.dcm"))}]
+)
+def test_a_prediction_of_another_file_is_refused_without_naming_it(scan, prediction, changed):
+    with pytest.raises(ReportError, match="another file") as caught:
+        build_report(scan, replace(prediction, **changed))
+    assert "DOE" not in str(caught.value)
+
+
+def test_an_explanation_of_other_log_odds_is_refused(scan, prediction, explanations):
+    # The difference is 0.02, twice what is taken for rounding.
+    other = replace(explanations[0], log_odds=explanations[0].log_odds + 0.02)
+    with pytest.raises(ReportError, match=r"log-odds 2\.515, the prediction's are 2\.495"):
+        build_report(scan, prediction, [other])
+
+
+def test_an_explanation_of_an_unasked_finding_is_refused(scan, prediction, explanations):
+    with pytest.raises(ReportError, match="'hernia', which the prediction does not answer"):
+        build_report(scan, prediction, [replace(explanations[0], finding="hernia")])
+
+
+def test_two_explanations_of_one_finding_are_refused(scan, prediction, explanations):
+    with pytest.raises(ReportError, match="two explanations"):
+        build_report(scan, prediction, [explanations[0], explanations[0]])
+
+
+def test_a_map_that_is_not_finite_is_refused(scan, prediction, explanations):
+    values = explanations[0].map.values.copy()
+    values[0, 0] = np.nan
+    broken = replace(explanations[0], map=replace(explanations[0].map, values=values))
+    with pytest.raises(ReportError, match="not finite"):
+        build_report(scan, prediction, [broken])
+
+
+@pytest.mark.parametrize("changed", [{"log_odds": float("nan")}, {"probability": 1.2}])
+def test_a_number_that_is_none_is_refused(scan, prediction, changed):
+    first = replace(prediction.findings[0], **changed)
+    with pytest.raises(ReportError, match="finite log-odds"):
+        build_report(scan, replace(prediction, findings=(first,)))
+
+
+def test_a_card_of_another_model_is_refused(scan, prediction, card):
+    other = replace(card, questions=card.questions[:1])
+    with pytest.raises(ReportError, match="no question for 'cardiomegaly'"):
+        build_report(scan, replace(prediction, card=other))
+
+
+def test_a_time_without_zone_is_refused(scan, prediction):
+    with pytest.raises(ValueError, match="time zone"):
+        build_report(scan, prediction, made_at=datetime(2025, 3, 14))

@@ -1,0 +1,234 @@
+import base64
+import hashlib
+import io
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medllm.dicom.header import Identity
+from medllm.dicom.radiograph import Gate
+from medllm.explanation.overlay import display_image
+from medllm.report import build_report, wording
+from medllm.report import html as encode_html
+from medllm.report import json as encode_json
+
+ATTACK = "<script>alert(1)</script>"
+
+
+class Page(HTMLParser):
+    """Tags with attributes in order, all text, and the text of each table row."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.text = ""
+        self.rows: list[str] = []
+        self._raw = self._in_row = False
+        self.feed(content.decode())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self._raw = tag in ("style", "script")
+        if tag == "tr":
+            self._in_row = True
+            self.rows.append("")
+
+    def handle_endtag(self, tag):
+        self._raw = False
+        if tag == "tr":
+            self._in_row = False
+
+    def handle_data(self, data):
+        if not self._raw:
+            self.text += data
+            if self._in_row:
+                self.rows[-1] += data
+
+    def having(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def policy(self):
+        return next(meta["content"] for meta in self.having("meta") if "http-equiv" in meta)
+
+
+@pytest.fixture(scope="module")
+def content(report) -> bytes:
+    return encode_html.encode(report)
+
+
+@pytest.fixture(scope="module")
+def page(content) -> Page:
+    return Page(content)
+
+
+def _picture(uri: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+
+
+def test_both_formats_show_the_same_numbers(report, page):
+    for entry in json.loads(encode_json.encode(report))["findings"]:
+        rows = [row for row in page.rows if row.strip().startswith(entry["name"])]
+        shown = " ".join(rows)
+        assert wording.probability(entry["probability"]) in shown
+        assert wording.signed(entry["log_odds"]) in shown
+        assert wording.odds(entry["log_odds"]) in shown
+        assert wording.probability(entry["calibration"]["low"]) in shown
+        assert wording.probability(entry["calibration"]["high"]) in shown
+        for measurement in entry["measurements"]:
+            for key in ("sensitivity", "specificity", "auroc", "brier", "ece"):
+                figure = measurement[key]
+                assert f"{figure['value']:.2f} ({figure['low']:.2f} to " in shown
+        if "explanation" in entry:
+            assert f"Verdict: {entry['explanation']['verdict']}." in page.text
+            assert all(check["sentence"] in page.text for check in entry["explanation"]["checks"])
+
+
+def test_both_formats_say_the_same_impression(report, page):
+    text = " ".join(page.text.split())
+    for sentence in json.loads(encode_json.encode(report))["impression"]:
+        assert sentence in text
+
+
+def test_the_sections_stand_in_reading_order(page):
+    headings = [attributes["id"] for attributes in page.having("h2")]
+    assert headings == [
+        "impression",
+        "checks",
+        "findings",
+        "explanations",
+        "evidence",
+        "limitations",
+        "model",
+        "provenance",
+        "reviewer",
+    ]
+
+
+def test_the_banner_stands_before_everything(page):
+    assert (
+        page.text.split("Chest radiograph")[0]
+        .strip()
+        .endswith("AI output, research use only, not verified by a radiologist")
+    )
+
+
+def test_the_picture_shown_is_the_radiograph(page, scan):
+    image = page.having("img")[0]
+    np.testing.assert_array_equal(_picture(image["src"]), display_image(scan))
+
+
+def test_a_map_is_drawn_over_each_explained_finding_except_those_that_must_not_be_used(
+    page, report
+):
+    drawn = {image["id"]: image for image in page.having("img") if "id" in image}
+    assert set(drawn) == {"overlay-pneumonia", "overlay-effusion"}
+    pneumonia = report.findings[0]
+    np.testing.assert_array_equal(
+        _picture(drawn["overlay-pneumonia"]["src"]), pneumonia.overlay.rgba
+    )
+    assert "The map is not drawn. Blurring the marked area changes" in page.text
+
+
+def test_the_alternative_text_says_where_the_attribution_lies(page):
+    alt = next(image["alt"] for image in page.having("img") if "id" in image)
+    assert alt == (
+        "Attribution map for pneumonia: strongest in the patient's right lower zone "
+        "(41% of the positive attribution)."
+    )
+    assert all(image.get("alt") for image in page.having("img"))
+
+
+def test_the_colour_bar_prints_its_scale_and_the_maps_own_range(page, report):
+    overlay, values = report.findings[0].overlay, report.findings[0].explanation.map.values
+    assert f"raises {wording.signed(overlay.scale, 3)}" in page.text
+    lowest, highest = (wording.signed(value, 3) for value in (values.min(), values.max()))
+    assert f"this map runs from {lowest} to {highest}" in page.text
+
+
+def test_the_policy_admits_the_pages_own_style_and_script_and_no_more(content, page):
+    assert page.policy.startswith("default-src 'none'; img-src data:; ")
+    assert page.policy.endswith("; base-uri 'none'; form-action 'none'")
+    assert "unsafe" not in page.policy
+    for tag in ("style", "script"):
+        (inline,) = re.findall(f"<{tag}>(.*?)</{tag}>", content.decode(), re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in page.policy
+    for _, attributes in page.tags:
+        # The policy would block these, so that the page would look other than it was written.
+        assert "style" not in attributes
+        assert not any(name.startswith("on") for name in attributes)
+
+
+def test_the_page_loads_nothing(page):
+    for tag, attributes in page.tags:
+        assert tag not in ("link", "iframe", "object", "embed", "base", "form")
+        assert attributes.get("src", "data:").startswith("data:")
+        assert attributes.get("href", "#").startswith("#")
+
+
+def test_the_page_can_be_read_without_seeing_it(page):
+    assert page.having("html") == [{"lang": "en"}]
+    assert len(page.having("h1")) == 1
+    assert all(header["scope"] in ("col", "row") for header in page.having("th"))
+    labels = {label["for"] for label in page.having("label") if "for" in label}
+    sliders = [field for field in page.having("input") if field["type"] == "range"]
+    assert {slider["id"] for slider in sliders} == labels
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_a_finding_is_reviewed_as_agree_disagree_or_edit(page):
+    choices = [field for field in page.having("input") if field["type"] == "radio"]
+    assert [choice["value"] for choice in choices[:3]] == ["agree", "disagree", "edit"]
+    assert len({choice["name"] for choice in choices}) == 4
+
+
+def test_what_a_header_says_is_text_and_not_markup(scan, prediction, explanations):
+    hostile = replace(
+        scan,
+        view_position=ATTACK,
+        modality=ATTACK,
+        series_instance_uid=ATTACK,
+        pipeline=(replace(scan.pipeline[0], detail=ATTACK),),
+        gates=(Gate("x", "warning", False, ATTACK),),
+    )
+    card = replace(prediction.card, description=ATTACK, limitations=(ATTACK,))
+    report = build_report(
+        hostile,
+        replace(prediction, card=card),
+        [replace(explanations[0], baseline=ATTACK, zones_from='"><script>alert(2)</script>')],
+        identity=Identity(patient_name=ATTACK),
+    )
+    page = Page(encode_html.encode(report))
+    assert len(page.having("script")) == 1
+    assert page.text.count(ATTACK) >= 8
+
+
+def test_identity_is_there_only_when_asked_for(scan, prediction, page):
+    assert "pseudonymous" in page.text
+    named = build_report(
+        scan, prediction, identity=Identity(patient_name="DOE^JANE", accession_number="A-17")
+    )
+    text = Page(encode_html.encode(named)).text
+    assert "DOE^JANE" in text
+    assert "A-17" in text
+    assert "pseudonymous" not in text
+    assert "Patient id" not in text  # not in the header
+
+
+def test_the_path_is_left_out_because_it_can_hold_a_name(content):
+    assert b"a.dcm" not in content
+
+
+def test_the_patients_side_is_marked_where_the_orientation_is_known(scan, prediction, page):
+    assert page.text.count("patient's R") == 5  # the radiograph, and two pairs
+    turned = replace(scan, patient_orientation=("R", "F"))
+    assert "patient's L" in Page(encode_html.encode(build_report(turned, prediction))).text
+    unknown = replace(scan, patient_orientation=None)
+    assert "patient's R" not in Page(encode_html.encode(build_report(unknown, prediction))).text

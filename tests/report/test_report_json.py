@@ -1,0 +1,104 @@
+import copy
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+
+from medllm.dicom.header import Identity
+from medllm.report import build_report
+from medllm.report.json import as_dict, encode
+
+SCHEMA = json.loads(
+    (Path(__file__).parents[2] / "docs" / "reference" / "report.schema.json").read_text()
+)
+
+
+def _closed(schema):
+    """The same schema without room for keys that it does not describe."""
+    if isinstance(schema, dict):
+        closed = {key: _closed(value) for key, value in schema.items()}
+        if "properties" in schema and "required" in schema:
+            closed["additionalProperties"] = False
+        return closed
+    return [_closed(item) for item in schema] if isinstance(schema, list) else schema
+
+
+def _violations(content, schema=SCHEMA):
+    return [error.message for error in jsonschema.Draft202012Validator(schema).iter_errors(content)]
+
+
+def test_the_schema_is_one():
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_the_file_follows_the_schema_and_every_key_is_described(report):
+    content = json.loads(encode(report))
+    assert _violations(content) == []
+    assert _violations(content, _closed(SCHEMA)) == []
+
+
+def test_a_picture_without_header_follows_the_schema(scan, prediction):
+    bare = type(scan)(pixels=scan.pixels, path=scan.path, file_format="png", sha256="0" * 64)
+    report = build_report(bare, replace(prediction, sop_instance_uid=None, warnings=()))
+    assert _violations(json.loads(encode(report)), _closed(SCHEMA)) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("findings", 0, "call"), "likely"),
+        (("findings", 0, "probability"), 1.2),
+        (("findings", 0, "explanation", "verdict"), "good"),
+        (("findings", 0, "explanation", "map", "values"), [0.1]),
+        (("image", "sha256"), "abc"),
+        (("schema_version",), 2),
+    ],
+)
+def test_the_schema_refuses_what_it_should(report, path, value):
+    content = copy.deepcopy(as_dict(report))
+    at = content
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = value
+    assert _violations(content)
+
+
+def test_written_and_read_back_is_equal(report):
+    assert json.loads(encode(report)) == as_dict(report)
+
+
+def test_the_map_read_back_is_the_map(report, explanations):
+    read = json.loads(encode(report))["findings"][0]["explanation"]["map"]
+    values = np.array(read["values"])
+    assert values.shape == (read["rows"], read["columns"])
+    np.testing.assert_array_equal(values, explanations[0].map.values)
+    assert tuple(read["box"]) == explanations[0].map.box
+
+
+def test_a_value_that_is_not_defined_is_null(scan, prediction, explanations):
+    checks = tuple(replace(check, value=float("nan")) for check in explanations[0].checks)
+    report = build_report(scan, prediction, [replace(explanations[0], checks=checks)])
+    content = json.loads(encode(report))
+    assert content["findings"][0]["explanation"]["checks"][0]["value"] is None
+    assert b"NaN" not in encode(report)
+    assert _violations(content) == []
+
+
+def test_a_finding_without_explanation_has_no_such_key(report):
+    content = as_dict(report)["findings"]
+    assert [entry["finding"] for entry in content if "explanation" not in entry] == ["pneumothorax"]
+
+
+def test_identity_is_there_only_when_asked_for(scan, prediction, report):
+    assert as_dict(report)["patient"]["identity"] is None
+    named = build_report(scan, prediction, identity=Identity(patient_id="P-1"))
+    content = json.loads(encode(named))
+    assert content["patient"]["identity"]["patient_id"] == "P-1"
+    assert _violations(content, _closed(SCHEMA)) == []
+
+
+def test_the_path_is_left_out_because_it_can_hold_a_name(report):
+    assert b"a.dcm" not in encode(report)
