@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ TEMPLATE = "<image>\n{question}\n"
 
 
 def build_tiny_model(
-    findings: tuple[str, ...] = ("pneumonia", "effusion", "nodule"), *, seed: int = 0
+    findings: tuple[str, ...] = ("pneumonia", "effusion", "nodule"), *, std: float = 0.2
 ) -> Model:
     """Build a model of random weights, large enough that errors show."""
     questions = tuple(Question(key, FINDINGS[key].question) for key in findings)
@@ -37,11 +38,11 @@ def build_tiny_model(
         ),
         tokenizer,
     )
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.ndim > 1:
-                parameter.normal_(std=0.2, generator=generator)
+                parameter.normal_(std=std, generator=generator)
     card = ModelCard(
         name="tiny",
         version="0",
@@ -59,6 +60,12 @@ def build_tiny_model(
 @pytest.fixture(scope="session")
 def tiny_model() -> Model:
     return build_tiny_model()
+
+
+@pytest.fixture
+def new_tiny_model() -> Callable[..., Model]:
+    """Build a tiny model that a test may change."""
+    return build_tiny_model
 
 
 @pytest.fixture(scope="session")

@@ -71,9 +71,9 @@ def explain(
             failed = True
             tell_error(path, error)
             continue
-        for error in refused:
+        for reason in refused:
             failed = True
-            tell_error(path, error)
+            tell_error(path, reason)
         typer.echo(f"{path}  {'  '.join(str(file) for file in written)}")
     if failed:
         raise typer.Exit(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -68,8 +67,12 @@ def read_each(
     from rich.console import Console
     from rich.progress import track
 
-    from medllm.dicom import find_images, read_radiograph
+    from medllm.dicom import ACCEPTABLE, find_images, read_radiograph
 
+    if unknown := [code for code in accept or () if code not in ACCEPTABLE]:
+        raise typer.BadParameter(
+            f"'{unknown[0]}' is not one of: {', '.join(sorted(ACCEPTABLE))}.", param_hint="--accept"
+        )
     paths = list(find_images(inputs))
     if not paths:
         raise MedllmError(
@@ -87,6 +90,6 @@ def read_each(
 
 
 def tell_error(path: Path, error: MedllmError) -> None:
-    """Say on stderr why one input was not done."""
-    logging.getLogger(__name__).info("%s", error.code)
-    typer.echo(f"{path}: {error.code}: {error}", err=True)
+    """Say on stderr why one input was not done, and which it was."""
+    words = str(error)
+    typer.echo(words if words.startswith(str(path)) else f"{path}: {words}", err=True)

@@ -29,6 +29,19 @@ def text(dataset: Dataset, keyword: str) -> str | None:
     return "\\".join(str(value).strip() for value in _values(dataset, keyword)) or None
 
 
+def is_given(dataset: Dataset, keyword: str) -> bool:
+    """Tell whether an attribute has a value that can be used.
+
+    Args:
+        dataset: The header.
+        keyword: Keyword of the attribute.
+
+    Returns:
+        False where it is absent, empty or malformed.
+    """
+    return bool(_values(dataset, keyword))
+
+
 def words(dataset: Dataset, keyword: str) -> tuple[str, ...]:
     """Read a text attribute.
 
@@ -172,6 +185,6 @@ def _values(dataset: Dataset, keyword: str) -> list[Any]:
         value = dataset.get(keyword)
     except Exception:  # noqa: BLE001  whatever pydicom raises, the value cannot be used
         return []
-    if value is None or value == "":
+    if value in (None, "", b""):
         return []
     return list(value) if isinstance(value, (MultiValue, Sequence)) else [value]

@@ -16,6 +16,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from medllm.dicom.attributes import text
 from medllm.dicom.files import MAX_FILE_BYTES
 from medllm.errors import DicomError
 
@@ -64,7 +65,7 @@ def transfer_syntax_uid(dataset: pydicom.Dataset) -> UID:
         Transfer Syntax UID (0002,0010) or, where the file lacks it, the uncompressed
         encoding that its elements were found in.
     """
-    stated = dataset.file_meta.get("TransferSyntaxUID")
+    stated = text(dataset.file_meta, "TransferSyntaxUID")
     if stated:
         return UID(stated)
     implicit, little_endian = dataset.original_encoding

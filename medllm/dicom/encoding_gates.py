@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pydicom.dataset import Dataset
 from pydicom.uid import HTJ2K, JPEG2000, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
 
-from medllm.dicom.attributes import numbers, word
+from medllm.dicom.attributes import is_given, numbers, word
 from medllm.dicom.dataset import transfer_syntax_uid
 from medllm.dicom.gates import make_gate
 from medllm.dicom.radiograph import Gate
@@ -19,11 +19,10 @@ _LOSSY = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless})
 # These can be either; the header has to say which.
 _LOSSY_UNLESS_DENIED = frozenset({JPEG2000, HTJ2K})
 
-_REQUIRED = {
+_WHOLE_NUMBERS = {
     "Rows": "Rows (0028,0010)",
     "Columns": "Columns (0028,0011)",
     "SamplesPerPixel": "Samples per Pixel (0028,0002)",
-    "PhotometricInterpretation": "Photometric Interpretation (0028,0004)",
     "BitsAllocated": "Bits Allocated (0028,0100)",
     "BitsStored": "Bits Stored (0028,0101)",
     "PixelRepresentation": "Pixel Representation (0028,0103)",
@@ -34,7 +33,7 @@ def _pixels_present(dataset: Dataset) -> Gate:
     return make_gate(
         "no-pixels",
         "error",
-        "PixelData" in dataset and bool(dataset["PixelData"].value),
+        is_given(dataset, "PixelData"),
         "Pixel Data (7FE0,0010) is present",
         "Pixel Data (7FE0,0010) is absent or empty; the file is cut off or holds a header "
         "only: export the image again.",
@@ -43,13 +42,10 @@ def _pixels_present(dataset: Dataset) -> Gate:
 
 def _described(dataset: Dataset) -> Gate:
     unusable = [
-        name
-        for keyword, name in _REQUIRED.items()
-        if not (word(dataset, keyword) if "Photo" in keyword else numbers(dataset, keyword))
+        name for keyword, name in _WHOLE_NUMBERS.items() if not _is_whole_number(dataset, keyword)
     ]
-    extent = (*numbers(dataset, "Rows"), *numbers(dataset, "Columns"))
-    if not unusable and min(extent) < 1:
-        unusable = [_REQUIRED["Rows"], _REQUIRED["Columns"]]
+    if not word(dataset, "PhotometricInterpretation"):
+        unusable.append("Photometric Interpretation (0028,0004)")
     if not unusable and not _plain_bits(dataset):
         unusable = ["Bits Allocated (0028,0100), Bits Stored (0028,0101) or High Bit (0028,0102)"]
     return make_gate(
@@ -62,6 +58,12 @@ def _described(dataset: Dataset) -> Gate:
     )
 
 
+def _is_whole_number(dataset: Dataset, keyword: str) -> bool:
+    values = numbers(dataset, keyword)
+    smallest = 0 if keyword == "PixelRepresentation" else 1
+    return len(values) == 1 and values[0].is_integer() and values[0] >= smallest
+
+
 def _plain_bits(dataset: Dataset) -> bool:
     allocated, stored = numbers(dataset, "BitsAllocated")[0], numbers(dataset, "BitsStored")[0]
     # Many files lack High Bit; where it is stated, values must begin at the lowest bit.
@@ -71,7 +73,7 @@ def _plain_bits(dataset: Dataset) -> bool:
 
 def _bounded(dataset: Dataset) -> Gate:
     rows, columns, samples = (
-        int(dataset[key].value) for key in ("Rows", "Columns", "SamplesPerPixel")
+        int(numbers(dataset, keyword)[0]) for keyword in ("Rows", "Columns", "SamplesPerPixel")
     )
     frames = _frames(dataset)
     found = f"{rows} x {columns} pixels, {samples} samples, {frames} frames"
@@ -117,7 +119,7 @@ def _grey(dataset: Dataset) -> Gate:
 
 
 def _file_meta(dataset: Dataset) -> Gate:
-    complete = dataset.preamble is not None and "TransferSyntaxUID" in dataset.file_meta
+    complete = dataset.preamble is not None and is_given(dataset.file_meta, "TransferSyntaxUID")
     return make_gate(
         "no-file-meta",
         "warning",

@@ -15,7 +15,7 @@ from medllm.dicom.radiograph import Gate
 MIN_SIDE = 64
 # 99% of the pixels within four steps of 8-bit grey: nothing can be seen.
 MIN_CONTRAST = 4 / 255
-# Of 2,000 radiographs of two public sets none had more than 24% of its pixels at the ends.
+# Of 1,000 radiographs of two public sets none had more than 24% of its pixels at the ends.
 MAX_SATURATED_SHARE = 0.5
 
 # Rows and columns of the coarse image in which polarity is judged.

@@ -77,7 +77,7 @@ def _from_dicom(
     path: Path, data: bytes, accept: Collection[str], polarity: Polarity, *, force: bool
 ) -> Radiograph:
     dataset = parse_dataset(data, force=force)
-    if dataset.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+    if word(dataset.file_meta, "MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
         raise DicomError(
             "the file is a DICOMDIR, a table of contents without pixels; give the folder it "
             "lies in.",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from pydicom.dataset import Dataset
 from pydicom.uid import (
+    UID,
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
     DigitalXRayImageStorageForProcessing,
@@ -61,8 +62,8 @@ def _projection_radiograph(dataset: Dataset) -> Gate:
 
 
 def _name(dataset: Dataset) -> str:
-    uid = dataset.get("SOPClassUID")
-    return f"{uid.name}" if uid else "absent"
+    uid = word(dataset, "SOPClassUID")
+    return UID(uid).name if uid else "absent"
 
 
 def _human(dataset: Dataset) -> Gate:
@@ -104,7 +105,7 @@ def _view_known(dataset: Dataset) -> Gate:
     return make_gate(
         "view-unknown",
         "warning",
-        view is not None,
+        view in ("frontal", "lateral"),
         f"the view is {view}",
         f"View Position (0018,5101) is {position or 'absent'}, and nothing else in the header "
         "says that the view is frontal; check that it is AP or PA.",

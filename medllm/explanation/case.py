@@ -29,11 +29,13 @@ class Case:
         model: The model.
         scan: The radiograph.
         findings: Keys of the findings to be explained.
+        blur: Standard deviation of the baseline's blur as a share of the input's side.
     """
 
     model: Model
     scan: Radiograph
     findings: tuple[str, ...]
+    blur: float = BLUR
 
     @property
     def box(self) -> tuple[float, float, float, float]:
@@ -53,7 +55,7 @@ class Case:
         a normalization layer is singular. It is blurred after normalization, so that a part of
         it can stand for the same part of the input.
         """
-        sigma = BLUR * self.pixel_values.shape[-1]
+        sigma = self.blur * self.pixel_values.shape[-1]
         values = gaussian_filter(
             self.pixel_values.numpy(), (0, 0, sigma, sigma), mode="nearest", truncate=3
         )
@@ -62,7 +64,7 @@ class Case:
     @property
     def baseline(self) -> str:
         """The baseline in words."""
-        sigma = BLUR * self.model.card.preprocessing.size
+        sigma = self.blur * self.model.card.preprocessing.size
         return (
             f"the same image, blurred (standard deviation {sigma:.0f} of "
             f"{self.model.card.preprocessing.size} pixels)"
@@ -83,17 +85,17 @@ class Case:
     @cached_property
     def log_odds(self) -> Float64[np.ndarray, " findings"]:
         """Uncalibrated log-odds of the radiograph, a value a finding."""
-        return self._score_features(self.features)[0]
+        return self._score_features(self.features).reshape(-1)
 
     @cached_property
     def baseline_log_odds(self) -> Float64[np.ndarray, " findings"]:
         """The same of the blurred copy."""
-        return self._score_features(self.blurred_features)[0]
+        return self._score_features(self.blurred_features).reshape(-1)
 
     @property
     def effect(self) -> Float64[np.ndarray, " findings"]:
         """What the image adds to the baseline's log-odds: the number that is attributed."""
-        return self.log_odds - self.baseline_log_odds
+        return np.asarray(self.log_odds - self.baseline_log_odds, dtype=np.float64)
 
     def log_odds_without(
         self, removed: Bool[np.ndarray, "copies rows columns"]
@@ -109,8 +111,9 @@ class Case:
         rows, columns = self.model.grid
         _, _, height, width = self.pixel_values.shape
         scores = []
-        for chunk in torch.from_numpy(removed).split(BATCH_SIZE):
-            pixels = chunk.repeat_interleave(height // rows, 1)
+        for start in range(0, len(removed), BATCH_SIZE):
+            pixels = torch.from_numpy(removed[start : start + BATCH_SIZE])
+            pixels = pixels.repeat_interleave(height // rows, 1)
             pixels = pixels.repeat_interleave(width // columns, 2)
             copies = torch.where(pixels[:, None], self.blurred, self.pixel_values)
             with torch.no_grad():
@@ -123,4 +126,4 @@ class Case:
     ) -> Float64[np.ndarray, "copies findings"]:
         with torch.no_grad():
             log_odds = self.model.log_odds_from_features(features, self.findings)
-        return log_odds.double().cpu().numpy()
+        return np.asarray(log_odds.double().cpu().numpy(), dtype=np.float64)

@@ -161,15 +161,11 @@ def deletions(case: Case, attributions: Sequence[PatchAttribution]) -> tuple[Che
     removed = np.concatenate([_removed(order, case.model.grid) for order in orders])
     moved = direction * (case.log_odds - case.log_odds_without(removed))
     moved = moved.reshape(len(orders), len(_REMOVED), -1).mean(axis=1)  # (orders, findings)
-    return tuple(
-        _deletion(float((moved[:RANDOM_ORDERS, index] < moved[RANDOM_ORDERS + index, index]).mean()))
-        for index in range(len(attributions))
-    )
+    at_random, marked = moved[:RANDOM_ORDERS], np.diagonal(moved[RANDOM_ORDERS:])
+    return tuple(_deletion(float(beaten)) for beaten in (at_random < marked).mean(axis=0))
 
 
-def _removed(
-    order: np.ndarray, grid: tuple[int, int]
-) -> Bool[np.ndarray, "parts rows columns"]:
+def _removed(order: np.ndarray, grid: tuple[int, int]) -> Bool[np.ndarray, "parts rows columns"]:
     masks = np.zeros((len(_REMOVED), order.size), dtype=bool)
     for mask, part in zip(masks, _REMOVED, strict=True):
         mask[order[: max(1, round(part * order.size))]] = True
@@ -183,8 +179,8 @@ def _deletion(beaten: float) -> Check:
         beaten,
         f"at least {LEAST_BEATEN} of {RANDOM_ORDERS} random orders (provisional)",
         passed,
-        "Blurring the places the map marks changes the answer more than "
-        f"{beaten * RANDOM_ORDERS:.0f} of {RANDOM_ORDERS} random choices of as much image"
+        "Blurring the places the map marks changes the answer more than blurring as much of the "
+        f"image at random in {beaten * RANDOM_ORDERS:.0f} of {RANDOM_ORDERS} trials"
         + ("." if passed else ": the map does not mark what the answer rests on."),
     )
 

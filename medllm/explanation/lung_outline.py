@@ -96,7 +96,7 @@ def draw(*outlines: tuple[tuple[float, float], ...]) -> UInt8[np.ndarray, "steps
     """Draw outlines into a table of the frame.
 
     Args:
-        outlines: Corners in the frame; a later one covers an earlier one.
+        *outlines: Corners in the frame; a later one covers an earlier one.
 
     Returns:
         1 within the first outline, 2 within the second, and so on; 0 elsewhere.
@@ -175,8 +175,12 @@ def _climb(ranks: Float64[np.ndarray, "side side"], start: Placement) -> Placeme
 
 
 def _merit(ranks: Float64[np.ndarray, "side side"], placement: Placement) -> float:
-    """Contrast, less what an unlikely shape costs: lopsided, off the middle, too tall or wide."""
+    """Contrast, less what an unlikely shape costs: lopsided, off the middle, wide, low."""
     if min(placement.right_width, placement.left_width, placement.height / 2) < 0.18:
+        return -np.inf
+    top, bottom = (placement.centre + sign * placement.height / 2 for sign in (-1, 1))
+    right, left = placement.middle - placement.right_width, placement.middle + placement.left_width
+    if min(right, top) < 0 or max(left, bottom) > 1:
         return -np.inf
     ratio = placement.height / (placement.right_width + placement.left_width)
     usual = USUAL.height / (USUAL.right_width + USUAL.left_width)
@@ -184,6 +188,8 @@ def _merit(ranks: Float64[np.ndarray, "side side"], placement: Placement) -> flo
         3 * np.log(ratio / usual) ** 2
         + 3 * np.log(placement.right_width / placement.left_width) ** 2
         + 5 * (placement.middle - USUAL.middle) ** 2
+        # Below an opacity the lung is bright too; without this the outline shrinks above it.
+        - np.log(min(placement.height / USUAL.height, 1))
     )
     return _contrast(ranks, placement) - float(unlikely)
 

@@ -91,7 +91,7 @@ class Explanation:
         checks: The tests made on this explanation.
         verdict: What it is worth. A map with `do not use` is not drawn.
         tokens: Attribution of the prompt's words; empty where the method gives none.
-        seconds: Time taken, checks included.
+        seconds: Time taken, checks included; of findings explained together, an equal part.
     """
 
     finding: str

@@ -29,9 +29,7 @@ def patch_shares(
     cells_down, cells_across = zones.labels.shape
     down = _overlap(y, height, patch_rows, rows, cells_down)
     across = _overlap(x, width, patch_columns, columns, cells_across)
-    shares = np.stack(
-        [down @ (zones.labels == index) @ across.T for index in range(len(REGIONS))]
-    )
+    shares = np.stack([down @ (zones.labels == index) @ across.T for index in range(len(REGIONS))])
     shares[REGIONS.index(("outside", None))] += 1 - shares.sum(axis=0)
     return shares
 
@@ -44,7 +42,7 @@ def _overlap(
     cell_edges = np.arange(cells + 1) * length / cells
     low = np.maximum(patch_edges[:-1, None], cell_edges[None, :-1])
     high = np.minimum(patch_edges[1:, None], cell_edges[None, 1:])
-    return np.maximum(high - low, 0) / (extent / patches)
+    return np.asarray(np.maximum(high - low, 0) / (extent / patches), dtype=np.float64)
 
 
 def regions_of(

@@ -164,11 +164,12 @@ def _card(values: dict[str, Any]) -> ModelCard:
     preprocessing["source_range"] = tuple(preprocessing["source_range"])
     self_test = values.pop("self_test")
     lists = ("limitations", "training_data", "explanation_measurements")
+    sentences: dict[str, Any] = {name: tuple(values.pop(name)) for name in lists}
     return ModelCard(
         questions=questions,
         preprocessing=Preprocessing(**preprocessing),
         self_test=SelfTest(**self_test) if self_test else None,
-        **{name: tuple(values.pop(name)) for name in lists},
+        **sentences,
         **values,
     )
 
@@ -180,16 +181,16 @@ def _question(entry: dict[str, Any]) -> Question:
         yes=tuple(entry["yes"]),
         no=tuple(entry["no"]),
         calibration=Calibration(**entry["calibration"]),
-        measurements=tuple(
-            Measurement(
-                **{
-                    name: Estimate(**value) if isinstance(value, dict) else value
-                    for name, value in measurement.items()
-                }
-            )
-            for measurement in entry["measurements"]
-        ),
+        measurements=tuple(_measurement(figures) for figures in entry["measurements"]),
     )
+
+
+def _measurement(figures: dict[str, Any]) -> Measurement:
+    read: dict[str, Any] = {
+        name: Estimate(**value) if isinstance(value, dict) else value
+        for name, value in figures.items()
+    }
+    return Measurement(**read)
 
 
 def run_self_test(model: Model) -> None:

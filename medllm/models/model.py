@@ -47,7 +47,8 @@ class Model:
     @property
     def device(self) -> torch.device:
         """Where the network is."""
-        return self.network.device
+        device: torch.device = self.network.device
+        return device
 
     def questions(self, findings: Sequence[str] | None = None) -> tuple[Question, ...]:
         """Choose questions by finding.

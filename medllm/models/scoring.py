@@ -135,7 +135,7 @@ def answer_logits(
     rows = torch.arange(batch * questions, device=features.device)
     positions = encoded.answer_positions.to(features.device).repeat(batch)
     logits: torch.Tensor = network.lm_head(hidden[rows, positions])
-    return logits.unflatten(0, (batch, questions))
+    return logits.reshape(batch, questions, -1)
 
 
 def log_odds_of(

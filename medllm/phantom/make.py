@@ -26,6 +26,7 @@ from medllm.phantom.vessels import vessel_tree
 
 # Attenuation a mm of spongy bone beyond that of the tissue it displaces.
 MU_BONE = 0.012
+_HEART_MM = 1.0  # path from which a pixel is heart; its border is steep
 
 
 def make_phantom(
@@ -84,7 +85,7 @@ def make_phantom(
 
     pixels = expose(grid, draw_exposure(seed, body), healthy, total if chosen else None, lung, seed)
     lungs = chest.lung_mask(grid.v)
-    heart = heart_path(grid, body, heart_ratio_of(chosen, body)) > 0
+    heart = heart_path(grid, body, heart_ratio_of(chosen, body)) > _HEART_MM
     return Phantom(
         pixels=pixels,
         lesions=chosen,

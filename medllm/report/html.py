@@ -92,7 +92,7 @@ def _asset(name: str) -> str:
 def _png(pixels: UInt8[np.ndarray, "rows columns *channels"]) -> str:
     """Give a picture as a data URI."""
     stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, format="png", optimize=True)
+    Image.fromarray(pixels).save(stream, format="png")
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 

@@ -7,18 +7,25 @@ import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import LlavaForConditionalGeneration
 
 from medllm.models.model import Model
 from medllm.models.scoring import EncodedQuestions, answer_logits
-from medllm.train.images import augment
+from medllm.train.images import change_exposure, draw_poses, move
+from medllm.train.standardized import fold_projector, standardize_projector
 
 logger = logging.getLogger(__name__)
+
+# About one patch in eight of an image with a finding is covered.
+_COVERED_WEIGHT = 5.0
+# Images that the projector's standardization is taken from.
+_SAMPLE = 256
 
 
 @dataclass(frozen=True)
@@ -36,13 +43,13 @@ class FinetuneSettings:
         seed: Seed of order and augmentation.
     """
 
-    epochs: int = 8
+    epochs: int = 6
     batch_size: int = 64
     learning_rate: float = 1e-3
     layer_decay: float = 0.8
     weight_decay: float = 0.05
     label_smoothing: float = 0.05
-    averaging: float = 0.995
+    averaging: float = 0.99
     seed: int = 0
 
 
@@ -54,11 +61,15 @@ class TrainingSet:
         pixels: Display values, 0 to 255.
         labels: 1 or 0; NaN where unknown.
         weights: Weight of each label in the loss, so that sources and classes are even.
+        regions: Where each finding lies, 0 to 255, over a grid of cells.
+        regions_known: Whether that is known.
     """
 
     pixels: UInt8[torch.Tensor, "images size size"]
     labels: Float[torch.Tensor, "images questions"]
     weights: Float[torch.Tensor, "images questions"]
+    regions: UInt8[torch.Tensor, "images questions cells cells"]
+    regions_known: Bool[torch.Tensor, "images questions"]
 
 
 def finetune(
@@ -69,6 +80,11 @@ def finetune(
 ) -> None:
     """Train a model's network in place; at the end it holds the averaged weights.
 
+    Two linear layers that are thrown away afterwards teach the encoder directly, since little
+    gradient comes back through an LLM that cannot read yet: one asks the mean of the image
+    tokens for each finding, the other asks each token for the findings that are known to lie
+    there, which also keeps what is known of a place at that place.
+
     Args:
         model: Its card's questions are the columns of the labels.
         data: Training patients alone.
@@ -78,36 +94,48 @@ def finetune(
     torch.manual_seed(settings.seed)
     generator = torch.Generator().manual_seed(settings.seed)
     encoded = model.encode()
+    sample = data.pixels[torch.randperm(len(data.pixels), generator=generator)[:_SAMPLE]]
+    standardize_projector(
+        model.network, model.card.preprocessing.normalize(sample[:, None].float() / 255)
+    )
+    width, count = model.network.config.text_config.hidden_size, data.labels.shape[1]
+    whole, place = torch.nn.Linear(width, count), torch.nn.Linear(width, count)
     groups = _parameter_groups(model.network, settings)
+    helpers = [*whole.parameters(), *place.parameters()]
+    groups.append({"params": helpers, "lr": settings.learning_rate})
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=settings.weight_decay)
     steps = len(data.pixels) // settings.batch_size
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
-        [group["lr"] for group in groups],
+        [float(group["lr"]) for group in groups],
         total_steps=steps * settings.epochs,
         pct_start=0.15,
         cycle_momentum=False,
     )
-    averaged = AveragedModel(model.network, multi_avg_fn=get_ema_multi_avg_fn(settings.averaging))
+    average = get_ema_multi_avg_fn(settings.averaging)  # type: ignore[no-untyped-call]
+    averaged = AveragedModel(model.network, multi_avg_fn=average)
     for epoch in range(settings.epochs):
         started, total = time.monotonic(), 0.0
         model.network.train()
         order = torch.randperm(len(data.pixels), generator=generator)
         for step in range(steps):
             chosen = order[step * settings.batch_size : (step + 1) * settings.batch_size]
-            display = augment(data.pixels[chosen], generator)
-            pixel_values = model.card.preprocessing.normalize(display)[:, None]
+            poses = draw_poses(len(chosen), generator)
+            display = change_exposure(move(data.pixels[chosen][:, None], poses), generator)
+            pixel_values = model.card.preprocessing.normalize(display)
             with torch.autocast("cpu", torch.bfloat16):
-                logits = answer_logits(model.network, model.image_features(pixel_values), encoded)
-            loss = answer_loss(
-                logits.float(),
-                data.labels[chosen],
-                data.weights[chosen],
-                encoded,
-                settings.label_smoothing,
+                features = model.image_features(pixel_values)
+                logits = answer_logits(model.network, features, encoded)
+            labels, weights = data.labels[chosen], data.weights[chosen]
+            tokens, smoothing = features.float(), settings.label_smoothing
+            regions = move(data.regions[chosen], poses, padding_mode="zeros")
+            loss = (
+                answer_loss(logits.float(), labels, weights, encoded, smoothing)
+                + finding_loss(whole(tokens.mean(dim=1)), labels, weights, smoothing)
+                + location_loss(place(tokens), regions, data.regions_known[chosen], model.grid)
             )
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.network.parameters(), 1.0)
             optimizer.step()
             schedule.step()
@@ -122,6 +150,7 @@ def finetune(
             after_epoch(averaged.module.eval()),
         )
     model.network.load_state_dict(averaged.module.state_dict())
+    fold_projector(model.network)
     model.network.eval()
 
 
@@ -151,16 +180,72 @@ def answer_loss(
     columns = torch.arange(logits.shape[1], device=logits.device)
     yes = log_probabilities[:, columns, [ids[0] for ids in encoded.yes]]
     no = log_probabilities[:, columns, [ids[0] for ids in encoded.no]]
-    known = ~labels.isnan()
+    return _weighted_cost(yes, no, labels, weights, label_smoothing)
+
+
+def finding_loss(
+    logits: Float[torch.Tensor, "batch questions"],
+    labels: Float[torch.Tensor, "batch questions"],
+    weights: Float[torch.Tensor, "batch questions"],
+    label_smoothing: float,
+) -> Float[torch.Tensor, ""]:
+    """Cross-entropy of a log-odds a finding.
+
+    Args:
+        logits: Log-odds; positive speaks for the finding.
+        labels: 1 or 0; NaN where unknown, which costs nothing.
+        weights: Weight of each label.
+        label_smoothing: Share of the target given to the opposite answer.
+
+    Returns:
+        Mean over the known labels, weighted; in nats.
+    """
+    yes, no = F.logsigmoid(logits), F.logsigmoid(-logits)
+    return _weighted_cost(yes, no, labels, weights, label_smoothing)
+
+
+def _weighted_cost(
+    yes: Float[torch.Tensor, "batch questions"],
+    no: Float[torch.Tensor, "batch questions"],
+    labels: Float[torch.Tensor, "batch questions"],
+    weights: Float[torch.Tensor, "batch questions"],
+    label_smoothing: float,
+) -> Float[torch.Tensor, ""]:
+    """Cross-entropy from the log-probabilities of both answers."""
     target = labels.nan_to_num(0.0) * (1 - 2 * label_smoothing) + label_smoothing
     cost = -(target * yes + (1 - target) * no)
-    weights = weights * known
+    weights = weights * ~labels.isnan()
     return (cost * weights).sum() / weights.sum().clamp_min(1e-6)
+
+
+def location_loss(
+    logits: Float[torch.Tensor, "batch patches questions"],
+    regions: Float[torch.Tensor, "batch questions cells cells"],
+    known: Bool[torch.Tensor, "batch questions"],
+    grid: tuple[int, int],
+) -> Float[torch.Tensor, ""]:
+    """Cross-entropy of each image token against the share of its patch that a finding covers.
+
+    Args:
+        logits: A value a token and question.
+        regions: Where each finding lies, 0 to 1.
+        known: Whether that is known; what is not costs nothing.
+        grid: Rows and columns of the patches.
+
+    Returns:
+        Mean over the known, in nats; covered patches, of which there are few, weigh more.
+    """
+    covered = F.adaptive_avg_pool2d(regions, grid).flatten(2).transpose(1, 2)
+    cost = F.binary_cross_entropy_with_logits(
+        logits, covered, reduction="none", pos_weight=torch.tensor(_COVERED_WEIGHT)
+    )
+    weights = known[:, None].expand_as(cost)
+    return (cost * weights).sum() / weights.sum().clamp_min(1)
 
 
 def _parameter_groups(
     network: LlavaForConditionalGeneration, settings: FinetuneSettings
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """Give each layer of the encoder its own learning rate, lower towards the pixels."""
     depth = network.config.vision_config.num_hidden_layers
     groups: dict[int, list[torch.nn.Parameter]] = {}

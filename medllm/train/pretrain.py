@@ -13,7 +13,7 @@ from transformers import ViTConfig, ViTMAEConfig, ViTMAEForPreTraining, ViTModel
 from transformers.models.vit_mae.modeling_vit_mae import build_2d_sinusoidal_position_embedding
 
 from medllm.data.preprocessing import Preprocessing
-from medllm.train.images import augment
+from medllm.train.images import change_exposure, draw_poses, move
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +81,10 @@ def pretrain(
         for step in range(steps):
             chosen = order[step * settings.batch_size : (step + 1) * settings.batch_size]
             # Mild: where each patch usually lies is what a short training can learn first.
-            display = augment(pixels[chosen], generator, pose=0.3, texture=False)
-            loss = network(preprocessing.normalize(display)[:, None]).loss
+            poses = draw_poses(len(chosen), generator, strength=0.3)
+            display = move(pixels[chosen][:, None], poses)
+            display = change_exposure(display, generator, texture=False)
+            loss = network(preprocessing.normalize(display)).loss
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)

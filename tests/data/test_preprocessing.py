@@ -41,7 +41,9 @@ def test_fixed_normalization_uses_the_contracts_numbers():
 
 
 def test_a_flat_image_gives_zeros_not_noise():
-    assert Preprocessing(size=64).prepare(np.full((90, 90), 0.7, dtype=np.float32)).abs().max() < 1e-3
+    assert (
+        Preprocessing(size=64).prepare(np.full((90, 90), 0.7, dtype=np.float32)).abs().max() < 1e-3
+    )
 
 
 def test_reduction_is_the_mean_over_each_block():

@@ -19,7 +19,9 @@ def _records(folder, patients, content=lambda index: str(index)):
 
 
 @settings(max_examples=25, deadline=None)
-@given(patients=st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=40), seed=st.integers())
+@given(
+    patients=st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=40), seed=st.integers()
+)
 def test_no_patient_is_in_two_parts_and_no_image_is_lost(tmp_path_factory, patients, seed):
     records = _records(tmp_path_factory.mktemp("split"), patients)
     parts = split_by_patient(records, SHARES, seed)

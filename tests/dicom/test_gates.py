@@ -116,6 +116,7 @@ def test_a_palette_is_refused(make_dataset, write):
     [
         {"Rows": None},
         {"Columns": 0},
+        {"Columns": [80, 80]},
         {"BitsAllocated": None},
         {"PhotometricInterpretation": None},
         {"HighBit": 15},
@@ -178,6 +179,8 @@ def test_a_header_without_pixels_is_refused(make_dataset, write):
         ({"ViewPosition": None, "PatientOrientation": ["A", "F"]}, "lateral-view"),
         ({"ViewPosition": None, "ViewCodeSequence": item(CodeValue="399067008")}, "lateral-view"),
         ({"ViewPosition": None, "SeriesDescription": "bilateral ribs AP"}, None),
+        ({"ViewPosition": None, "SeriesDescription": "left lateral decubitus"}, "view-unknown"),
+        ({"ViewPosition": "RLO"}, "view-unknown"),
         ({"ViewPosition": None, "ViewCodeSequence": item(CodeValue="R-10206")}, None),
         ({"ViewPosition": None, "SeriesDescription": "Chest PA"}, None),
         ({"ViewPosition": None}, "view-unknown"),

@@ -238,3 +238,21 @@ def test_identity_of_what_is_no_image_is_refused(tmp_path):
     path.write_text("no image")
     with pytest.raises(DicomError, match="neither DICOM nor PNG nor JPEG"):
         read_identity(path)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_damaged_header_gives_an_image_or_one_kind_of_error(make_dataset, write, seed):
+    path = write(planted(make_dataset(WindowCenter=2048, WindowWidth=4096, PixelPaddingValue=0)))
+    data = bytearray(path.read_bytes())
+    random = np.random.default_rng(seed)
+    end_of_header = len(data) - 2 * 96 * 80
+    for position in random.integers(128, end_of_header, size=1 + seed % 4):
+        data[position] = random.integers(256)
+    path.write_bytes(bytes(data))
+    try:
+        scan = read_radiograph(path)
+    except DicomError as error:
+        assert_no_secret(str(error))
+    else:
+        assert scan.pixels.ndim == 2
+        assert_no_secret(" ".join(gate.message for gate in scan.gates))

@@ -39,7 +39,7 @@ def _chest(rows: int, columns: int) -> np.ndarray:
 @pytest.fixture(scope="session")
 def scan() -> Radiograph:
     return Radiograph(
-        pixels=_chest(600, 500),
+        pixels=_chest(300, 250),
         path=Path("in/a.dcm"),
         file_format="dicom",
         sha256="5e" * 32,
@@ -49,12 +49,12 @@ def scan() -> Radiograph:
             PixelStep("polarity", "MONOCHROME1 inverted"),
         ),
         gates=(
-            Gate("image-size", "error", True, "600 rows, 500 columns."),
+            Gate("image-size", "error", True, "300 rows, 250 columns."),
             Gate("lossy", "warning", False, "Lossy Image Compression (0028,2110) is 01; fine "
                  "detail may be lost."),
             Gate("frontal-view", "error", True, "View Position (0018,5101) is PA."),
         ),
-        pixel_spacing_mm=(0.6, 0.6),
+        pixel_spacing_mm=(1.2, 1.2),
         spacing_source="ImagerPixelSpacing",
         modality="DX",
         view_position="PA",
@@ -163,7 +163,7 @@ def explain(
         log_odds=log_odds,
         baseline_log_odds=-0.9,
         completeness_error=0.00312,
-        map=AttributionMap(values, (0.0, 0.0, 500.0, 600.0)),
+        map=AttributionMap(values, (0.0, 0.0, 250.0, 300.0)),
         regions=(
             Region("lower", "right", 0.4127, 1.71),
             Region("middle", "right", 0.2210, 0.92),

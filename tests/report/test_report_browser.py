@@ -73,4 +73,4 @@ def test_the_page_works_under_its_own_policy_and_fits_a_phone(report, tmp_path):
     assert seen["background"] == 'url("data:image/png;'
     assert seen["sliderShown"]
     assert (seen["before"], seen["after"]) == ("0.6", "0.2")
-    assert seen["overlayWidth"] == 500
+    assert seen["overlayWidth"] == 250

@@ -1,0 +1,78 @@
+"""A projector that sees standardized features while it is trained, and is plain afterwards."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import nn
+from transformers import LlavaForConditionalGeneration
+
+
+class StandardizedLinear(nn.Module):
+    """A linear layer behind a fixed standardization of its inputs.
+
+    LLaVA takes the encoder's hidden states before their last normalization. After masked
+    autoencoding these are some hundred long, with a few dimensions ten times the others, and
+    a learning rate that suits the rest of the network throws the projector about.
+
+    Attributes:
+        linear: What is trained.
+        mean: Mean of each input dimension.
+        std: Standard deviation of each input dimension.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, linear: nn.Linear, features: Float[torch.Tensor, "tokens width"]) -> None:
+        """Take mean and deviation from features of training images.
+
+        Args:
+            linear: Layer whose inputs are standardized.
+            features: Inputs of many tokens.
+        """
+        super().__init__()
+        self.register_buffer("mean", features.mean(dim=0))
+        self.register_buffer("std", features.std(dim=0).clamp_min(1e-6))
+        self.linear = nn.Linear(linear.in_features, linear.out_features)
+        with torch.no_grad():
+            self.linear.weight.copy_(linear.weight * self.std)
+            self.linear.bias.copy_(linear.bias + linear.weight @ self.mean)
+
+    def forward(
+        self, inputs: Float[torch.Tensor, "*batch width"]
+    ) -> Float[torch.Tensor, "*batch out"]:
+        """Standardize and apply."""
+        outputs: torch.Tensor = self.linear((inputs - self.mean) / self.std)
+        return outputs
+
+    def folded(self) -> nn.Linear:
+        """Give one linear layer that does the same."""
+        plain = nn.Linear(self.linear.in_features, self.linear.out_features)
+        with torch.no_grad():
+            plain.weight.copy_(self.linear.weight / self.std)
+            plain.bias.copy_(self.linear.bias - plain.weight @ self.mean)
+        return plain
+
+
+def standardize_projector(
+    network: LlavaForConditionalGeneration,
+    pixel_values: Float[torch.Tensor, "batch channels size size"],
+) -> None:
+    """Put a standardization in front of a network's projector, which computes the same.
+
+    Args:
+        network: Changed in place.
+        pixel_values: Training images to take mean and deviation from.
+    """
+    with torch.no_grad():
+        hidden = network.model.vision_tower(pixel_values, output_hidden_states=True).hidden_states
+    features = hidden[network.config.vision_feature_layer][:, 1:].flatten(0, 1)
+    projector = network.model.multi_modal_projector
+    projector.linear_1 = StandardizedLinear(projector.linear_1, features)
+
+
+def fold_projector(network: LlavaForConditionalGeneration) -> None:
+    """Fold the standardization into the projector's weights; the network computes the same."""
+    projector = network.model.multi_modal_projector
+    projector.linear_1 = projector.linear_1.folded()

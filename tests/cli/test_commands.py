@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.data import get_testdata_file
+from typer.testing import CliRunner
+
+from medllm.cli import app
+from medllm.models import Calibration, save_model
+from medllm.phantom import Lesion, make_phantom, write_dicom
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_model, tmp_path_factory):
+    """A saved tiny checkpoint whose calls are all positive, so that all is explained."""
+    eager = Calibration(low=0.0, high=0.0, fitted_on="nothing")
+    questions = tuple(dataclasses.replace(q, calibration=eager) for q in tiny_model.card.questions)
+    card = dataclasses.replace(tiny_model.card, questions=questions[:1])
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    save_model(dataclasses.replace(tiny_model, card=card), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def phantom_file(tmp_path_factory):
+    file = tmp_path_factory.mktemp("phantom") / "chest.dcm"
+    write_dicom(make_phantom(3, size=256, lesions=[Lesion("effusion", "left")]), file)
+    return file
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def run_whole(*arguments):
+    """Run as a user does; `main` turns errors into exit statuses."""
+    command = [sys.executable, "-m", "medllm", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+
+
+def test_classify_prints_the_documented_line(checkpoint, phantom_file):
+    result = run("classify", phantom_file, "--model", checkpoint, "--json")
+    assert result.exit_code == 0, result.output
+    line = json.loads(result.stdout)
+    assert set(line) == {"path", "sop_instance_uid", "model", "findings", "warnings", "error"}
+    assert line["sop_instance_uid"] == pydicom.dcmread(phantom_file).SOPInstanceUID
+    assert line["model"]["name"] == "tiny"
+    assert line["error"] is None
+    (answer,) = line["findings"]
+    assert set(answer) == {"finding", "log_odds", "probability", "call"}
+    # The tiny model is not calibrated: its probability is the logistic function of its log-odds.
+    assert answer["probability"] == pytest.approx(1 / (1 + np.exp(-answer["log_odds"])))
+
+
+@pytest.fixture
+def mixed_folder(tmp_path, phantom_file):
+    """Good and bad files, as they lie about in a researcher's folder."""
+    shutil.copy(phantom_file, tmp_path / "good.dcm")
+    (tmp_path / "truncated.dcm").write_bytes(phantom_file.read_bytes()[:20_000])
+    (tmp_path / "text.dcm").write_text("patient list, do not lose\n" * 20)
+    (tmp_path / "zero.dcm").write_bytes(b"")
+    shutil.copy(get_testdata_file("CT_small.dcm"), tmp_path / "ct.dcm")
+    shutil.copy(get_testdata_file("reportsi.dcm"), tmp_path / "sr.dcm")
+    huge = pydicom.dcmread(phantom_file)
+    huge.Rows = huge.Columns = 65535
+    huge.PixelData = b"\0\0"
+    huge.save_as(tmp_path / "huge.dcm")
+    color = pydicom.dcmread(phantom_file)
+    color.SamplesPerPixel, color.PhotometricInterpretation = 3, "RGB"
+    color.PlanarConfiguration = 0
+    color.BitsAllocated = color.BitsStored = 8
+    color.HighBit, color.Rows, color.Columns = 7, 70, 70
+    color.PixelData = b"\1" * (70 * 70 * 3)
+    color.save_as(tmp_path / "color.dcm")
+    Image.fromarray(np.full((80, 80, 3), (200, 10, 10), dtype=np.uint8)).save(
+        tmp_path / "photo.png"
+    )
+    return tmp_path
+
+
+def test_classify_answers_each_file_of_a_mixed_folder(checkpoint, mixed_folder):
+    result = run_whole("classify", mixed_folder, "--model", checkpoint, "--json")
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    lines = {
+        json.loads(line)["path"].rsplit("/", 1)[-1]: json.loads(line)
+        for line in result.stdout.splitlines()
+    }
+    assert set(lines) == {path.name for path in mixed_folder.iterdir()}
+    assert lines.pop("good.dcm")["error"] is None
+    codes = {name: line["error"]["code"] for name, line in lines.items()}
+    assert codes == {
+        "truncated.dcm": "truncated",
+        "text.dcm": "not-an-image-file",
+        "zero.dcm": "empty-file",
+        "ct.dcm": "not-a-radiograph",
+        "sr.dcm": "not-a-radiograph",
+        "huge.dcm": "too-large",
+        "color.dcm": "color",
+        "photo.png": "color",
+    }
+    for line in lines.values():
+        assert line["findings"] == []
+        assert line["error"]["message"].endswith(".")
+
+
+def test_classify_without_json_names_the_bad_files_on_stderr(checkpoint, mixed_folder):
+    result = run("classify", mixed_folder, "--model", checkpoint)
+    assert result.exit_code == 1
+    assert len(result.stdout.splitlines()) == 1
+    assert len(result.stderr.splitlines()) == 8
+
+
+def test_explain_writes_a_report_a_file(checkpoint, phantom_file, tmp_path):
+    result = run("explain", phantom_file, "--model", checkpoint, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    folder = tmp_path / "out" / "chest"
+    assert {file.name for file in folder.iterdir()} == {"report.html", "report.json"}
+    report = json.loads((folder / "report.json").read_text())
+    assert report["findings"][0]["explanation"]["method"] == "integrated-gradients"
+
+
+def test_files_of_one_name_get_folders_of_their_own(checkpoint, phantom_file, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        shutil.copy(phantom_file, tmp_path / name / "chest.dcm")
+    other = make_phantom(4, size=256)
+    write_dicom(other, tmp_path / "b" / "chest.dcm")
+    result = run(
+        "explain",
+        tmp_path / "a",
+        tmp_path / "b",
+        "--model",
+        checkpoint,
+        "--format",
+        "json",
+        "--out",
+        tmp_path / "out",
+    )
+    assert result.exit_code == 0, result.output
+    uids = {
+        json.loads(file.read_text())["provenance"]["sop_instance_uid"]
+        for file in (tmp_path / "out").glob("*/report.json")
+    }
+    assert len(uids) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["classify"], 2, "Missing argument"),
+        (["explain", "FILE", "--format", "docx"], 2, "'docx' is not one of: html"),
+        (["explain", "FILE", "--method", "tea-leaves"], 2, "'tea-leaves' is not one of"),
+        (["classify", "FILE", "--model", "/nowhere"], 1, "neither a folder nor a hub name"),
+        (["classify", "FILE", "--finding", "gout"], 1, "does not answer for 'gout'"),
+        (["classify", "/nowhere.dcm"], 1, "nowhere.dcm"),
+        (["models", "verify", "/nowhere"], 1, "neither a folder nor a hub name"),
+    ],
+)
+def test_wrong_usage_exits_2_and_a_bad_input_1(checkpoint, phantom_file, arguments, code, message):
+    given = [str(phantom_file) if word == "FILE" else word for word in arguments]
+    if given[0] != "models" and "--model" not in given and len(given) > 1:
+        given += ["--model", str(checkpoint)]
+    result = run_whole(*given)
+    assert result.returncode == code, result.stderr
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_inspect_shows_the_pipeline_and_no_identity(phantom_file, tmp_path):
+    named = pydicom.dcmread(phantom_file)
+    named.PatientName, named.PatientID = "Quixote^Alonso", "LM-1605"
+    named.save_as(tmp_path / "named.dcm")
+    words = run("inspect", tmp_path / "named.dcm")
+    record = json.loads(run("inspect", tmp_path / "named.dcm", "--json").stdout)
+    assert words.exit_code == 0
+    assert "pixel pipeline" in words.stdout
+    assert "Quixote" not in words.stdout + json.dumps(record)
+    assert "LM-1605" not in words.stdout + json.dumps(record)
+    assert record["pipeline"][0]["name"] == "decode"
+    assert record["rows"] == 256
+
+
+def test_models_verify_and_show_a_folder(checkpoint):
+    assert "verified" in run("models", "verify", checkpoint).stdout
+    shown = run("models", "show", checkpoint).stdout
+    assert "Is there evidence of pneumonia?" in shown
+    assert json.loads(run("models", "show", checkpoint, "--json").stdout)["name"] == "tiny"
+
+
+def test_the_page_of_the_command_line_is_up_to_date():
+    from importlib.util import module_from_spec, spec_from_file_location
+    from pathlib import Path
+
+    source = Path(__file__).parents[2] / "docs" / "make_cli_page.py"
+    spec = spec_from_file_location("make_cli_page", source)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.PAGE.read_text(encoding="utf-8") == module.page(), "run make docs"

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from medllm.errors import AttributionError
+from medllm.explanation.case import Case
+from medllm.explanation.integrated_gradients import completeness_bound, integrated_gradients
+from medllm.explanation.occlusion import occlusion
+
+FINDINGS = ("pneumonia", "effusion", "nodule")
+
+
+def pixel_products(model, scan) -> np.ndarray:
+    """Each patch's part of a linear model's log-odds, image minus blurred copy, by hand."""
+    case = Case(model, scan, FINDINGS)
+    difference = model.image_features(case.pixel_values - case.blurred)[0]
+    weights = [
+        torch.autograd.functional.jacobian(
+            lambda features, key=key: model.log_odds_from_features(features, [key])[0, 0],
+            torch.zeros_like(difference)[None],
+        )[0]
+        for key in FINDINGS
+    ]
+    return np.stack([(difference * weight).sum(-1).reshape(4, 4).numpy() for weight in weights])
+
+
+def test_integrated_gradients_of_a_linear_model_are_its_products(linear_model, scan):
+    got = integrated_gradients(Case(linear_model, scan, FINDINGS))
+    wanted = pixel_products(linear_model, scan)
+    assert np.abs(wanted).max() > 0.1
+    # float32 sums of 256 products
+    np.testing.assert_allclose([item.values for item in got], wanted, atol=1e-5)
+
+
+def test_occlusion_of_a_linear_model_is_the_mean_product_over_windows(linear_model, scan):
+    got = occlusion(Case(linear_model, scan, FINDINGS))
+    products = pixel_products(linear_model, scan)
+    windows = sum(products[:, r : 3 + r, c : 3 + c] for r in (0, 1) for c in (0, 1)) / 4
+    total, count = np.zeros_like(products), np.zeros((4, 4))
+    for r in (0, 1):
+        for c in (0, 1):
+            total[:, r : 3 + r, c : 3 + c] += windows
+            count[r : 3 + r, c : 3 + c] += 1
+    np.testing.assert_allclose([item.values for item in got], total / count, atol=1e-5)
+    assert {item.n_steps for item in got} == {10}  # nine windows and the image
+
+
+def test_attributions_of_a_network_sum_to_the_difference_in_log_odds(tiny_model, scan):
+    case = Case(tiny_model, scan, FINDINGS)
+    for index, item in enumerate(integrated_gradients(case)):
+        assert abs(case.effect[index]) > 0.05  # there is something to explain
+        missed = abs(item.values.sum() - case.effect[index])
+        assert missed == pytest.approx(item.completeness_error, abs=1e-12)
+        assert missed <= completeness_bound(case.effect[index])
+
+
+def test_effect_is_that_of_the_two_images_scored_whole(tiny_model, scan):
+    case = Case(tiny_model, scan, FINDINGS)
+    with torch.no_grad():
+        scores = tiny_model.log_odds(torch.cat([case.pixel_values, case.blurred]), FINDINGS)
+    # a batch of two sums in another order
+    np.testing.assert_allclose(case.effect, (scores[0] - scores[1]).numpy(), atol=1e-5)
+
+
+def test_too_few_steps_are_refused_and_more_are_taken(steep_model, scan):
+    case = Case(steep_model, scan, ("pneumonia",))
+    with pytest.raises(AttributionError, match=r"pneumonia miss .* after 16 steps") as refused:
+        integrated_gradients(case, most_steps=16)
+    assert refused.value.code == "incomplete-attribution"
+    (found,) = integrated_gradients(case)
+    assert 16 < found.n_steps <= 256
+    assert found.completeness_error <= completeness_bound(case.effect[0])
+
+
+def state_of(network: torch.nn.Module) -> list[object]:
+    """Training modes, what takes gradients, and hooks; transformers registers some itself."""
+    return [
+        [
+            (module.training, dict(module._forward_hooks), dict(module._forward_pre_hooks))
+            for module in network.modules()
+        ],
+        [dict(module._backward_hooks) for module in network.modules()],
+        [parameter.requires_grad for parameter in network.parameters()],
+    ]
+
+
+def test_explaining_changes_nothing_on_the_model(tiny_model, scan):
+    network = tiny_model.network
+    network.train()  # dropout is 0 in the tiny model
+    network.model.language_model.eval()
+    first = next(network.parameters())
+    first.requires_grad_(False)
+    before = state_of(network)
+    try:
+        integrated_gradients(Case(tiny_model, scan, FINDINGS))
+        occlusion(Case(tiny_model, scan, FINDINGS))
+        assert state_of(network) == before
+        assert all(parameter.grad is None for parameter in network.parameters())
+    finally:
+        first.requires_grad_(True)
+        network.eval()
