@@ -26,9 +26,9 @@ lint: $(READY)
 	$(BIN)/pydoclint --quiet medllm
 	$(BIN)/lint-imports
 
-# The command-line page is made from --help; the tests fail when it is out of date.
+# Pages that follow from the code; the tests fail when one is out of date.
 docs: $(READY)
-	$(BIN)/python docs/make_cli_page.py
+	$(BIN)/python docs/make_pages.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/shared_prefix.py

@@ -80,10 +80,9 @@ def finetune(
 ) -> None:
     """Train a model's network in place; at the end it holds the averaged weights.
 
-    Two linear layers that are thrown away afterwards teach the encoder directly, since little
-    gradient comes back through an LLM that cannot read yet: one asks the mean of the image
-    tokens for each finding, the other asks each token for the findings that are known to lie
-    there, which also keeps what is known of a place at that place.
+    Where it is known where a finding lies, each image token is also asked for it, by a linear
+    layer that is thrown away afterwards. That teaches the encoder small findings from few
+    images, and keeps what it knows of a place at that place.
 
     Args:
         model: Its card's questions are the columns of the labels.
@@ -98,11 +97,9 @@ def finetune(
     standardize_projector(
         model.network, model.card.preprocessing.normalize(sample[:, None].float() / 255)
     )
-    width, count = model.network.config.text_config.hidden_size, data.labels.shape[1]
-    whole, place = torch.nn.Linear(width, count), torch.nn.Linear(width, count)
+    locator = torch.nn.Linear(model.network.config.text_config.hidden_size, data.labels.shape[1])
     groups = _parameter_groups(model.network, settings)
-    helpers = [*whole.parameters(), *place.parameters()]
-    groups.append({"params": helpers, "lr": settings.learning_rate})
+    groups.append({"params": list(locator.parameters()), "lr": settings.learning_rate})
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=settings.weight_decay)
     steps = len(data.pixels) // settings.batch_size
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -129,10 +126,8 @@ def finetune(
             labels, weights = data.labels[chosen], data.weights[chosen]
             tokens, smoothing = features.float(), settings.label_smoothing
             regions = move(data.regions[chosen], poses, padding_mode="zeros")
-            loss = (
-                answer_loss(logits.float(), labels, weights, encoded, smoothing)
-                + finding_loss(whole(tokens.mean(dim=1)), labels, weights, smoothing)
-                + location_loss(place(tokens), regions, data.regions_known[chosen], model.grid)
+            loss = answer_loss(logits.float(), labels, weights, encoded, smoothing) + location_loss(
+                locator(tokens), regions, data.regions_known[chosen], model.grid
             )
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -180,38 +175,6 @@ def answer_loss(
     columns = torch.arange(logits.shape[1], device=logits.device)
     yes = log_probabilities[:, columns, [ids[0] for ids in encoded.yes]]
     no = log_probabilities[:, columns, [ids[0] for ids in encoded.no]]
-    return _weighted_cost(yes, no, labels, weights, label_smoothing)
-
-
-def finding_loss(
-    logits: Float[torch.Tensor, "batch questions"],
-    labels: Float[torch.Tensor, "batch questions"],
-    weights: Float[torch.Tensor, "batch questions"],
-    label_smoothing: float,
-) -> Float[torch.Tensor, ""]:
-    """Cross-entropy of a log-odds a finding.
-
-    Args:
-        logits: Log-odds; positive speaks for the finding.
-        labels: 1 or 0; NaN where unknown, which costs nothing.
-        weights: Weight of each label.
-        label_smoothing: Share of the target given to the opposite answer.
-
-    Returns:
-        Mean over the known labels, weighted; in nats.
-    """
-    yes, no = F.logsigmoid(logits), F.logsigmoid(-logits)
-    return _weighted_cost(yes, no, labels, weights, label_smoothing)
-
-
-def _weighted_cost(
-    yes: Float[torch.Tensor, "batch questions"],
-    no: Float[torch.Tensor, "batch questions"],
-    labels: Float[torch.Tensor, "batch questions"],
-    weights: Float[torch.Tensor, "batch questions"],
-    label_smoothing: float,
-) -> Float[torch.Tensor, ""]:
-    """Cross-entropy from the log-probabilities of both answers."""
     target = labels.nan_to_num(0.0) * (1 - 2 * label_smoothing) + label_smoothing
     cost = -(target * yes + (1 - target) * no)
     weights = weights * ~labels.isnan()

@@ -1,4 +1,4 @@
-"""Calibration on validation patients, and the one measurement on test patients."""
+"""Calibration on validation patients, and measurement with intervals."""
 
 from __future__ import annotations
 
@@ -88,15 +88,16 @@ def calibrate(model: Model, validation: RealPart) -> Model:
     return dataclasses.replace(model, card=card)
 
 
-def test_sets(finding: str, real: RealPart) -> list[TestSet]:
+def test_sets(finding: str, real: RealPart, patients: str) -> list[TestSet]:
     """Choose the images that a finding is measured on.
 
     Args:
         finding: `pneumonia` or `lung_opacity`.
-        real: The test part.
+        real: The part.
+        patients: Which patients these are, in words.
 
     Returns:
-        Kermany's test patients; NIH's as RSNA's radiologists read them, once against all
+        Kermany's patients; NIH's as RSNA's radiologists read them, once against all
         others and once against the normal alone.
     """
     read = [record.attributes["rsna_class"] for record in real.records["nih"]]
@@ -104,13 +105,13 @@ def test_sets(finding: str, real: RealPart) -> list[TestSet]:
     normal = np.array([word in ("Lung Opacity", "Normal") for word in read])
     everything = np.ones(len(real.records["kermany"]), dtype=bool)
     named = (
-        ("Kermany, children, held-out patients", "kermany", everything),
+        ("Kermany, children", "kermany", everything),
         ("NIH, adults, read by RSNA, opacity against all others", "nih", others),
         ("NIH, adults, read by RSNA, opacity against normal", "nih", normal),
     )
     return [
         TestSet(
-            name=name,
+            name=f"{name}; {patients}",
             dataset=dataset,
             chosen=chosen,
             labels=real.labels(dataset, (finding,))[chosen, 0].long().numpy(),
@@ -124,13 +125,14 @@ def test_sets(finding: str, real: RealPart) -> list[TestSet]:
     ]
 
 
-def measure(model: Model, real: RealPart, phantoms: PhantomPart) -> Model:
-    """Measure each question on test patients, and on phantoms, with intervals by patient.
+def measure(model: Model, real: RealPart, phantoms: PhantomPart, patients: str) -> Model:
+    """Measure each question on patients and on phantoms, with intervals by patient.
 
     Args:
         model: A calibrated model.
-        real: The test part.
+        real: Patients it was not trained on.
         phantoms: Phantoms of seeds that were not trained on.
+        patients: Which patients these are, in words.
 
     Returns:
         The model with the figures in its card.
@@ -139,7 +141,7 @@ def measure(model: Model, real: RealPart, phantoms: PhantomPart) -> Model:
     for question in model.card.questions:
         key = question.finding
         figures = []
-        for test in test_sets(key, real):
+        for test in test_sets(key, real, patients):
             scores = real.log_odds(model, test.dataset, (key,))[:, 0].double().numpy()
             figures.append(_measurement(question.calibration, test, scores[test.chosen]))
         truth = phantoms.labels((key,))[:, 0]
@@ -180,13 +182,16 @@ def _measurement(
     )
 
 
-def compare_with_thumbnails(model: Model, train: RealPart, test: RealPart) -> list[dict[str, Any]]:
+def compare_with_thumbnails(
+    model: Model, train: RealPart, test: RealPart, patients: str
+) -> list[dict[str, Any]]:
     """Compare with logistic regression on thumbnails, trained and tested on the same patients.
 
     Args:
         model: The finished model.
         train: What it was trained on.
         test: What it was measured on.
+        patients: Which patients these are, in words.
 
     Returns:
         A row a finding, test set and training set of the baseline: both AUROCs and their
@@ -196,7 +201,7 @@ def compare_with_thumbnails(model: Model, train: RealPart, test: RealPart) -> li
     for finding in model.card.findings:
         for sources in (("kermany",), ("kermany", "nih")):
             baseline = _fit_thumbnails(train, finding, sources)
-            for part in test_sets(finding, test):
+            for part in test_sets(finding, test, patients):
                 ours = test.log_odds(model, part.dataset, (finding,))[:, 0].double().numpy()
                 theirs = baseline.decision_function(_thumbnails(test.pixels[part.dataset]))
                 rows.append(

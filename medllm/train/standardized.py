@@ -32,12 +32,9 @@ class StandardizedLinear(nn.Module):
             features: Inputs of many tokens.
         """
         super().__init__()
+        self.linear = linear
         self.register_buffer("mean", features.mean(dim=0))
         self.register_buffer("std", features.std(dim=0).clamp_min(1e-6))
-        self.linear = nn.Linear(linear.in_features, linear.out_features)
-        with torch.no_grad():
-            self.linear.weight.copy_(linear.weight * self.std)
-            self.linear.bias.copy_(linear.bias + linear.weight @ self.mean)
 
     def forward(
         self, inputs: Float[torch.Tensor, "*batch width"]
@@ -59,7 +56,7 @@ def standardize_projector(
     network: LlavaForConditionalGeneration,
     pixel_values: Float[torch.Tensor, "batch channels size size"],
 ) -> None:
-    """Put a standardization in front of a network's projector, which computes the same.
+    """Put a standardization in front of a new network's projector.
 
     Args:
         network: Changed in place.

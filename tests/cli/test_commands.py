@@ -194,14 +194,3 @@ def test_models_verify_and_show_a_folder(checkpoint):
     shown = run("models", "show", checkpoint).stdout
     assert "Is there evidence of pneumonia?" in shown
     assert json.loads(run("models", "show", checkpoint, "--json").stdout)["name"] == "tiny"
-
-
-def test_the_page_of_the_command_line_is_up_to_date():
-    from importlib.util import module_from_spec, spec_from_file_location
-    from pathlib import Path
-
-    source = Path(__file__).parents[2] / "docs" / "make_cli_page.py"
-    spec = spec_from_file_location("make_cli_page", source)
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.PAGE.read_text(encoding="utf-8") == module.page(), "run make docs"

@@ -136,7 +136,7 @@ def prediction(card, scan) -> Prediction:
         model_sha256="c0" * 32,
         card=card,
         findings=(
-            _answer(card, "cardiomegaly", 1.0034, 0.7312, "positive"),
+            _answer(card, "cardiomegaly", 2.3402, 0.9122, "positive"),
             _answer(card, "pneumonia", 2.4951, 0.8742, "positive"),
             _answer(card, "effusion", 0.1279, 0.4563, "indeterminate"),
             _answer(card, "pneumothorax", -4.2177, 0.0143, "negative"),
@@ -189,7 +189,7 @@ def explain(
 def explanations() -> list[Explanation]:
     return [
         explain("pneumonia", 2.4951, "supported", (8, 3)),
-        explain("cardiomegaly", 1.0034, "do not use", (7, 6)),
+        explain("cardiomegaly", 2.3402, "do not use", (7, 6)),
         explain("effusion", 0.1279, "weak", (10, 2)),
     ]
 

@@ -17,8 +17,8 @@ def _entry(report, key):
 
 
 def test_positive_comes_first_and_the_urgent_first_among_them(report):
-    # Pneumonia is more urgent than cardiomegaly, effusion is indeterminate, pneumothorax is the
-    # most urgent of all and negative.
+    # Cardiomegaly is more probable than pneumonia and less urgent, effusion is indeterminate,
+    # pneumothorax is the most urgent of all and negative.
     order = [entry.finding.key for entry in report.findings]
     assert order == ["pneumonia", "cardiomegaly", "effusion", "pneumothorax"]
 
