@@ -57,8 +57,8 @@ def _model_card(card: ModelCard, baseline: list[dict[str, Any]]) -> Iterator[str
         yield from _figures(question)
     yield "## Beside a baseline\n"
     yield (
-        "Logistic regression on thumbnails of 32 x 32 pixels, trained on the same training patients "
-        "and measured on the same patients. The difference is resampled in pairs.\n"
+        "Logistic regression on thumbnails of 32 x 32 pixels, trained on the same training "
+        "patients and measured on the same patients. The difference is resampled in pairs.\n"
     )
     yield "| finding | test set | baseline trained on | model | thumbnails | difference |"
     yield "| --- | --- | --- | --- | --- | --- |"

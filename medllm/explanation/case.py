@@ -13,9 +13,10 @@ from scipy.ndimage import gaussian_filter
 from medllm.dicom.radiograph import Radiograph
 from medllm.models import Model
 
-# Standard deviation of the blur as a share of the input's side: lungs, heart and body stay in
-# outline, an opacity of a zone's size is gone.
-BLUR = 1 / 8
+# Standard deviation of the blur as a share of the input's side. With half of it a pneumonia is
+# still seen in the blurred copy (log-odds 1.4 where normal radiographs have 0.7, with the bundled
+# model); with this the baseline is the same for both, 0.1 to 0.4, between those of the images.
+BLUR = 1 / 4
 
 # Altered copies of an image a forward pass; more gain nothing on a CPU and cost memory.
 BATCH_SIZE = 16

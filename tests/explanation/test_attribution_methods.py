@@ -34,17 +34,20 @@ def test_integrated_gradients_of_a_linear_model_are_its_products(linear_model, s
     np.testing.assert_allclose([item.values for item in got], wanted, atol=1e-5)
 
 
-def test_occlusion_of_a_linear_model_is_the_mean_product_over_windows(linear_model, scan):
+def test_occlusion_of_a_linear_model_is_its_products(linear_model, scan):
     got = occlusion(Case(linear_model, scan, FINDINGS))
-    products = pixel_products(linear_model, scan)
-    windows = sum(products[:, r : 3 + r, c : 3 + c] for r in (0, 1) for c in (0, 1)) / 4
-    total, count = np.zeros_like(products), np.zeros((4, 4))
-    for r in (0, 1):
-        for c in (0, 1):
-            total[:, r : 3 + r, c : 3 + c] += windows
-            count[r : 3 + r, c : 3 + c] += 1
-    np.testing.assert_allclose([item.values for item in got], total / count, atol=1e-5)
-    assert {item.n_steps for item in got} == {10}  # nine windows and the image
+    wanted = pixel_products(linear_model, scan)
+    np.testing.assert_allclose([item.values for item in got], wanted, atol=1e-5)
+    assert {item.n_steps for item in got} == {17}  # 16 patches and the image
+
+
+def test_a_fine_grid_is_occluded_in_windows_that_share_their_drop(linear_model, scan, monkeypatch):
+    monkeypatch.setattr("medllm.explanation.occlusion._STEPS", 2)
+    got = occlusion(Case(linear_model, scan, FINDINGS))
+    products = pixel_products(linear_model, scan).reshape(3, 2, 2, 2, 2)
+    shared = np.broadcast_to(products.mean(axis=(2, 4), keepdims=True), products.shape)
+    np.testing.assert_allclose([item.values for item in got], shared.reshape(3, 4, 4), atol=1e-5)
+    assert {item.n_steps for item in got} == {5}
 
 
 def test_attributions_of_a_network_sum_to_the_difference_in_log_odds(tiny_model, scan):

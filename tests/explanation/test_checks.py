@@ -28,6 +28,16 @@ def test_true_attributions_beat_chance_and_their_opposite_does_not(linear_model,
         assert check.value == 0.0
 
 
+def test_an_answer_against_the_finding_is_tested_by_what_lowers_it(linear_model, scan):
+    case = Case(linear_model, scan, FINDINGS[1:2])
+    assert case.effect[0] < 0
+    (true,) = integrated_gradients(case)
+    raising = PatchAttribution(np.maximum(true.values, 0), true.n_steps)
+    lowering = PatchAttribution(np.minimum(true.values, 0), true.n_steps)
+    assert checks.deletions(case, [lowering])[0].passed
+    assert not checks.deletions(case, [raising])[0].passed
+
+
 def test_deletion_of_one_finding_does_not_depend_on_its_company(tiny_model, scan):
     together = Case(tiny_model, scan, FINDINGS)
     alone = Case(tiny_model, scan, FINDINGS[1:2])

@@ -19,7 +19,10 @@ def test_findings_explained_together_are_as_each_alone(tiny_model, scan, method)
         # another padding of the questions sums in another order
         np.testing.assert_allclose(alone.map.values, together.map.values, atol=1e-5)
         assert alone.verdict == together.verdict
-        assert [check.name for check in alone.checks] == [check.name for check in together.checks]
+        for check, same in zip(alone.checks, together.checks, strict=True):
+            assert check.name == same.name
+            # a patch whose rank hangs on the last digit may change places
+            assert check.value == pytest.approx(same.value, abs=0.02)
         assert alone.regions[0].share == pytest.approx(together.regions[0].share, abs=1e-3)
 
 

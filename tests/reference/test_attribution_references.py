@@ -64,8 +64,8 @@ def test_integrated_gradients_agree_with_a_riemann_sum(case):
             total += gradient / n_steps
         wanted = ((image - blurred) * total).sum(-1).reshape(4, 4).numpy()
         assert np.abs(wanted).max() > 1e-2
-        # The midpoint rule misses by the square of a step of 1/80, on values of this size.
-        np.testing.assert_allclose(item.values, wanted, atol=1e-4)
+        # Sixteen nodes against eighty: each quadrature has its own small error.
+        np.testing.assert_allclose(item.values, wanted, atol=5e-4)
 
 
 def test_occlusion_agrees_with_a_plain_loop(case):
@@ -77,16 +77,12 @@ def test_occlusion_agrees_with_a_plain_loop(case):
             return plain_score(model, next(iter(outputs.pooler_output)), finding).item()
 
     for item, finding in zip(occlusion(case), FINDINGS, strict=True):
-        total, count = np.zeros((4, 4)), np.zeros((4, 4))
-        for row in range(3):
-            for column in range(3):
-                copy_ = case.pixel_values.clone()
-                part = np.s_[..., 16 * row : 16 * row + 32, 16 * column : 16 * column + 32]
-                copy_[part] = case.blurred[part]
-                drop = score(case.pixel_values, finding) - score(copy_, finding)
-                total[row : row + 2, column : column + 2] += drop / 4
-                count[row : row + 2, column : column + 2] += 1
-        wanted = total / count
+        wanted = np.zeros((4, 4))
+        for row, column in np.ndindex(4, 4):
+            part = np.s_[..., 16 * row : 16 * row + 16, 16 * column : 16 * column + 16]
+            altered = case.pixel_values.clone()
+            altered[part] = case.blurred[part]
+            wanted[row, column] = score(case.pixel_values, finding) - score(altered, finding)
         assert np.abs(wanted).max() > 1e-2
         # Captum adds up in the precision of the pixels, which is float32.
         np.testing.assert_allclose(item.values, wanted, atol=1e-6)
