@@ -24,6 +24,7 @@ from medllm.explanation import METHODS, explain
 from medllm.explanation.anatomy import Zones, find_zones
 from medllm.explanation.case import BLUR, Case
 from medllm.explanation.checks import agreement
+from medllm.explanation.integrated_gradients import completeness_bound
 from medllm.explanation.record import AttributionMap
 from medllm.explanation.regions import regions_of
 from medllm.models import load_model
@@ -34,8 +35,8 @@ SIDES: tuple[Side, ...] = ("right", "left")
 ZONES: tuple[Zone, ...] = ("upper", "middle", "lower")
 PLACES = tuple(product(SIDES, ZONES))
 # An infinite blur is a flat image; 4 sides come close.
-BLURS = (1 / 16, BLUR, 1 / 4, 4.0)
-COLUMNS = ("zone", "side", "pointing", "on lesion", "of area", "steps", "agreement", "refused")
+BLURS = (1 / 8, BLUR, 1 / 2, 4.0)
+COLUMNS = ("zone", "side", "pointing", "on lesion", "of area", "steps", "agreement", "complete")
 # Seeds of this range are drawn for this table alone.
 FIRST_SEED = 900_000
 
@@ -74,8 +75,9 @@ def main() -> None:
     print(f"log-odds: median {np.median(log_odds):.2f}; verdicts: {dict(verdicts)}")
     print(f"{'method':22}{'blur':>7}" + "".join(f"{column:>11}" for column in COLUMNS))
     for (method, blur), rows in figures.items():
-        means = [np.nanmean([row.get(column, np.nan) for row in rows]) for column in COLUMNS]
-        print(f"{method:22}{blur:7.3f}" + "".join(f"{mean:11.3f}" for mean in means))
+        cells = [np.array([row[column] for row in rows if column in row]) for column in COLUMNS]
+        means = [f"{np.nanmean(cell):.3f}" if cell.size else "-" for cell in cells]
+        print(f"{method:22}{blur:7.3f}" + "".join(f"{mean:>11}" for mean in means))
 
 
 def measure(case: Case, phantom: Phantom, zones: Zones) -> dict[str, dict[str, float]]:
@@ -87,22 +89,14 @@ def measure(case: Case, phantom: Phantom, zones: Zones) -> dict[str, dict[str, f
         zones: Its regions.
 
     Returns:
-        Figures by method, named as the columns; those of a refused attribution are absent.
+        Figures by method, named as the columns.
     """
-    found = {}
-    for name, method in METHODS.items():
-        try:
-            (found[name],) = method.attribute(case)
-        except AttributionError:
-            continue
+    found = {name: method.attribute(case)[0] for name, method in METHODS.items()}
     (mask,) = phantom.masks.values()
     rows, columns = case.model.grid
     lesion_share = mask.reshape(rows, mask.shape[0] // rows, columns, -1).mean(axis=(1, 3))
     result: dict[str, dict[str, float]] = {}
     for name, method in METHODS.items():
-        if name not in found:
-            result[name] = {"refused": 1.0}
-            continue
         values = found[name].values
         result[name] = {
             **localisation(values, case, phantom, zones),
@@ -110,11 +104,11 @@ def measure(case: Case, phantom: Phantom, zones: Zones) -> dict[str, dict[str, f
             "on lesion": on_lesion(values, lesion_share),
             "of area": float(lesion_share.mean()),
             "steps": float(found[name].n_steps),
-            "refused": 0.0,
+            "agreement": agreement(values, found[method.unlike].values, method.unlike).value,
         }
-        if method.unlike in found:
-            other = found[method.unlike].values
-            result[name]["agreement"] = agreement(values, other, method.unlike).value
+        error = found[name].completeness_error
+        if error is not None:
+            result[name]["complete"] = float(error <= completeness_bound(float(case.effect[0])))
     return result
 
 

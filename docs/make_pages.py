@@ -52,7 +52,7 @@ def _model_card(card: ModelCard, baseline: list[dict[str, Any]]) -> Iterator[str
     yield f"## Intended use\n\n{card.intended_use}\n"
     yield "## Trained on\n"
     yield from (f"- {sentence}" for sentence in card.training_data)
-    yield "\n## Figures on patients it has not seen\n"
+    yield "\n## Figures on patients that no weight was fitted on\n"
     for question in card.questions:
         yield from _figures(question)
     yield "## Beside a baseline\n"
@@ -68,7 +68,8 @@ def _model_card(card: ModelCard, baseline: list[dict[str, Any]]) -> Iterator[str
         )
         yield f"| {row['finding']} | {row['test_set']} | {row['baseline']} | {areas} |"
     yield "\n## What its explanations find\n"
-    yield from (f"- {sentence}" for sentence in card.explanation_measurements)
+    found = card.explanation_measurements or ("Not measured for this version.",)
+    yield from (f"- {sentence}" for sentence in found)
     yield "\n## Limits\n"
     yield from (f"- {sentence}" for sentence in card.limitations)
 

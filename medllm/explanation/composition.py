@@ -7,10 +7,12 @@ import time
 from collections.abc import Sequence
 
 from medllm.dicom.radiograph import Radiograph
+from medllm.errors import AttributionError
 from medllm.explanation import checks as tests
 from medllm.explanation.anatomy import Zones, find_zones
 from medllm.explanation.attribution import PatchAttribution
 from medllm.explanation.case import Case
+from medllm.explanation.integrated_gradients import completeness_bound
 from medllm.explanation.methods import DEFAULT_METHOD, METHODS
 from medllm.explanation.record import AttributionMap, Check, Explanation
 from medllm.explanation.regions import patch_shares, regions_of
@@ -69,6 +71,8 @@ def explain_findings(
     case = Case(model, scan, keys)
     zones = find_zones(scan)
     attributions = METHODS[method].attribute(case)
+    for index, attribution in enumerate(attributions):
+        _refuse_incomplete(keys[index], attribution, float(case.effect[index]))
     others = METHODS[METHODS[method].unlike].attribute(case)
     deletions = tests.deletions(case, attributions)
     explanations = []
@@ -84,6 +88,16 @@ def explain_findings(
         explanations.append(_explanation(case, index, method, attribution, zones, checks))
     seconds = (time.monotonic() - started) / max(1, len(keys))
     return tuple(dataclasses.replace(explanation, seconds=seconds) for explanation in explanations)
+
+
+def _refuse_incomplete(finding: str, attribution: PatchAttribution, effect: float) -> None:
+    error, bound = attribution.completeness_error, completeness_bound(effect)
+    if error is not None and not error <= bound:
+        raise AttributionError(
+            f"the attributions of {finding} miss the log-odds they explain by {error:.3f} after "
+            f"{attribution.n_steps} steps, allowed are {bound:.3f}; use the method 'occlusion'.",
+            code="incomplete-attribution",
+        )
 
 
 def _explanation(

@@ -127,6 +127,8 @@ def _new_model() -> Model:
             "Never for a diagnosis, and not on patients' behalf."
         ),
         limitations=(
+            "A first version, and weak: logistic regression on thumbnails is better on Kermany's "
+            "children.",
             "It sees 128 x 128 pixels; small or faint findings are lost.",
             "Most of its positives are children of one hospital; adults come from one other.",
             "Frontal radiographs alone; a lateral view gets a number that means nothing.",

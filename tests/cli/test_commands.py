@@ -147,7 +147,7 @@ def test_files_of_one_name_get_folders_of_their_own(checkpoint, phantom_file, tm
     )
     assert result.exit_code == 0, result.output
     uids = {
-        json.loads(file.read_text())["provenance"]["sop_instance_uid"]
+        json.loads(file.read_text())["image"]["sop_instance_uid"]
         for file in (tmp_path / "out").glob("*/report.json")
     }
     assert len(uids) == 2

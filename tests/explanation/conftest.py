@@ -34,14 +34,25 @@ class LinearModel(Model):
 
 
 class SteepModel(LinearModel):
-    """The same behind a steep curve, which few integration steps miss."""
+    """The same behind a steep curve at the midpoint of the path, which few steps miss."""
+
+    steepness = 200.0
 
     def log_odds_from_features(
         self,
         features: Float[torch.Tensor, "batch patches width"],
         findings: Sequence[str] | None = None,
     ) -> Float[torch.Tensor, "batch findings"]:
-        return torch.tanh(20 * super().log_odds_from_features(features, findings))
+        # log-odds of the phantom's blurred copy and of itself are 0.74 and 1.14
+        return torch.tanh(
+            self.steepness * (super().log_odds_from_features(features, findings) - 0.9)
+        )
+
+
+class CliffModel(SteepModel):
+    """A step; its gradient is zero wherever it is asked for."""
+
+    steepness = 1e6
 
 
 def linear_weights() -> torch.Tensor:
@@ -58,6 +69,11 @@ def linear_model(tiny_model: Model) -> LinearModel:
 @pytest.fixture(scope="session")
 def steep_model(tiny_model: Model) -> SteepModel:
     return SteepModel(tiny_model.network, tiny_model.tokenizer, tiny_model.card)
+
+
+@pytest.fixture(scope="session")
+def cliff_model(tiny_model: Model) -> CliffModel:
+    return CliffModel(tiny_model.network, tiny_model.tokenizer, tiny_model.card)
 
 
 @pytest.fixture(scope="session")

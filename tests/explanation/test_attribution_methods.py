@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from medllm.errors import AttributionError
 from medllm.explanation.case import Case
 from medllm.explanation.integrated_gradients import completeness_bound, integrated_gradients
 from medllm.explanation.occlusion import occlusion
@@ -67,14 +66,14 @@ def test_effect_is_that_of_the_two_images_scored_whole(tiny_model, scan):
     np.testing.assert_allclose(case.effect, (scores[0] - scores[1]).numpy(), atol=1e-5)
 
 
-def test_too_few_steps_are_refused_and_more_are_taken(steep_model, scan):
+def test_steps_are_added_until_the_attributions_add_up(steep_model, scan):
     case = Case(steep_model, scan, ("pneumonia",))
-    with pytest.raises(AttributionError, match=r"pneumonia miss .* after 16 steps") as refused:
-        integrated_gradients(case, most_steps=16)
-    assert refused.value.code == "incomplete-attribution"
+    bound = completeness_bound(case.effect[0])
+    (first,) = integrated_gradients(case, most_steps=16)
     (found,) = integrated_gradients(case)
+    assert first.completeness_error > bound
     assert 16 < found.n_steps <= 256
-    assert found.completeness_error <= completeness_bound(case.effect[0])
+    assert found.completeness_error <= bound
 
 
 def state_of(network: torch.nn.Module) -> list[object]:

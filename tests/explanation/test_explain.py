@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medllm.errors import LabelError
+from medllm.errors import AttributionError, LabelError
 from medllm.explanation import METHODS, explain, explain_findings
 
 FINDINGS = ("pneumonia", "effusion", "nodule")
@@ -46,6 +46,14 @@ def test_only_a_method_that_promises_completeness_is_tested_for_it(linear_model,
     others = ["deletion", "agreement", "outside-thorax"]
     assert names["integrated-gradients"] == ["image-use", "completeness", *others]
     assert names["occlusion"] == ["image-use", *others]
+
+
+def test_an_incomplete_attribution_is_refused_and_its_remedy_works(cliff_model, scan):
+    with pytest.raises(AttributionError, match=r"pneumonia miss .* after 256 steps") as refused:
+        explain(cliff_model, scan, "pneumonia")
+    assert refused.value.code == "incomplete-attribution"
+    assert "occlusion" in str(refused.value)
+    assert explain(cliff_model, scan, "pneumonia", method="occlusion").method == "occlusion"
 
 
 def test_unknown_names_are_refused_with_the_known_ones(tiny_model, scan):
