@@ -35,7 +35,7 @@ SIDES: tuple[Side, ...] = ("right", "left")
 ZONES: tuple[Zone, ...] = ("upper", "middle", "lower")
 PLACES = tuple(product(SIDES, ZONES))
 # An infinite blur is a flat image; 4 sides come close.
-BLURS = (1 / 8, BLUR, 1 / 2, 4.0)
+BLURS = (1 / 8, 1 / 4, BLUR, 4.0)
 COLUMNS = ("zone", "side", "pointing", "on lesion", "of area", "steps", "agreement", "complete")
 # Seeds of this range are drawn for this table alone.
 FIRST_SEED = 900_000

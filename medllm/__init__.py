@@ -15,6 +15,7 @@ from medllm.errors import (
     LabelError,
     MedllmError,
     ReportError,
+    TrainingError,
 )
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ __all__ = [
     "Radiograph",
     "Report",
     "ReportError",
+    "TrainingError",
     "__version__",
     "build_report",
     "explain",

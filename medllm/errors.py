@@ -47,6 +47,12 @@ class CheckpointError(MedllmError):
     code = "bad-checkpoint"
 
 
+class TrainingError(MedllmError):
+    """A recipe cannot be trained, or a training cannot go on; what was saved is whole."""
+
+    code = "bad-training"
+
+
 class AttributionError(MedllmError):
     """An explanation cannot be computed, or misses its bound."""
 

@@ -10,11 +10,13 @@ from typing import Annotated
 import typer
 
 from medllm import __version__
+from medllm.cli.calibrate import calibrate
 from medllm.cli.classify import classify
 from medllm.cli.demo import demo
 from medllm.cli.explain import explain
 from medllm.cli.inspect import inspect
 from medllm.cli.models import models
+from medllm.cli.train import train
 from medllm.errors import MedllmError
 
 app = typer.Typer(
@@ -32,6 +34,8 @@ app.command()(demo)
 app.command()(inspect)
 app.command()(classify)
 app.command()(explain)
+app.command()(train)
+app.command()(calibrate)
 app.add_typer(models, name="models")
 
 

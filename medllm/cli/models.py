@@ -46,6 +46,16 @@ def show(source: Source = None, as_json: AsJson = False) -> None:
     typer.echo(json.dumps(dataclasses.asdict(card)) if as_json else _page(card))
 
 
+@models.command("card")
+def card(source: Source = None) -> None:
+    """Print a checkpoint's card as a page for the Hugging Face hub (Markdown)."""
+    from medllm.models.card_page import card_page, front_matter
+    from medllm.models.checkpoint import read_card, resolve
+
+    read = read_card(resolve(source))
+    typer.echo(f"{front_matter(read)}\n{card_page(read)}", nl=False)
+
+
 @models.command("verify")
 def verify(source: Source = None) -> None:
     """Check a checkpoint's files, hashes, tensors and self-test."""

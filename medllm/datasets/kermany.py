@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medllm.datasets.record import ImageRecord, read_table
+from medllm.datasets.record import ImageRecord, read_label, read_rows
 
 
 def read_kermany(root: Path) -> list[ImageRecord]:
@@ -20,14 +20,20 @@ def read_kermany(root: Path) -> list[ImageRecord]:
         A record an image, in the table's order.
 
     Raises:
-        LabelError: The table or a column is missing.
+        LabelError: The table or a column is missing, or a label is not 1, 0 or blank.
     """
+    table = root / "labels.csv"
     return [
         ImageRecord(
             dataset="kermany",
             path=root / row["path"],
             patient_id=row["patient_id"],
-            labels={"pneumonia": int(row["pneumonia"]), "lung_opacity": int(row["pneumonia"])},
+            labels=_labels(f"{table}, line {line}", row["pneumonia"]),
         )
-        for row in read_table(root / "labels.csv", ("path", "patient_id", "pneumonia"))
+        for line, row in read_rows(table, ("path", "patient_id", "pneumonia"))
     ]
+
+
+def _labels(where: str, text: str) -> dict[str, int]:
+    label = read_label(where, "pneumonia", text)
+    return {} if label is None else {"pneumonia": label, "lung_opacity": label}

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from medllm.errors import LabelError
+
+# x, y, width, height in pixels of the file.
+Box = tuple[float, float, float, float]
+
+# A column of whole numbers with blanks is written as 1.0 and 0.0 by pandas.
+_LABELS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "": None}
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class ImageRecord:
     patient_id: str
     labels: Mapping[str, int]
     attributes: Mapping[str, str] = field(default_factory=dict)
-    boxes: Mapping[str, tuple[tuple[float, float, float, float], ...]] = field(default_factory=dict)
+    boxes: Mapping[str, tuple[Box, ...]] = field(default_factory=dict)
 
 
 def read_table(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
@@ -43,18 +49,85 @@ def read_table(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
         A dictionary a row.
 
     Raises:
-        LabelError: The file or a column is missing.
+        LabelError: The file or a column is missing, or the file is not a table.
+    """
+    return [row for _, row in read_rows(path, columns)]
+
+
+def read_rows(path: Path, columns: Iterable[str]) -> list[tuple[int, dict[str, str]]]:
+    """Read a CSV file with the place of each row, so that an error can name it.
+
+    Args:
+        path: The file; UTF-8, divided by commas.
+        columns: Columns that must be there.
+
+    Returns:
+        Line number and dictionary a row; the header is line 1.
+
+    Raises:
+        LabelError: The file or a column is missing, or the file is not a table: a column twice,
+            a row with more or fewer fields than the header, or bytes that are not UTF-8.
     """
     if not path.is_file():
         raise LabelError(
             f"{path.name} is not in {path.parent}; point --root at the data set's folder."
         )
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        missing = [column for column in columns if column not in (reader.fieldnames or [])]
-        if missing:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
+            _require_columns(path, reader.fieldnames, columns)
+            return list(_whole_rows(path, reader))
+    except UnicodeDecodeError as error:
+        raise LabelError(f"{path} is not UTF-8 ({error.reason}); save it as CSV UTF-8.") from None
+    except csv.Error as error:
+        raise LabelError(f"{path} is not a CSV table ({error}); save it as CSV UTF-8.") from None
+
+
+def _require_columns(path: Path, names: list[str], wanted: Iterable[str]) -> None:
+    if missing := [column for column in wanted if column not in names]:
+        raise LabelError(
+            f"{path} lacks the column(s) {', '.join(missing)}; it has {', '.join(names)}."
+        )
+    if twice := [name for index, name in enumerate(names) if name and name in names[:index]]:
+        raise LabelError(f"{path} has the column '{twice[0]}' twice; leave one.")
+
+
+def _whole_rows(path: Path, reader: csv.DictReader[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    for row in reader:
+        # DictReader puts fields too many under None, and None for those that are missing.
+        if None in row or None in row.values():
+            wanted = len(reader.fieldnames or [])
+            found = "more" if None in row else "fewer"
             raise LabelError(
-                f"{path} lacks the column(s) {', '.join(missing)}; "
-                f"it has {', '.join(reader.fieldnames or [])}."
+                f"{path}, line {reader.line_num}: the row has {found} fields than the {wanted} of "
+                "the header; quote a field that holds a comma."
             )
-        return list(reader)
+        yield reader.line_num, row
+
+
+def read_label(where: str, finding: str, text: str) -> int | None:
+    """Read one label of a table.
+
+    Args:
+        where: File and line, for the message.
+        finding: The column.
+        text: What stands there.
+
+    Returns:
+        1 with the finding, 0 without, None where it is blank: unknown.
+
+    Raises:
+        LabelError: Anything else stands there.
+
+    Example:
+        >>> read_label("labels.csv, line 2", "pneumonia", "1")
+        1
+    """
+    try:
+        return _LABELS[text.strip()]
+    except KeyError:
+        raise LabelError(
+            f"{where}: {finding} is '{text}'; wanted is 1 (with), 0 (without) or blank "
+            "(unknown). Leave an uncertain label blank."
+        ) from None

@@ -3,26 +3,35 @@
 from medllm.models.build import build_network, build_tokenizer
 from medllm.models.card import (
     Calibration,
+    Comparison,
+    ImageUse,
     Measurement,
     ModelCard,
     Question,
     SelfTest,
 )
 from medllm.models.checkpoint import load_model, save_model
+from medllm.models.lora import attach_lora, merge_lora
 from medllm.models.model import Model
 from medllm.models.prediction import FindingPrediction, Prediction
+from medllm.models.pretrained import join_pretrained
 
 __all__ = [
     "Calibration",
+    "Comparison",
     "FindingPrediction",
+    "ImageUse",
     "Measurement",
     "Model",
     "ModelCard",
     "Prediction",
     "Question",
     "SelfTest",
+    "attach_lora",
     "build_network",
     "build_tokenizer",
+    "join_pretrained",
     "load_model",
+    "merge_lora",
     "save_model",
 ]

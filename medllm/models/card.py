@@ -76,6 +76,48 @@ class Question:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """A baseline beside the model: trained on the same patients, measured on the same patients.
+
+    Attributes:
+        finding: Key of the finding.
+        test_set: Name of the set and the part, in words.
+        baseline: Name of the baseline.
+        model_auroc: The model's area under the ROC curve.
+        baseline_auroc: The baseline's.
+        difference: The model's minus the baseline's, resampled in pairs.
+    """
+
+    finding: str
+    test_set: str
+    baseline: str
+    model_auroc: Estimate
+    baseline_auroc: Estimate
+    difference: Estimate
+
+
+@dataclass(frozen=True)
+class ImageUse:
+    """What remains of an answer when the image is taken away.
+
+    Attributes:
+        finding: Key of the finding.
+        test_set: Name of the set and the part, in words.
+        shown: What the model was shown: the image, or what instead.
+        auroc: Area under the ROC curve of the images' own labels.
+        positives: Mean log-odds of the images with the finding.
+        negatives: Mean log-odds of those without.
+    """
+
+    finding: str
+    test_set: str
+    shown: str
+    auroc: float
+    positives: float
+    negatives: float
+
+
+@dataclass(frozen=True)
 class SelfTest:
     """The log-odds expected on a phantom, so that a changed library is noticed.
 
@@ -106,6 +148,10 @@ class ModelCard:
         prompt_template: Prompt with `<image>` and `{question}`.
         self_test: Expected log-odds; None for a checkpoint under construction.
         explanation_measurements: Sentences on what its explanations were measured to find.
+        comparisons: Baselines beside it.
+        image_use: What it answers without the image.
+        training_cost: Time and device of the training, in words.
+        license: Under which its weights are given, an SPDX identifier; empty where not stated.
         schema_version: Version of this record's form.
     """
 
@@ -120,6 +166,10 @@ class ModelCard:
     prompt_template: str = "<image>\n{question}\n"
     self_test: SelfTest | None = None
     explanation_measurements: tuple[str, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+    image_use: tuple[ImageUse, ...] = ()
+    training_cost: str = ""
+    license: str = ""
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -7,15 +7,11 @@ import hashlib
 import json
 import logging
 import tempfile
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoTokenizer, LlavaForConditionalGeneration
-from transformers.utils import logging as transformers_logging
-from transformers.utils.logging import is_progress_bar_enabled
 
 from medllm.data.preprocessing import Preprocessing
 from medllm.errors import CheckpointError
@@ -23,11 +19,15 @@ from medllm.metrics import Estimate
 from medllm.models.card import (
     SCHEMA_VERSION,
     Calibration,
+    Comparison,
+    ImageUse,
     Measurement,
     ModelCard,
     Question,
     SelfTest,
 )
+from medllm.models.card_page import card_page, front_matter
+from medllm.models.hub import find_folder, quiet_transformers, some_of
 from medllm.models.model import Model
 from medllm.phantom import make_phantom
 
@@ -57,11 +57,13 @@ def load_model(source: str | Path | None = None, *, device: str | None = None) -
     card = read_card(folder)
     _verify_hashes(folder)
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             network, info = LlavaForConditionalGeneration.from_pretrained(
                 folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
             )
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{folder} does not open as a LLaVA checkpoint: {reason}") from error
@@ -69,12 +71,12 @@ def load_model(source: str | Path | None = None, *, device: str | None = None) -
     if info["missing_keys"] or info["unexpected_keys"]:
         raise CheckpointError(
             f"{folder}/model.safetensors does not fit config.json; missing: "
-            f"{_some(info['missing_keys'])}; not wanted: {_some(info['unexpected_keys'])}."
+            f"{some_of(info['missing_keys'])}; not wanted: {some_of(info['unexpected_keys'])}."
         )
     sha256 = hashlib.sha256((folder / CARD_FILE).read_bytes()).hexdigest()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = Model(network.to(device).eval(), tokenizer, card, sha256)
-    _check_grid(model)
+    check_grid(model)
     run_self_test(model)
     return model
 
@@ -105,6 +107,9 @@ def save_model(model: Model, folder: Path, *, dtype: torch.dtype = torch.float32
         card["files"] = {file.name: _sha256(file) for file in sorted(draft.iterdir())}
         text = json.dumps(card, indent=1, ensure_ascii=False, allow_nan=False)
         (draft / CARD_FILE).write_text(text + "\n", encoding="utf-8")
+        # For readers alone; it may be edited, so it has no hash.
+        page = f"{front_matter(model.card)}\n{card_page(model.card)}"
+        (draft / "README.md").write_text(page, encoding="utf-8")
         if folder.exists():
             folder.rename(Path(beside) / "replaced")
         draft.rename(folder)
@@ -112,8 +117,13 @@ def save_model(model: Model, folder: Path, *, dtype: torch.dtype = torch.float32
 
 
 def _write_weights(model: Model, folder: Path, dtype: torch.dtype) -> None:
-    state = {name: tensor.to(dtype) for name, tensor in model.network.state_dict().items()}
-    with _quiet_transformers():
+    # One converted tensor for tied weights, so that they are stored once.
+    converted: dict[int, torch.Tensor] = {}
+    state = {
+        name: converted.setdefault(tensor.data_ptr(), tensor.to(dtype))
+        for name, tensor in model.network.state_dict().items()
+    }
+    with quiet_transformers():
         model.network.save_pretrained(folder, state_dict=state)
         model.tokenizer.save_pretrained(folder)
     # The precision named here is that of the computation, whatever the file holds.
@@ -154,21 +164,26 @@ def read_card(folder: Path) -> ModelCard:
     values.pop("files", None)
     try:
         return _card(values)
-    except (TypeError, KeyError, AttributeError) as error:
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise CheckpointError(f"{folder / CARD_FILE} is not a model card: {error}.") from error
 
 
 def _card(values: dict[str, Any]) -> ModelCard:
     questions = tuple(_question(entry) for entry in values.pop("questions"))
     preprocessing = values.pop("preprocessing")
-    preprocessing["source_range"] = tuple(preprocessing["source_range"])
+    for name in ("mean", "std", "source_range"):
+        preprocessing[name] = tuple(preprocessing[name])
     self_test = values.pop("self_test")
     lists = ("limitations", "training_data", "explanation_measurements")
     sentences: dict[str, Any] = {name: tuple(values.pop(name)) for name in lists}
+    compared = tuple(Comparison(**_estimated(row)) for row in values.pop("comparisons", ()))
+    used = tuple(ImageUse(**row) for row in values.pop("image_use", ()))
     return ModelCard(
         questions=questions,
         preprocessing=Preprocessing(**preprocessing),
         self_test=SelfTest(**self_test) if self_test else None,
+        comparisons=compared,
+        image_use=used,
         **sentences,
         **values,
     )
@@ -181,16 +196,15 @@ def _question(entry: dict[str, Any]) -> Question:
         yes=tuple(entry["yes"]),
         no=tuple(entry["no"]),
         calibration=Calibration(**entry["calibration"]),
-        measurements=tuple(_measurement(figures) for figures in entry["measurements"]),
+        measurements=tuple(Measurement(**_estimated(row)) for row in entry["measurements"]),
     )
 
 
-def _measurement(figures: dict[str, Any]) -> Measurement:
-    read: dict[str, Any] = {
-        name: Estimate(**value) if isinstance(value, dict) else value
-        for name, value in figures.items()
+def _estimated(row: dict[str, Any]) -> dict[str, Any]:
+    """Turn each figure of a row that has an interval into one."""
+    return {
+        name: Estimate(**value) if isinstance(value, dict) else value for name, value in row.items()
     }
-    return Measurement(**read)
 
 
 def run_self_test(model: Model) -> None:
@@ -217,7 +231,15 @@ def run_self_test(model: Model) -> None:
             )
 
 
-def _check_grid(model: Model) -> None:
+def check_grid(model: Model) -> None:
+    """Encode a blank image and count its tokens.
+
+    Args:
+        model: The model.
+
+    Raises:
+        CheckpointError: The image tokens are not the patches of the grid, no more and no fewer.
+    """
     rows, columns = model.grid
     blank = torch.zeros(1, model.card.preprocessing.channels, *[model.card.preprocessing.size] * 2)
     with torch.inference_mode():
@@ -246,25 +268,6 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Keep transformers' bars and tables off stderr; what they would say is checked here."""
-    verbosity, bars = transformers_logging.get_verbosity(), is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
-
-
-def _some(names: Collection[str]) -> str:
-    listed = ", ".join(sorted(names)[:3]) or "none"
-    return listed + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
 def resolve(source: str | Path | None) -> Path:
     """Find a checkpoint's folder, fetching it from the hub where it is not yet cached.
 
@@ -279,32 +282,7 @@ def resolve(source: str | Path | None) -> Path:
     """
     if source is None:
         return BUNDLED
-    folder = Path(source)
-    if folder.is_dir():
-        return folder
-    name, _, revision = str(source).partition("@")
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise CheckpointError(
-            f"{source} is neither a folder nor a hub name (owner/name); "
-            "leave --model out for the bundled reference model."
-        )
-    return _fetch(name, revision or None)
-
-
-def _fetch(name: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        # Never a pickle and never code: only what a checkpoint is made of.
-        return Path(
-            snapshot_download(name, revision=revision, allow_patterns=["*.json", "*.safetensors"])
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(
-            f"'{name}' is not in the local Hugging Face cache and could not be fetched: "
-            f"{str(error).splitlines()[0]}"
-        ) from error
+    return find_folder(source, remedy="leave --model out for the bundled reference model")
 
 
 def cached_checkpoints() -> dict[str, Path]:

@@ -36,6 +36,19 @@ class EncodedQuestions:
     no: tuple[tuple[int, ...], ...]
     image_token_id: int
 
+    def take(self, rows: Sequence[int]) -> EncodedQuestions:
+        """Take some of the questions, in the order given."""
+        chosen = list(rows)
+        longest = int(self.answer_positions[chosen].max()) + 1
+        return EncodedQuestions(
+            self.prefix,
+            self.suffixes[chosen, :longest],
+            self.answer_positions[chosen],
+            tuple(self.yes[row] for row in chosen),
+            tuple(self.no[row] for row in chosen),
+            self.image_token_id,
+        )
+
 
 def encode_questions(
     tokenizer: PreTrainedTokenizerBase,

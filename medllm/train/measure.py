@@ -1,19 +1,20 @@
-"""Calibration on validation patients, and measurement with intervals."""
+"""Calibration on validation patients, and measurement with intervals by patient."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from medllm.errors import TrainingError
 from medllm.metrics import (
     Estimate,
     auroc,
@@ -23,115 +24,78 @@ from medllm.metrics import (
     sensitivity,
     specificity,
 )
-from medllm.models import Measurement, Model
+from medllm.models import Calibration, Comparison, ImageUse, Measurement, Model
 from medllm.models.calibration import fit_calibration, probability_of
-from medllm.train.parts import PhantomPart, RealPart
+from medllm.train.image_set import ImageSet
+from medllm.train.measured_sets import Chosen, choose, measured_sets
+from medllm.train.recipe import MeasuredSet
+
+Scorer = Callable[[ImageSet, str], Float[np.ndarray, " images"]]
 
 _THUMBNAIL = 32
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class TestSet:
-    """Images that one finding is measured on.
-
-    Attributes:
-        name: What it is, in words.
-        dataset: `kermany`, `nih` or `phantom`.
-        chosen: Which images of the part.
-        labels: 1 or 0 of the chosen.
-        patients: Patient of each of the chosen.
-    """
-
-    # pytest would take a class of this name for a test.
-    __test__ = False
-
-    name: str
-    dataset: str
-    chosen: Bool[np.ndarray, " images"]
-    labels: Int[np.ndarray, " chosen"]
-    patients: Sequence[str]
-
-
-def calibrate(model: Model, validation: RealPart) -> Model:
+def calibrate(model: Model, validation: Mapping[str, ImageSet]) -> Model:
     """Fit temperature, bias and thresholds of each question on validation patients.
 
-    The two data sets weigh the same, whatever their size: one is of children with a high
-    share of pneumonia, the other of adults.
+    Data sets weigh the same, whatever their size, so that the largest does not decide alone;
+    phantoms are left out where there are patients. The share of positives that a probability
+    supposes is the one of the weighted images, and is told.
 
     Args:
         model: A model whose card is not calibrated.
-        validation: Patients no weight was fitted on.
+        validation: Patients no weight was fitted on, by source.
 
     Returns:
         The calibrated model.
+
+    Raises:
+        TrainingError: A finding's log-odds do not rank the patients.
     """
     questions = []
     for question in model.card.questions:
-        scores, labels, weights = [], [], []
-        for dataset in validation.records:
-            truth = validation.labels(dataset, (question.finding,))[:, 0]
-            known = ~truth.isnan()
-            scores.append(validation.log_odds(model, dataset, (question.finding,))[known, 0])
-            labels.append(truth[known])
-            weights.append(torch.full((int(known.sum()),), 1 / int(known.sum())))
-        calibration = fit_calibration(
-            torch.cat(scores).double().numpy(),
-            torch.cat(labels).long().numpy(),
-            weights=torch.cat(weights).double().numpy() * sum(map(len, weights)) / len(weights),
-            fitted_on=(
-                "validation patients of Kermany (10%) and of the NIH sample (15%), "
-                "both sets weighing the same"
-            ),
-        )
+        key = question.finding
+        scores, labels, weights, told = [], [], [], []
+        for name, images in validation.items():
+            chosen = choose(images, key, name, {})
+            if not len(chosen.rows) or (name == "phantom" and len(validation) > 1):
+                continue
+            scores.append(images.scores(model, (key,))[chosen.rows, 0])
+            labels.append(chosen.labels)
+            weights.append(np.full(len(chosen.rows), 1 / len(chosen.rows)))
+            told.append(f"{name} ({len(chosen.rows)} images)")
+        together, truth = np.concatenate(weights), np.concatenate(labels)
+        together *= len(truth) / together.sum()
+        share = float(np.average(truth, weights=together))
+        try:
+            calibration = fit_calibration(
+                np.concatenate(scores),
+                truth,
+                weights=together,
+                fitted_on=(
+                    f"validation patients of {' and '.join(told)}"
+                    + (", the data sets weighing the same" if len(told) > 1 else "")
+                    + f"; {share:.0%} positive"
+                ),
+            )
+        except ValueError as error:
+            raise TrainingError(
+                f"{key} cannot be calibrated on {' and '.join(told)}: {error} Train longer, or "
+                "give it more validation patients (data, shares)."
+            ) from error
         questions.append(dataclasses.replace(question, calibration=calibration))
-    card = dataclasses.replace(model.card, questions=tuple(questions))
-    return dataclasses.replace(model, card=card)
+    return _with_questions(model, questions)
 
 
-def test_sets(finding: str, real: RealPart, patients: str) -> list[TestSet]:
-    """Choose the images that a finding is measured on.
-
-    Args:
-        finding: `pneumonia` or `lung_opacity`.
-        real: The part.
-        patients: Which patients these are, in words.
-
-    Returns:
-        Kermany's patients; NIH's as RSNA's radiologists read them, once against all
-        others and once against the normal alone.
-    """
-    read = [record.attributes["rsna_class"] for record in real.records["nih"]]
-    others = np.array([bool(word) for word in read])
-    normal = np.array([word in ("Lung Opacity", "Normal") for word in read])
-    everything = np.ones(len(real.records["kermany"]), dtype=bool)
-    named = (
-        ("Kermany, children", "kermany", everything),
-        ("NIH, adults, read by RSNA, opacity against all others", "nih", others),
-        ("NIH, adults, read by RSNA, opacity against normal", "nih", normal),
-    )
-    return [
-        TestSet(
-            name=f"{name}; {patients}",
-            dataset=dataset,
-            chosen=chosen,
-            labels=real.labels(dataset, (finding,))[chosen, 0].long().numpy(),
-            patients=[
-                record.patient_id
-                for record, wanted in zip(real.records[dataset], chosen, strict=True)
-                if wanted
-            ],
-        )
-        for name, dataset, chosen in named
-    ]
-
-
-def measure(model: Model, real: RealPart, phantoms: PhantomPart, patients: str) -> Model:
-    """Measure each question on patients and on phantoms, with intervals by patient.
+def measure(
+    model: Model, sets: Mapping[str, ImageSet], wanted: Sequence[MeasuredSet], patients: str
+) -> Model:
+    """Measure each question, with intervals by patient.
 
     Args:
         model: A calibrated model.
-        real: Patients it was not trained on.
-        phantoms: Phantoms of seeds that were not trained on.
+        sets: Images that no weight was fitted on, by source.
+        wanted: Which of them.
         patients: Which patients these are, in words.
 
     Returns:
@@ -139,39 +103,31 @@ def measure(model: Model, real: RealPart, phantoms: PhantomPart, patients: str) 
     """
     questions = []
     for question in model.card.questions:
-        key = question.finding
-        figures = []
-        for test in test_sets(key, real, patients):
-            scores = real.log_odds(model, test.dataset, (key,))[:, 0].double().numpy()
-            figures.append(_measurement(question.calibration, test, scores[test.chosen]))
-        truth = phantoms.labels((key,))[:, 0]
-        known = ~truth.isnan().numpy()
-        test = TestSet(
-            name="phantoms of unseen seeds",
-            dataset="phantom",
-            chosen=known,
-            labels=truth[known].long().numpy(),
-            patients=[str(index) for index in np.flatnonzero(known)],
-        )
-        scores = phantoms.log_odds(model, (key,))[:, 0].double().numpy()
-        figures.append(_measurement(question.calibration, test, scores[known]))
+        scores = {name: images.scores(model, (question.finding,)) for name, images in sets.items()}
+        figures = [
+            _measurement(question.calibration, one, scores[one.source][one.rows, 0], patients)
+            for one in measured_sets(sets, wanted, question.finding)
+        ]
         questions.append(dataclasses.replace(question, measurements=tuple(figures)))
+    return _with_questions(model, questions)
+
+
+def _with_questions(model: Model, questions: Sequence[Any]) -> Model:
     card = dataclasses.replace(model.card, questions=tuple(questions))
     return dataclasses.replace(model, card=card)
 
 
 def _measurement(
-    calibration: Any, test: TestSet, log_odds: Float[np.ndarray, " chosen"]
+    calibration: Calibration, chosen: Chosen, log_odds: Float[np.ndarray, " chosen"], patients: str
 ) -> Measurement:
     probabilities = np.array([probability_of(value, calibration) for value in log_odds])
-    called = probabilities >= calibration.high
-    labels = test.labels
+    called, labels = probabilities >= calibration.high, chosen.labels
 
     def interval(figure: Any, values: np.ndarray) -> Estimate:
-        return clustered_bootstrap(lambda at: figure(values[at], labels[at]), test.patients)
+        return clustered_bootstrap(lambda at: figure(values[at], labels[at]), chosen.patients)
 
     return Measurement(
-        test_set=test.name,
+        test_set=chosen.name if chosen.source == "phantom" else f"{chosen.name}; {patients}",
         n=len(labels),
         n_positive=int(labels.sum()),
         auroc=interval(auroc, log_odds),
@@ -182,63 +138,123 @@ def _measurement(
     )
 
 
-def compare_with_thumbnails(
-    model: Model, train: RealPart, test: RealPart, patients: str
-) -> list[dict[str, Any]]:
-    """Compare with logistic regression on thumbnails, trained and tested on the same patients.
+def image_use(
+    model: Model, sets: Mapping[str, ImageSet], wanted: Sequence[MeasuredSet]
+) -> tuple[ImageUse, ...]:
+    """Measure what remains of the answer when the image is taken away.
 
     Args:
         model: The finished model.
-        train: What it was trained on.
-        test: What it was measured on.
-        patients: Which patients these are, in words.
+        sets: Images that no weight was fitted on, by source.
+        wanted: Which of them.
 
     Returns:
-        A row a finding, test set and training set of the baseline: both AUROCs and their
-        difference, each with its interval.
+        A row a finding, set of patients and image shown: itself, a blank one, one blurred to
+        4 x 4 pixels, and another patient's.
     """
     rows = []
     for finding in model.card.findings:
-        for sources in (("kermany",), ("kermany", "nih")):
-            baseline = _fit_thumbnails(train, finding, sources)
-            for part in test_sets(finding, test, patients):
-                ours = test.log_odds(model, part.dataset, (finding,))[:, 0].double().numpy()
-                theirs = baseline.decision_function(_thumbnails(test.pixels[part.dataset]))
+        for one in measured_sets(sets, wanted, finding):
+            if one.source == "phantom" or ":" in one.name:
+                continue
+            images = sets[one.source]
+            for shown, pixels in _without_image(images.pixels[one.rows]).items():
+                altered = dataclasses.replace(images, pixels=pixels)
+                values = altered.scores(model, (finding,))[:, 0]
                 rows.append(
-                    {"finding": finding, "test_set": part.name, "baseline": "+".join(sources)}
-                    | _compared(part, ours[part.chosen], theirs[part.chosen])
+                    ImageUse(
+                        finding,
+                        one.name,
+                        shown,
+                        auroc(values, one.labels),
+                        float(values[one.labels == 1].mean()),
+                        float(values[one.labels == 0].mean()),
+                    )
                 )
+    return tuple(rows)
+
+
+def _without_image(
+    pixels: UInt8[torch.Tensor, "images size size"],
+) -> dict[str, UInt8[torch.Tensor, "images size size"]]:
+    values = pixels[:, None].float()
+    small = F.interpolate(values, size=(4, 4), mode="area")
+    blurred = F.interpolate(small, size=values.shape[-2:], mode="bilinear", align_corners=False)
+    # Half the set further on: the tables are in the order of the patients.
+    return {
+        "image": pixels,
+        "blank": torch.full_like(pixels, 128),
+        "blurred": blurred[:, 0].round().to(torch.uint8),
+        "another patient's": pixels.roll(len(pixels) // 2, dims=0),
+    }
+
+
+def beside(
+    model: Model,
+    name: str,
+    scores_of: Scorer,
+    sets: Mapping[str, ImageSet],
+    wanted: Sequence[MeasuredSet],
+) -> list[Comparison]:
+    """Compare with a baseline that was trained and is tested on the same patients.
+
+    Args:
+        model: The finished model.
+        name: Name of the baseline.
+        scores_of: Its scores of all images of a source, for a finding.
+        sets: Images that no weight was fitted on, by source.
+        wanted: Which of them.
+
+    Returns:
+        A row a finding and set of patients: both AUROCs and their difference, each with its
+        interval.
+    """
+    rows = []
+    for finding in model.card.findings:
+        for one in measured_sets(sets, wanted, finding):
+            images = sets[one.source]
+            ours = images.scores(model, (finding,))[one.rows, 0]
+            theirs = scores_of(images, finding)[one.rows]
+            rows.append(Comparison(finding, one.name, name, *_compared(one, ours, theirs)))
     return rows
 
 
 def _compared(
-    test: TestSet, ours: Float[np.ndarray, " chosen"], theirs: Float[np.ndarray, " chosen"]
-) -> dict[str, Any]:
+    chosen: Chosen, ours: Float[np.ndarray, " chosen"], theirs: Float[np.ndarray, " chosen"]
+) -> list[Estimate]:
+    """Give both AUROCs and their difference, resampled in pairs."""
+
     def area(scores: np.ndarray, at: np.ndarray) -> float:
-        return auroc(scores[at], test.labels[at])
+        return auroc(scores[at], chosen.labels[at])
 
-    figures = {
-        "model_auroc": lambda at: area(ours, at),
-        "thumbnails_auroc": lambda at: area(theirs, at),
-        "difference": lambda at: area(ours, at) - area(theirs, at),
-    }
-    return {
-        name: dataclasses.asdict(clustered_bootstrap(figure, test.patients))
-        for name, figure in figures.items()
-    }
-
-
-def _fit_thumbnails(train: RealPart, finding: str, sources: Sequence[str]) -> Any:
-    pixels, labels = [], []
-    for dataset in sources:
-        truth = train.labels(dataset, (finding,))[:, 0]
-        known = ~truth.isnan()
-        pixels.append(_thumbnails(train.pixels[dataset][known]))
-        labels.append(truth[known].long().numpy())
-    classifier = LogisticRegression(C=0.01, max_iter=2000, class_weight="balanced")
-    return make_pipeline(StandardScaler(), classifier).fit(
-        np.concatenate(pixels), np.concatenate(labels)
+    figures = (
+        lambda at: area(ours, at),
+        lambda at: area(theirs, at),
+        lambda at: area(ours, at) - area(theirs, at),
     )
+    return [clustered_bootstrap(figure, chosen.patients) for figure in figures]
+
+
+def thumbnail_baseline(train: Mapping[str, ImageSet], findings: Sequence[str]) -> Scorer:
+    """Fit logistic regression on thumbnails of 32 x 32 pixels.
+
+    Args:
+        train: What the model was trained on; phantoms are left out where there are patients.
+        findings: Keys.
+
+    Returns:
+        Its scores of a source's images, for a finding.
+    """
+    patients = {name: images for name, images in train.items() if name != "phantom"} or train
+    fitted = {}
+    for finding in findings:
+        chosen = [choose(images, finding, name, {}) for name, images in patients.items()]
+        pixels = [_thumbnails(patients[one.source].pixels[one.rows]) for one in chosen]
+        classifier = LogisticRegression(C=0.01, max_iter=2000, class_weight="balanced")
+        fitted[finding] = make_pipeline(StandardScaler(), classifier).fit(
+            np.concatenate(pixels), np.concatenate([one.labels for one in chosen])
+        )
+    return lambda images, finding: fitted[finding].decision_function(_thumbnails(images.pixels))
 
 
 def _thumbnails(

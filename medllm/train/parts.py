@@ -1,197 +1,181 @@
-"""Parts of the training data in memory: real images by data set, and phantoms by seed."""
+"""From a recipe's sources to training, validation and test images, checked before they are used."""
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
-import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, UInt8
+from pathlib import Path
+from typing import Literal
 
 from medllm.data import Preprocessing
-from medllm.datasets import ImageRecord
-from medllm.dicom import read_radiograph
-from medllm.models import Model
-from medllm.phantom import Phantom, make_phantom
+from medllm.datasets import ImageRecord, read_dataset, split_by_patient
+from medllm.errors import TrainingError
+from medllm.phantom.record import PHANTOM_FINDINGS
+from medllm.train.image_set import ImageSet, Track
+from medllm.train.questions import with_auxiliary_labels
+from medllm.train.recipe import Recipe, Source
 
-_BATCH_SIZE = 64
-# Cells a side of the maps that say where a finding lies; fine enough to be moved and averaged.
-CELLS = 32
-
-Regions = UInt8[torch.Tensor, "images findings cells cells"]
-Known = Bool[torch.Tensor, "images findings"]
+Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
+# Seeds of phantoms; far apart, so that no part can grow into another.
+_FIRST_SEED = {"train": 1_000_000, "validation": 2_000_000, "test": 3_000_000}
+# A column of this name divides a data set that comes divided.
+_SPLIT = "split"
 
 
 @dataclass(frozen=True, eq=False)
-class RealPart:
-    """Training, validation or test part of the real data sets.
+class Division:
+    """What goes into which part.
 
     Attributes:
-        records: Records a data set.
-        pixels: Display values, 0 to 255, a data set.
+        records: Records a data set and part.
+        seeds: Seeds of phantoms a part.
     """
 
-    records: Mapping[str, Sequence[ImageRecord]]
-    pixels: Mapping[str, UInt8[torch.Tensor, "images size size"]]
+    records: Mapping[str, Mapping[Part, Sequence[ImageRecord]]]
+    seeds: Mapping[Part, Sequence[int]]
 
-    @classmethod
     def load(
-        cls, records: Mapping[str, Sequence[ImageRecord]], preprocessing: Preprocessing
-    ) -> RealPart:
-        """Read all images of a part."""
-        pixels = {}
-        for name, chosen in records.items():
-            images = [
-                preprocessing.resize(read_radiograph(record.path).pixels) for record in chosen
-            ]
-            pixels[name] = (torch.cat(images) * 255).round().to(torch.uint8)
-        return cls(records, pixels)
-
-    def regions(self, dataset: str, findings: Sequence[str]) -> tuple[Regions, Known]:
-        """Say where findings lie: in the boxes of an image that has them, nowhere in a negative.
+        self, part: Part, preprocessing: Preprocessing, folder: Path, track: Track = iter
+    ) -> dict[str, ImageSet]:
+        """Read the images of one part.
 
         Args:
-            dataset: Its name.
-            findings: Keys.
+            part: Its name.
+            preprocessing: The model's contract.
+            folder: Where prepared images are kept.
+            track: Shows progress.
 
         Returns:
-            Maps of 0 or 255, and whether they are known.
+            The images a source; sources without images in this part are left out.
+
+        Raises:
+            DicomError: An image cannot be read, or may not be scored.
         """
-        records = self.records[dataset]
-        maps = torch.zeros(len(records), len(findings), CELLS, CELLS, dtype=torch.uint8)
-        known = self.labels(dataset, findings) == 0
-        for row, record in enumerate(records):
-            for column, finding in enumerate(findings):
-                if record.boxes.get(finding) and record.labels.get(finding) == 1:
-                    scan = read_radiograph(record.path)
-                    maps[row, column] = _cells_of(record.boxes[finding], scan.rows, scan.columns)
-                    known[row, column] = True
-        return maps, known
+        sets = {
+            name: ImageSet.of_records(name, parts[part], preprocessing, folder, track)
+            for name, parts in self.records.items()
+            if parts[part]
+        }
+        if self.seeds.get(part):
+            sets["phantom"] = ImageSet.of_phantoms(self.seeds[part], preprocessing, folder, track)
+        return {name: with_auxiliary_labels(images) for name, images in sets.items()}
 
-    def labels(
-        self, dataset: str, findings: Sequence[str]
-    ) -> Float[torch.Tensor, "images findings"]:
-        """Give labels as numbers; NaN where unknown."""
-        return _table([record.labels for record in self.records[dataset]], findings)
-
-    def log_odds(
-        self, model: Model, dataset: str, findings: Sequence[str]
-    ) -> Float[torch.Tensor, "images findings"]:
-        """Score all images of a data set."""
-        return score(model, self.pixels[dataset], findings)
-
-
-@dataclass(frozen=True, eq=False)
-class PhantomPart:
-    """Phantoms of a range of seeds.
-
-    Attributes:
-        truth: Labels of each phantom.
-        pixels: Display values, 0 to 255.
-        masks: Share of each cell that a finding covers, 0 to 255.
-    """
-
-    truth: Sequence[Mapping[str, int]]
-    pixels: UInt8[torch.Tensor, "images size size"]
-    masks: Sequence[Mapping[str, UInt8[torch.Tensor, "cells cells"]]]
-
-    @classmethod
-    def make(cls, seeds: Sequence[int], preprocessing: Preprocessing) -> PhantomPart:
-        """Make the phantoms at twice the model's size and bring them to it."""
-        truth, pixels, masks = [], [], []
-        for seed in seeds:
-            phantom = make_phantom(seed, size=2 * preprocessing.size)
-            truth.append(phantom_labels(phantom))
-            resized = preprocessing.resize(phantom.pixels)
-            pixels.append((resized * 255).round().to(torch.uint8))
-            masks.append({key: _shrunk(mask) for key, mask in phantom.masks.items()})
-        return cls(truth, torch.cat(pixels), masks)
-
-    def regions(self, findings: Sequence[str]) -> tuple[Regions, Known]:
-        """Say where findings lie; of a phantom it is always known, but for unknown labels."""
-        maps = torch.zeros(len(self.truth), len(findings), CELLS, CELLS, dtype=torch.uint8)
-        for row, masks in enumerate(self.masks):
-            for column, finding in enumerate(findings):
-                source = "lung_opacity" if finding == "pneumonia" else finding
-                if source in masks:
-                    maps[row, column] = masks[source]
-        return maps, ~self.labels(findings).isnan()
-
-    def labels(self, findings: Sequence[str]) -> Float[torch.Tensor, "images findings"]:
-        """Give labels as numbers; NaN where unknown."""
-        return _table(self.truth, findings)
-
-    def log_odds(
-        self, model: Model, findings: Sequence[str]
-    ) -> Float[torch.Tensor, "images findings"]:
-        """Score all phantoms."""
-        return score(model, self.pixels, findings)
-
-
-def score(
-    model: Model, pixels: UInt8[torch.Tensor, "images size size"], findings: Sequence[str]
-) -> Float[torch.Tensor, "images findings"]:
-    """Score images that are in memory at the model's size.
-
-    Args:
-        model: The model.
-        pixels: Display values, 0 to 255.
-        findings: Keys.
-
-    Returns:
-        Uncalibrated log-odds.
-    """
-    normalize = model.card.preprocessing.normalize
-    with torch.inference_mode():
-        return torch.cat(
-            [
-                model.log_odds(normalize(chunk.float() / 255)[:, None], findings)
-                for chunk in torch.split(pixels, _BATCH_SIZE)
-            ]
+    def content(self) -> str:
+        """Hash over files' names, patients, labels, boxes and parts: what decides the training."""
+        digest = hashlib.sha256()
+        for name, parts in sorted(self.records.items()):
+            for part, records in parts.items():
+                for record in records:
+                    known = [record.path.name, record.patient_id, dict(record.labels)]
+                    row = [name, part, *known, dict(record.attributes), dict(record.boxes)]
+                    digest.update(json.dumps(row, sort_keys=True).encode())
+        digest.update(
+            json.dumps({part: list(seeds) for part, seeds in self.seeds.items()}).encode()
         )
+        return digest.hexdigest()
+
+    def write(self, path: Path) -> None:
+        """Write the division of the data sets as a table that can be shared."""
+        draft = path.with_suffix(".draft")
+        with draft.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(("dataset", "file", "patient_id", "split"))
+            for parts in self.records.values():
+                for part, records in parts.items():
+                    writer.writerows((r.dataset, r.path.name, r.patient_id, part) for r in records)
+        draft.replace(path)
 
 
-def _table(
-    labels: Sequence[Mapping[str, int]], findings: Sequence[str]
-) -> Float[torch.Tensor, "images findings"]:
-    rows = [[row.get(key, float("nan")) for key in findings] for row in labels]
-    return torch.tensor(rows, dtype=torch.float32)
-
-
-def _cells_of(
-    boxes: Sequence[tuple[float, float, float, float]], rows: int, columns: int
-) -> UInt8[torch.Tensor, "cells cells"]:
-    """Mark the cells whose centre lies in a box."""
-    down = (torch.arange(CELLS) + 0.5) * rows / CELLS
-    across = (torch.arange(CELLS) + 0.5) * columns / CELLS
-    marked = torch.zeros(CELLS, CELLS, dtype=torch.bool)
-    for x, y, width, height in boxes:
-        inside_rows = (down >= y) & (down < y + height)
-        marked |= inside_rows[:, None] & (across >= x) & (across < x + width)
-    return marked.to(torch.uint8) * 255
-
-
-def _shrunk(mask: np.ndarray) -> UInt8[torch.Tensor, "cells cells"]:
-    covered = F.adaptive_avg_pool2d(torch.from_numpy(mask)[None].float(), CELLS)[0]
-    return (covered * 255).round().to(torch.uint8)
-
-
-def phantom_labels(phantom: Phantom) -> dict[str, int]:
-    """Say which questions a phantom answers.
-
-    Its opacity is an airspace opacity, so that it also stands for pneumonia. A nodule or an
-    effusion is dense too: whether that counts as a lung opacity is left unknown.
+def divide(recipe: Recipe) -> Division:
+    """Read a recipe's data sets and divide them by patient.
 
     Args:
-        phantom: The phantom.
+        recipe: The recipe.
 
     Returns:
-        1 or 0 a finding's key.
+        The division.
+
+    Raises:
+        LabelError: A data set is missing or not as its reader wants it.
+        TrainingError: A file is missing, a patient is in two parts, or a finding has no positive
+            or no negative where one is needed.
     """
-    labels = dict(phantom.findings)
-    labels["pneumonia"] = labels["lung_opacity"]
-    if not labels["lung_opacity"] and (labels["nodule"] or labels["effusion"]):
-        del labels["lung_opacity"]
-    return labels
+    records, seeds = {}, {}
+    for source in recipe.data:
+        if source.dataset == "phantom":
+            seeds = {
+                part: range(_FIRST_SEED[part], _FIRST_SEED[part] + count)
+                for part, count in zip(PARTS, source.count, strict=True)
+            }
+        else:
+            records[source.dataset] = _parts_of(source, recipe.seed)
+    division = Division(records, seeds)
+    _require_files(division)
+    _require_classes(division, recipe)
+    return division
+
+
+def _parts_of(source: Source, seed: int) -> dict[Part, list[ImageRecord]]:
+    records = read_dataset(source.dataset, source.root or Path())
+    named = {record.attributes.get(_SPLIT, "") for record in records}
+    if named <= {""}:
+        by_name = split_by_patient(records, dict(zip(PARTS, source.shares, strict=True)), seed)
+        return {part: by_name[part] for part in PARTS}
+    if wrong := sorted(named - set(PARTS)):
+        raise TrainingError(
+            f"{source.dataset}: the column '{_SPLIT}' holds '{wrong[0]}'; wanted are "
+            f"{', '.join(PARTS)}. Correct it, or take the column out."
+        )
+    parts: dict[Part, list[ImageRecord]] = {part: [] for part in PARTS}
+    for record in records:
+        part: Part = record.attributes[_SPLIT]  # type: ignore[assignment]  # checked above
+        parts[part].append(record)
+    _require_apart(source.dataset, parts)
+    return parts
+
+
+def _require_apart(dataset: str, parts: Mapping[Part, Sequence[ImageRecord]]) -> None:
+    patients = {part: {record.patient_id for record in parts[part]} for part in PARTS}
+    for index, part in enumerate(PARTS):
+        for other in PARTS[index + 1 :]:
+            if shared := patients[part] & patients[other]:
+                raise TrainingError(
+                    f"{dataset}: {len(shared)} patient(s) are both in {part} and in {other}; keep "
+                    f"each patient in one part, or take the column '{_SPLIT}' out."
+                )
+
+
+def _require_files(division: Division) -> None:
+    for name, parts in division.records.items():
+        paths = [record.path for records in parts.values() for record in records]
+        if missing := [path for path in paths if not path.is_file()]:
+            raise TrainingError(
+                f"{name}: {len(missing)} of {len(paths)} image files are missing, first "
+                f"{missing[0].name}; complete the copy, or take their rows out of the table."
+            )
+
+
+def _require_classes(division: Division, recipe: Recipe) -> None:
+    """Refuse a finding that cannot be learned, or shipped without being calibrated."""
+    ships = recipe.model.ships or recipe.model.findings
+    for part, findings in (("train", recipe.model.findings), ("validation", ships)):
+        for finding in findings:
+            found = {
+                record.labels[finding]
+                for parts in division.records.values()
+                for record in parts[part]  # type: ignore[index]
+                if finding in record.labels
+            }
+            # Phantoms have all that they can show, but no weight is calibrated on them.
+            if part == "train" and division.seeds.get("train"):
+                found |= {0, 1} if finding in (*PHANTOM_FINDINGS, "pneumonia") else set()
+            if found != {0, 1}:
+                lacks = "no label" if not found else f"no label {1 - found.pop()}"
+                raise TrainingError(
+                    f"{finding} has {lacks} among the {part} patients; take it out of "
+                    "model.findings, or give it more patients (data, shares)."
+                )

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 
 from medllm.dicom import Radiograph
+from medllm.explanation.case import Case
 from medllm.models import Model
 from medllm.phantom import Lesion, make_phantom
 
@@ -33,32 +34,29 @@ class LinearModel(Model):
         return scores[:, [keys.index(key) for key in findings or keys]]
 
 
-class SteepModel(LinearModel):
-    """The same behind a steep curve at the midpoint of the path, which few steps miss."""
+def steep_copy(model: LinearModel, scan: Radiograph, steepness: float) -> LinearModel:
+    """Put the model behind a curve that rises halfway between the blurred scan and the scan."""
+    case = Case(model, scan, ("pneumonia",))
+    middle = float(case.log_odds[0] + case.baseline_log_odds[0]) / 2
+    slope = steepness / abs(float(case.effect[0]))
 
-    steepness = 200.0
+    class SteepModel(LinearModel):
+        def log_odds_from_features(
+            self,
+            features: Float[torch.Tensor, "batch patches width"],
+            findings: Sequence[str] | None = None,
+        ) -> Float[torch.Tensor, "batch findings"]:
+            linear = super().log_odds_from_features(features, findings)
+            return torch.tanh(slope * (linear - middle))
 
-    def log_odds_from_features(
-        self,
-        features: Float[torch.Tensor, "batch patches width"],
-        findings: Sequence[str] | None = None,
-    ) -> Float[torch.Tensor, "batch findings"]:
-        # log-odds of the phantom's blurred copy and of itself are 0.74 and 1.14
-        return torch.tanh(
-            self.steepness * (super().log_odds_from_features(features, findings) - 0.9)
-        )
-
-
-class CliffModel(SteepModel):
-    """A step; its gradient is zero wherever it is asked for."""
-
-    steepness = 1e6
+    return SteepModel(model.network, model.tokenizer, model.card)
 
 
 def linear_weights() -> torch.Tensor:
-    """Weights of three findings over 16 patches of 256 pixels; the image lowers the second."""
+    """Weights of three findings over 16 patches of 256 pixels; the first two are opposite."""
     weights = 0.05 * torch.randn(3, 16, 256, generator=torch.Generator().manual_seed(3))
-    return weights * torch.tensor([1.0, -1.0, 1.0])[:, None, None]
+    weights[1] = -weights[0]
+    return weights
 
 
 @pytest.fixture(scope="session")
@@ -67,13 +65,15 @@ def linear_model(tiny_model: Model) -> LinearModel:
 
 
 @pytest.fixture(scope="session")
-def steep_model(tiny_model: Model) -> SteepModel:
-    return SteepModel(tiny_model.network, tiny_model.tokenizer, tiny_model.card)
+def steep_model(linear_model: LinearModel, scan: Radiograph) -> LinearModel:
+    """Few integration steps are not enough for it."""
+    return steep_copy(linear_model, scan, 40)
 
 
 @pytest.fixture(scope="session")
-def cliff_model(tiny_model: Model) -> CliffModel:
-    return CliffModel(tiny_model.network, tiny_model.tokenizer, tiny_model.card)
+def cliff_model(linear_model: LinearModel, scan: Radiograph) -> LinearModel:
+    """Its gradient is zero wherever it is asked for; no number of steps is enough."""
+    return steep_copy(linear_model, scan, 1e6)
 
 
 @pytest.fixture(scope="session")

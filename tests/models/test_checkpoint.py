@@ -111,6 +111,8 @@ def test_a_self_test_that_fails_is_refused(copy):
         (lambda card: card.update(schema_version=99), "schema version 99; this medllm reads 1"),
         (lambda card: card.pop("questions"), "is not a model card"),
         (lambda card: card.update(surprise=1), "is not a model card"),
+        (lambda card: card["preprocessing"].update(mean=0.5), "is not a model card"),
+        (lambda card: card["preprocessing"].update(std=[0.5, 0.5]), "mean has 1 and std 2"),
     ],
 )
 def test_a_card_of_another_form_is_refused(copy, change, message):

@@ -1,0 +1,149 @@
+"""`medllm calibrate`: calibration and thresholds fitted again on a site's own images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medllm.cli.inputs import Accept, AsJson, ModelSource, Polarity
+
+if TYPE_CHECKING:
+    from medllm.evaluate import Recalibration, Refitted, ScoredRecord
+
+
+def calibrate(
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATASET",
+            help="A reader's name: csv for a table of one's own (labels.csv), kermany, nih.",
+            show_default=False,
+        ),
+    ],
+    root: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of the data set.", show_default=False)
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="Folder of the new checkpoint.", show_default=False),
+    ],
+    model: ModelSource = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="What the card shall call the data, such as 'Site A, 2024'; DATASET if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    accept: Accept = None,
+    polarity: Polarity = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Fit calibration and thresholds on a site's own labelled images, and write a new checkpoint.
+
+    The weights stay as they are. Beside the checkpoint: calibration.json and reliability.svg,
+    before and after, measured by cross-fitting over patients. A finding with fewer than 20
+    patients with it, or without it, keeps its calibration.
+    """
+    from medllm.datasets import read_dataset
+    from medllm.dicom import ACCEPTABLE
+    from medllm.evaluate import (
+        findings_to_fit,
+        recalibrate,
+        require_destination,
+        score_records,
+        stored_precision,
+        write_recalibrated,
+    )
+    from medllm.models import load_model
+    from medllm.models.checkpoint import resolve
+
+    if unknown := [code for code in accept or () if code not in ACCEPTABLE]:
+        raise typer.BadParameter(
+            f"'{unknown[0]}' is not one of: {', '.join(sorted(ACCEPTABLE))}.", param_hint="--accept"
+        )
+    folder = resolve(model)
+    require_destination(out, folder)
+    records = read_dataset(dataset, root)
+    loaded = load_model(folder)
+    findings = findings_to_fit(loaded, records)
+    labelled = [record for record in records if not record.labels.keys().isdisjoint(findings)]
+    scored = score_records(loaded, labelled, findings, accept=accept or (), polarity=polarity)
+    result = recalibrate(loaded, _watched(scored, len(labelled)), name or dataset)
+    saved = write_recalibrated(result, out, stored_precision(folder))
+    for line in _json_lines(result) if as_json else _table(result):
+        typer.echo(line)
+    if not as_json:
+        typer.echo(f"\n{out}  {saved.card.name} {saved.card.version}  sha256 {saved.sha256}")
+    if result.errors:
+        raise typer.Exit(1)
+
+
+def _watched(scored: Iterator[ScoredRecord], total: int) -> Iterator[ScoredRecord]:
+    """Show progress on stderr, and say there why an image was not scored."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    for row in track(
+        scored,
+        "radiographs",
+        total=total,
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    ):
+        if row.error is not None:
+            typer.echo(row.message, err=True)
+        yield row
+
+
+def _json_lines(result: Recalibration) -> Iterator[str]:
+    from medllm.evaluate import figures_of
+
+    for finding, figures in figures_of(result)["findings"].items():
+        yield json.dumps({"finding": finding, **figures})
+
+
+def _table(result: Recalibration) -> Iterator[str]:
+    yield (
+        f"{result.dataset}: {result.n_images} images of {result.n_patients} patients"
+        + (f", {sum(result.errors.values())} more could not be scored" if result.errors else "")
+        + "; before > after, cross-fitted over patients"
+    )
+    yield ""
+    heads = "".join(f"{name:<15}" for name in ("Brier", "ECE", "slope", "intercept"))
+    yield f"{'finding':<28}{'positive':<14}{heads}".rstrip()
+    for one in result.refitted:
+        yield from _rows(one)
+    for kept in result.kept:
+        yield f"{kept.finding:<28}keeps its calibration: {kept.reason}"
+
+
+def _rows(one: Refitted) -> Iterator[str]:
+    cells = "".join(
+        f"{_pair(getattr(one.before, name).value, getattr(one.after, name).value):<15}"
+        for name in ("brier", "ece", "slope", "intercept")
+    )
+    yield f"{one.finding:<28}{f'{one.n_positive} of {one.n}':<14}{cells}".rstrip()
+    change = one.brier_change
+    words = "better" if change.high < 0 else "worse" if change.low > 0 else "no gain shown"
+    yield (
+        f"  Brier score {change.value:+.3f} ({change.low:+.3f} to {change.high:+.3f}): {words}; "
+        f"AUROC {one.auroc.value:.3f}, unchanged"
+    )
+    old, new = one.before.calibration, one.after.calibration
+    yield (
+        f"  negative below {_pair(old.low, new.low)}, positive from {_pair(old.high, new.high)}; "
+        f"temperature {_pair(old.temperature, new.temperature)}, bias {_pair(old.bias, new.bias)}"
+    )
+
+
+def _pair(before: float, after: float) -> str:
+    # Adding 0 turns a rounded -0 into 0.
+    return f"{round(before, 2) + 0:.2f} > {round(after, 2) + 0:.2f}"

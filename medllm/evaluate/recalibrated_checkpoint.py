@@ -1,0 +1,182 @@
+"""A recalibrated checkpoint on disk: the weights as they were, with the figures beside them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from medllm.errors import CheckpointError
+from medllm.evaluate.calibration_figures import CalibrationFigures
+from medllm.evaluate.cross_fit import N_FOLDS
+from medllm.evaluate.recalibration import Recalibration, Refitted
+from medllm.evaluate.reliability import reliability_svg
+from medllm.metrics import Estimate
+from medllm.models import Model, save_model
+from medllm.models.checkpoint import CARD_FILE
+
+FIGURES_FILE = "calibration.json"
+PLOT_FILE = "reliability.svg"
+
+# safetensors' names of the precisions that are narrower than float32.
+_PRECISIONS = {"F16": torch.float16, "BF16": torch.bfloat16}
+
+_METHOD = (
+    "Before: the calibration the model came with, on these images. After: temperature, bias and "
+    f"thresholds fitted on all images; its figures are cross-fitted over patients in {N_FOLDS} "
+    "folds. Intervals are 95%, by resampling patients. Sensitivity and specificity are at the "
+    "upper threshold."
+)
+
+
+def require_destination(folder: Path, source: Path) -> None:
+    """Refuse a place where no checkpoint can be written, before anything is computed.
+
+    Args:
+        folder: Where the new checkpoint shall go.
+        source: The folder of the model that is recalibrated.
+
+    Raises:
+        CheckpointError: The folder is the model's own, is something else than a checkpoint, or
+            cannot be written.
+    """
+    if folder.resolve() == source.resolve():
+        raise CheckpointError(
+            f"{folder} is the model's own folder; name another, so that its calibration is kept."
+        )
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / CARD_FILE).is_file():
+        raise CheckpointError(f"{folder} exists and is no checkpoint; name another folder.")
+    nearest = next(place for place in (folder, *folder.parents) if place.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise CheckpointError(
+            f"{folder} cannot be written, since {nearest} is a file or read-only; name another "
+            "folder."
+        )
+
+
+def stored_precision(folder: Path) -> torch.dtype:
+    """Find the precision that keeps every weight of a checkpoint as it is stored.
+
+    Args:
+        folder: A checkpoint folder.
+
+    Returns:
+        The precision of its tensors; of several, the one that holds them all. At most float32,
+        which is what weights are computed in.
+    """
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        found = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - no dict
+    # float32 holds any mixture of narrower ones without loss.
+    return _PRECISIONS.get(found.pop(), torch.float32) if len(found) == 1 else torch.float32
+
+
+def write_recalibrated(recalibration: Recalibration, folder: Path, precision: torch.dtype) -> Model:
+    """Write the checkpoint, then `calibration.json` and `reliability.svg` into its folder.
+
+    The checkpoint is written whole or not at all, and each of the two files after it likewise.
+
+    Args:
+        recalibration: The recalibrated model with its figures.
+        folder: Where; replaced when it holds a checkpoint already.
+        precision: Precision of the stored weights, from `stored_precision` of the source.
+
+    Returns:
+        The model as it loads from the folder.
+
+    Raises:
+        CheckpointError: The folder cannot be written.
+    """
+    # Drawn first: what can fail without the disk fails before anything is written.
+    plot = reliability_svg(recalibration)
+    try:
+        saved = save_model(recalibration.model, folder, dtype=precision)
+        figures = figures_of(recalibration) | {"checkpoint": _identity(saved)}
+        text = json.dumps(figures, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        _write(folder / FIGURES_FILE, text.encode())
+        _write(folder / PLOT_FILE, plot)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{folder} could not be written ({reason}); make room, or name another folder."
+        ) from error
+    return saved
+
+
+def figures_of(recalibration: Recalibration) -> dict[str, Any]:
+    """Give all figures in the form of `calibration.json`.
+
+    Args:
+        recalibration: The recalibrated model with its figures.
+
+    Returns:
+        Values for JSON; a figure that is not defined is None. No path and no patient.
+    """
+    return {
+        "dataset": recalibration.dataset,
+        "model": _identity(recalibration.source),
+        "n_images": recalibration.n_images,
+        "n_patients": recalibration.n_patients,
+        "errors": dict(recalibration.errors),
+        "method": _METHOD,
+        "findings": dict(_findings(recalibration)),
+    }
+
+
+def _findings(recalibration: Recalibration) -> Iterator[tuple[str, dict[str, Any]]]:
+    refitted: Mapping[str, Refitted] = {one.finding: one for one in recalibration.refitted}
+    kept = {one.finding: one.reason for one in recalibration.kept}
+    for finding in recalibration.source.card.findings:
+        if finding in kept:
+            yield finding, {"refitted": False, "reason": kept[finding]}
+        else:
+            one = refitted[finding]
+            yield (
+                finding,
+                {
+                    "refitted": True,
+                    "n": one.n,
+                    "n_positive": one.n_positive,
+                    "n_patients": one.n_patients,
+                    "auroc": _estimate(one.auroc),
+                    "brier_change": _estimate(one.brier_change),
+                    "before": _side(one.before),
+                    "after": _side(one.after),
+                },
+            )
+
+
+def _side(figures: CalibrationFigures) -> dict[str, Any]:
+    names = ("brier", "ece", "slope", "intercept", "sensitivity", "specificity")
+    return {
+        "calibration": dataclasses.asdict(figures.calibration),
+        **{name: _estimate(getattr(figures, name)) for name in names},
+        "bins": [
+            {"probability": one.probability, "frequency": _estimate(one.frequency), "n": one.n}
+            for one in figures.bins
+        ],
+    }
+
+
+def _estimate(estimate: Estimate) -> dict[str, float | None]:
+    values = dataclasses.asdict(estimate)
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def _identity(model: Model) -> dict[str, str]:
+    return {"name": model.card.name, "version": model.card.version, "sha256": model.sha256}
+
+
+def _write(file: Path, content: bytes) -> None:
+    draft = file.with_name(f".{file.name}.part")
+    try:
+        draft.write_bytes(content)
+        draft.replace(file)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,139 @@
+"""A checkpoint's card as a page, in the form of the Hugging Face hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import yaml
+
+from medllm.metrics import Estimate
+from medllm.models.card import Comparison, ImageUse, ModelCard, Question
+
+_LIBRARY = "medllm"
+# transformers' name of what a LLaVA does.
+_TASK = "image-text-to-text"
+
+
+def front_matter(card: ModelCard) -> str:
+    """Write the block that the hub reads: library, task, license, tags, figures.
+
+    Args:
+        card: The card.
+
+    Returns:
+        YAML between two lines of dashes.
+
+    Source:
+        https://huggingface.co/docs/hub/model-cards, model card metadata.
+    """
+    results = [
+        {
+            "task": {"type": "image-classification", "name": question.text},
+            "dataset": {"type": "radiographs", "name": one.test_set},
+            "metrics": [{"type": "roc_auc", "name": "AUROC", "value": round(one.auroc.value, 4)}],
+        }
+        for question in card.questions
+        for one in question.measurements
+    ]
+    values = {
+        "library_name": _LIBRARY,
+        "pipeline_tag": _TASK,
+        **({"license": card.license} if card.license else {}),
+        "tags": ["radiology", "chest-x-ray", "research-only", *card.findings],
+        "model-index": [{"name": card.name, "results": results}],
+    }
+    return f"---\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True)}---\n"
+
+
+def card_page(card: ModelCard) -> str:
+    """Write the card for a reader.
+
+    Args:
+        card: The card.
+
+    Returns:
+        Markdown: use, data, figures with intervals, baselines, image use, limits, cost.
+    """
+    return "\n".join(_lines(card)) + "\n"
+
+
+def _lines(card: ModelCard) -> Iterator[str]:
+    yield f"# {card.name} {card.version}\n\n{card.description}\n"
+    yield "**Research use only. Not a medical device, never a diagnosis.**\n"
+    yield "Intervals are 95%, by resampling patients.\n"
+    yield f"## Intended use\n\n{card.intended_use}\n"
+    yield from _list("Trained on", card.training_data)
+    yield "## Figures on patients that no weight was fitted on\n"
+    for question in card.questions:
+        yield from _figures(question)
+    if card.comparisons:
+        yield from _comparisons(card.comparisons)
+    if card.image_use:
+        yield from _image_use(card.image_use)
+    found = card.explanation_measurements or ("Not measured for this version.",)
+    yield from _list("What its explanations find", found)
+    yield from _list("Limits", card.limitations)
+    if card.training_cost:
+        yield f"## Cost of the training\n\n{card.training_cost}"
+
+
+def _list(title: str, sentences: Sequence[str]) -> Iterator[str]:
+    if sentences:
+        yield f"## {title}\n"
+        yield from (f"- {sentence}" for sentence in sentences)
+        yield ""
+
+
+def _figures(question: Question) -> Iterator[str]:
+    fitted = question.calibration
+    yield f"### {question.finding}: *{question.text}*\n"
+    yield (
+        f"Negative below {fitted.low:.3f}, positive from {fitted.high:.3f}; sensitivity and "
+        f"specificity are at the latter. Calibrated on {fitted.fitted_on}.\n"
+    )
+    figures = "AUROC | sensitivity | specificity | Brier | ECE"
+    yield from _table(f"test set | images, positive | {figures}")
+    for one in question.measurements:
+        cells = (one.auroc, one.sensitivity, one.specificity, one.brier, one.ece)
+        yield _row(one.test_set, f"{one.n}, {one.n_positive}", *map(_interval, cells))
+    yield ""
+
+
+def _comparisons(rows: Sequence[Comparison]) -> Iterator[str]:
+    yield "## Beside baselines\n"
+    yield (
+        "Trained on the same training patients and measured on the same patients; AUROC. The "
+        "difference is the model's minus the baseline's, resampled in pairs. `thumbnails` is "
+        "logistic regression on 32 x 32 pixels.\n"
+    )
+    yield from _table("finding | test set | baseline | model | baseline's | difference")
+    for row in rows:
+        areas = map(_interval, (row.model_auroc, row.baseline_auroc, row.difference))
+        yield _row(row.finding, row.test_set, row.baseline, *areas)
+    yield ""
+
+
+def _image_use(rows: Sequence[ImageUse]) -> Iterator[str]:
+    yield "## Without the image\n"
+    yield (
+        "AUROC, and mean log-odds before calibration of the images with and without the finding, "
+        "when something else is shown. A model that answers without looking keeps its AUROC.\n"
+    )
+    yield from _table("finding | test set | shown | AUROC | with | without")
+    for row in rows:
+        means = (f"{value:.2f}" for value in (row.positives, row.negatives))
+        yield _row(row.finding, row.test_set, row.shown, f"{row.auroc:.3f}", *means)
+    yield ""
+
+
+def _table(columns: str) -> Iterator[str]:
+    yield f"| {columns} |"
+    yield "|" + " --- |" * (columns.count("|") + 1)
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _interval(figure: Estimate) -> str:
+    return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"

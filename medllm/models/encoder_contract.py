@@ -1,0 +1,161 @@
+"""A pretrained encoder's own preprocessing, taken over as medllm's contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from transformers import AutoImageProcessor, PreTrainedConfig
+
+from medllm.data.preprocessing import Preprocessing
+from medllm.errors import CheckpointError
+from medllm.models.hub import quiet_transformers
+
+_FILES = ("preprocessor_config.json", "processor_config.json")
+_REMEDY = "Say how an image becomes its input with preprocessing=Preprocessing(...)"
+# Names of Pillow's numbers.
+_INTERPOLATION = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+# Steps of 8-bit grey. Measured on noise without saturation: at most 1.2, since an image processor
+# rounds to whole steps twice and medllm does not round.
+_TOLERANCE = 2.0
+
+
+def read_preprocessing(folder: Path, channels: int) -> Preprocessing:
+    """Take over what an encoder's image processor does, and check that it is the same.
+
+    Args:
+        folder: The encoder's folder.
+        channels: Channels of the encoder's input.
+
+    Returns:
+        The contract.
+
+    Raises:
+        CheckpointError: There is no image processor, or it does what no contract can say.
+    """
+    if not any((folder / name).is_file() for name in _FILES):
+        raise CheckpointError(f"{folder} has neither {' nor '.join(_FILES)}. {_REMEDY}.")
+    try:
+        with quiet_transformers():
+            processor = AutoImageProcessor.from_pretrained(
+                folder, backend="pil", local_files_only=True, trust_remote_code=False
+            )
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"the image processor of {folder} does not open: {reason} {_REMEDY}."
+        ) from error
+    try:
+        contract = Preprocessing(
+            channels=channels,
+            interpolation=_interpolation(processor),
+            normalization="fixed",
+            **_geometry(processor),
+            **_normalization(processor),
+        )
+        difference = _difference(processor, contract)
+    except ValueError as error:
+        raise CheckpointError(f"the image processor of {folder}: {error} {_REMEDY}.") from error
+    if difference > _TOLERANCE:
+        raise CheckpointError(
+            f"the image processor of {folder} does more than its size, crop, mean and std say: an "
+            f"image differs by {difference:.1f} of 255 grey steps. {_REMEDY}."
+        )
+    return contract
+
+
+def _interpolation(processor: Any) -> Any:
+    found = int(processor.resample)
+    if found not in _INTERPOLATION:
+        raise ValueError(f"resample is {found}; medllm has {_INTERPOLATION}.")
+    return _INTERPOLATION[found]
+
+
+def _geometry(processor: Any) -> dict[str, Any]:
+    size = processor.size
+    crop = processor.crop_size if processor.do_center_crop else None
+    side = crop.height if crop else size.height
+    square = side is not None and (crop is None or crop.height == crop.width)
+    if processor.do_resize and square:
+        if size.height == size.width == side:
+            return {"size": side, "aspect": "stretch"}
+        if crop and size.shortest_edge and not size.longest_edge:
+            edge = size.shortest_edge
+            return {
+                "size": side,
+                "aspect": "crop",
+                "shortest_edge": None if edge == side else edge,
+            }
+    raise ValueError(
+        f"size is {_short(size)}, crop_size {_short(crop)}, do_resize {processor.do_resize}; "
+        "wanted is a square, or a shortest_edge and a square do_center_crop."
+    )
+
+
+def _short(size: Any) -> dict[str, int] | None:
+    if size is None:
+        return None
+    names = ("height", "width", "shortest_edge", "longest_edge")
+    return {name: getattr(size, name) for name in names if getattr(size, name) is not None}
+
+
+def _normalization(processor: Any) -> dict[str, Any]:
+    if not processor.do_rescale:
+        raise ValueError("do_rescale is false, so the range of its input is unknown.")
+    # Display values times this are what its mean and std are about; 1 for the usual 1/255.
+    scale = 255 * processor.rescale_factor
+    if not processor.do_normalize:
+        return {"mean": (0.0,), "std": (1 / scale,)}
+    return {
+        name: tuple(float(value) / scale for value in np.atleast_1d(values))
+        for name, values in (("mean", processor.image_mean), ("std", processor.image_std))
+    }
+
+
+def _difference(processor: Any, contract: Preprocessing) -> float:
+    """Largest difference on a noise image that is no square, in steps of 8-bit grey."""
+    edge = contract.shortest_edge or contract.size
+    shape = (edge * 5 // 4 + 1, edge * 3 // 2)
+    # Grey that no filter's overshoot brings to black or white; clipping depends on Pillow's order.
+    noise = np.random.default_rng(0).integers(80, 176, shape, dtype=np.uint8)
+    picture = noise if contract.channels == 1 else np.stack([noise] * contract.channels, axis=-1)
+    theirs = processor(Image.fromarray(picture), return_tensors="np")["pixel_values"]
+    ours = contract.prepare(noise.astype(np.float32) / 255).numpy()
+    if theirs.shape != ours.shape:
+        raise ValueError(f"it gives pixel_values of shape {theirs.shape}, wanted {ours.shape}.")
+    std = np.asarray(contract.std)[:, None, None]
+    return float((np.abs(theirs - ours) * std).max() * 255)
+
+
+def check_preprocessing(
+    contract: Preprocessing, config: PreTrainedConfig, *, any_size: bool
+) -> None:
+    """Check a contract against the encoder's configuration.
+
+    Args:
+        contract: From `read_preprocessing` or by hand.
+        config: The encoder's.
+        any_size: Whether the encoder fits its position embeddings to its input by itself.
+
+    Raises:
+        CheckpointError: Channels or size do not fit the encoder.
+    """
+    if contract.channels != config.num_channels:
+        raise CheckpointError(
+            f"the preprocessing gives {contract.channels} channels and the encoder takes "
+            f"{config.num_channels}; set channels={config.num_channels}."
+        )
+    if contract.size % config.patch_size:
+        whole = contract.size // config.patch_size * config.patch_size
+        raise CheckpointError(
+            f"the preprocessing's size {contract.size} is no multiple of the encoder's patch_size "
+            f"{config.patch_size}; pass preprocessing with size={whole}."
+        )
+    if not any_size and contract.size != config.image_size:
+        raise CheckpointError(
+            f"the preprocessing's size is {contract.size} and the encoder's image_size "
+            f"{config.image_size}, for which its position embeddings are; pass preprocessing with "
+            f"size={config.image_size}."
+        )

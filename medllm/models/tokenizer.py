@@ -1,0 +1,120 @@
+"""A pretrained LLM's tokenizer, made ready for images and closed questions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tokenizers import AddedToken
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from medllm.errors import CheckpointError
+from medllm.models.build import IMAGE_TOKEN
+from medllm.models.hub import quiet_transformers
+
+# As the words may stand behind a prompt: at the start of a line or behind a space.
+_SPELLINGS = ("{}", " {}")
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Load an LLM's tokenizer, with `<image>` and a padding token added where they are absent.
+
+    The padding token is that of the end of a text where the LLM has none of its own: medllm
+    reads an answer at the last token of a prompt and never behind it, so no padding is read.
+
+    Args:
+        folder: A model folder.
+
+    Returns:
+        The tokenizer; it pads on the right.
+
+    Raises:
+        CheckpointError: There is no tokenizer that `tokenizers` reads.
+    """
+    if not (folder / "tokenizer.json").is_file():
+        raise CheckpointError(
+            f"{folder} has no tokenizer.json; medllm reads fast tokenizers alone, no "
+            "tokenizer.model. Convert it with transformers: "
+            "AutoTokenizer.from_pretrained(it).save_pretrained(folder)."
+        )
+    try:
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+    except (OSError, ValueError, ImportError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"the tokenizer of {folder} does not open: {reason}") from error
+    # Special, so that no neighbour is merged with it; the tokens that are special stay so.
+    image = AddedToken(IMAGE_TOKEN, special=True, normalized=False)
+    tokenizer.add_special_tokens(
+        {"extra_special_tokens": [image]}, replace_extra_special_tokens=False
+    )
+    if tokenizer.pad_token is None:
+        tokenizer.add_special_tokens({"pad_token": tokenizer.eos_token or "<pad>"})
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def find_answer_words(
+    tokenizer: PreTrainedTokenizerBase,
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Find the spellings of yes and no that are one token each.
+
+    Args:
+        tokenizer: Of the LLM.
+
+    Returns:
+        Yes words and no words, among `yes`, ` yes`, `Yes`, ` Yes` and the same of no. Of
+        spellings that are the same token the first is kept, so that none counts twice.
+
+    Raises:
+        CheckpointError: One of the two has no spelling of one token.
+    """
+    return (_spellings(tokenizer, "yes"), _spellings(tokenizer, "no"))
+
+
+def _spellings(tokenizer: PreTrainedTokenizerBase, word: str) -> tuple[str, ...]:
+    candidates = [form.format(case) for case in (word, word.title()) for form in _SPELLINGS]
+    found: dict[int, str] = {}
+    for candidate in candidates:
+        pieces = tokenizer(candidate, add_special_tokens=False)["input_ids"]
+        # An unknown word is one token too, which does not read as the word.
+        if len(pieces) == 1 and tokenizer.decode(pieces).strip().lower() == word:
+            found.setdefault(int(pieces[0]), candidate)
+    if not found:
+        raise CheckpointError(
+            f"the tokenizer has no single token for any of {candidates}; an answer is read at "
+            "one position. Choose an LLM whose vocabulary has the word."
+        )
+    return tuple(found.values())
+
+
+def check_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> None:
+    """Check what the tokenizer makes of a whole prompt.
+
+    Args:
+        tokenizer: Of the LLM.
+        prompt: With the question in it.
+
+    Raises:
+        CheckpointError: The start of the text is marked twice, something is written behind the
+            prompt, where the answer is read, or a word is unknown.
+    """
+    inside = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    whole = tokenizer(prompt)["input_ids"]
+    if whole[-len(inside) :] != inside:
+        raise CheckpointError(
+            f"the tokenizer writes {tokenizer.convert_ids_to_tokens(whole[-1])} behind the prompt, "
+            "where the answer is read; turn that off in its tokenizer.json (post_processor)."
+        )
+    before = whole[: -len(inside)]
+    if before and inside[0] in before:
+        raise CheckpointError(
+            f"the prompt begins with {tokenizer.convert_ids_to_tokens(inside[0])}, which the "
+            "tokenizer writes itself; leave it out of the prompt."
+        )
+    if tokenizer.unk_token_id in inside:
+        raise CheckpointError(
+            f"the tokenizer does not know all of the prompt '{prompt}'; the LLM could not read "
+            "it. Put it in words of the LLM's vocabulary."
+        )

@@ -1,0 +1,196 @@
+"""Random changes of training images that keep the label, and where in the image it lies.
+
+What is changed is drawn for the whole batch of all processes and applied by each to its share, so
+that a distributed training sees the same images as a single process. Nothing is mirrored: the heart
+is on the left, and the side of a finding is part of the answer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Float32, Int64, UInt8
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How far images are changed.
+
+    Attributes:
+        pose: Factor on rotation to 10 degrees, scale .85 to 1.15 a direction, shift to 8%.
+        exposure: Factor on the logarithm of gamma, .6 to 1.6.
+        texture: Factor on blur (3 pixels), noise (4% of the range) and the share of images at
+            half the resolution (15%).
+        border: Share of the images whose edge is cut to black, as by a collimator.
+    """
+
+    pose: float = 1.0
+    exposure: float = 1.0
+    texture: float = 1.0
+    border: float = 0.2
+
+
+# For masked autoencoding: where each patch usually lies is what a short training learns first,
+# and no network can fill in noise.
+MILD = Strength(pose=0.3, texture=0.0, border=0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Changes:
+    """What is done to each image of a batch.
+
+    Attributes:
+        poses: Affine maps from the new image's coordinates to the old one's, as
+            `torch.nn.functional.affine_grid` wants them.
+        gamma: Exponent of the display values.
+        blur: Share of the blurred copy.
+        coarse: Whether half the resolution is lost.
+        noise: Standard deviation of the noise, of a range of 1.
+        noise_seed: Seed of that noise.
+        edges: Rows and columns beyond which all is black, from -1 to 1: top, bottom, left, right.
+    """
+
+    poses: Float32[torch.Tensor, "images 2 3"]
+    gamma: Float32[torch.Tensor, " images"]
+    blur: Float32[torch.Tensor, " images"]
+    coarse: Bool[torch.Tensor, " images"]
+    noise: Float32[torch.Tensor, " images"]
+    noise_seed: Int64[torch.Tensor, " images"]
+    edges: Float32[torch.Tensor, "images 4"]
+
+    def take(self, chosen: slice, device: torch.device) -> Changes:
+        """Take those of some images of the batch to a device."""
+        values = {
+            field.name: getattr(self, field.name)[chosen].to(device)
+            for field in dataclasses.fields(self)
+        }
+        return Changes(**values)
+
+
+def draw_changes(count: int, generator: torch.Generator, strength: Strength) -> Changes:
+    """Draw the changes of a batch.
+
+    Args:
+        count: Images.
+        generator: Source of chance.
+        strength: How far.
+
+    Returns:
+        The changes.
+    """
+
+    def uniform(low: float, high: float) -> Float[torch.Tensor, " images"]:
+        return torch.rand(count, generator=generator) * (high - low) + low
+
+    span = strength.exposure
+    is_cut = uniform(0, 1) < strength.border
+    cuts = torch.stack([uniform(0, 0.2) for _ in range(4)], -1) * is_cut[:, None]
+    return Changes(
+        poses=_poses(
+            strength.pose * uniform(-10, 10) * (math.pi / 180),
+            1 + strength.pose * uniform(-0.15, 0.15),
+            1 + strength.pose * uniform(-0.15, 0.15),
+            strength.pose * uniform(-0.16, 0.16),
+            strength.pose * uniform(-0.16, 0.16),
+        ),
+        gamma=torch.exp(span * uniform(math.log(0.6), math.log(1.6))),
+        blur=strength.texture * uniform(-0.3, 0.8).clamp_min(0),
+        coarse=uniform(0, 1) < 0.15 * strength.texture,
+        noise=strength.texture * uniform(0, 0.04),
+        noise_seed=torch.randint(2**62, (count,), generator=generator),
+        edges=torch.tensor([-1.0, 1.0, -1.0, 1.0]) + cuts * torch.tensor([1.0, -1.0, 1.0, -1.0]),
+    )
+
+
+def _poses(
+    angle: Float[torch.Tensor, " images"],
+    scale_x: Float[torch.Tensor, " images"],
+    scale_y: Float[torch.Tensor, " images"],
+    shift_x: Float[torch.Tensor, " images"],
+    shift_y: Float[torch.Tensor, " images"],
+) -> Float32[torch.Tensor, "images 2 3"]:
+    return torch.stack(
+        [
+            torch.stack([scale_x * angle.cos(), -scale_y * angle.sin(), shift_x], -1),
+            torch.stack([scale_x * angle.sin(), scale_y * angle.cos(), shift_y], -1),
+        ],
+        dim=1,
+    )
+
+
+def move(
+    planes: UInt8[torch.Tensor, "images planes size size"],
+    poses: Float32[torch.Tensor, "images 2 3"],
+    *,
+    padding_mode: str = "border",
+) -> Float32[torch.Tensor, "images planes size size"]:
+    """Put images, or maps over them, into new poses.
+
+    Args:
+        planes: 0 to 255.
+        poses: Of `Changes`.
+        padding_mode: What lies outside, `border` or `zeros`.
+
+    Returns:
+        0 to 1.
+    """
+    values = planes.float() / 255
+    grid = F.affine_grid(poses, list(values.shape), align_corners=False)
+    return F.grid_sample(values, grid, padding_mode=padding_mode, align_corners=False)
+
+
+def change(
+    pixels: UInt8[torch.Tensor, "images size size"], changes: Changes
+) -> Float32[torch.Tensor, "images 1 size size"]:
+    """Change images.
+
+    Args:
+        pixels: Display values, 0 to 255.
+        changes: What is done to each.
+
+    Returns:
+        Display values in [0, 1].
+    """
+    images = move(pixels[:, None], changes.poses)
+    images = images.clamp_min(1e-4) ** changes.gamma[:, None, None, None]
+    if changes.blur.any():
+        blurred = F.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
+        images = torch.lerp(images, blurred, changes.blur[:, None, None, None])
+    if changes.coarse.any():
+        images[changes.coarse] = _coarsened(images[changes.coarse])
+    if changes.noise.any():
+        images = (images + _noise(images, changes)).clamp(0, 1)
+    return images * _uncut(images.shape[-1], changes.edges)
+
+
+def _coarsened(
+    images: Float32[torch.Tensor, "images 1 size size"],
+) -> Float32[torch.Tensor, "images 1 size size"]:
+    small = F.interpolate(images, scale_factor=0.5, mode="area")
+    return F.interpolate(small, size=images.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _noise(
+    images: Float32[torch.Tensor, "images 1 size size"], changes: Changes
+) -> Float32[torch.Tensor, "images 1 size size"]:
+    generator = torch.Generator()
+    drawn = [
+        torch.randn(images.shape[1:], generator=generator.manual_seed(seed))
+        for seed in changes.noise_seed.tolist()
+    ]
+    return torch.stack(drawn).to(images.device) * changes.noise[:, None, None, None]
+
+
+def _uncut(
+    size: int, edges: Float32[torch.Tensor, "images 4"]
+) -> Float32[torch.Tensor, "images 1 size size"]:
+    at = (torch.arange(size, device=edges.device) + 0.5) / size * 2 - 1
+    top, bottom, left, right = edges.T[:, :, None]
+    rows = (at >= top) & (at <= bottom)
+    columns = (at >= left) & (at <= right)
+    uncut: torch.Tensor = (rows[:, :, None] & columns[:, None, :])[:, None].float()
+    return uncut

@@ -1,0 +1,209 @@
+"""The images of one source at the model's size, with all that is known of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, UInt8
+
+from medllm.data import Preprocessing
+from medllm.data.prepared import prepare_files, prepare_phantoms
+from medllm.datasets import ImageRecord
+from medllm.models import Model
+from medllm.phantom import Phantom, make_phantom
+
+_BATCH_SIZE = 64
+# Cells a side of the maps that say where a finding lies; fine enough to be moved and averaged.
+CELLS = 32
+
+Cells = UInt8[torch.Tensor, "cells cells"]
+Track = Callable[[Iterable[int]], Iterable[int]]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images of one source, one part.
+
+    Attributes:
+        source: Name of the data set, or `phantom`.
+        pixels: Display values, 0 to 255, at the model's size.
+        patients: Patient of each image.
+        labels: 1 or 0 a finding's key, an image; what is not in it is unknown.
+        attributes: What divides the images into groups, such as `view_position`.
+        regions: Where a finding lies that an image has, where that is known: share of each cell
+            that it covers, 0 to 255. A finding labelled 0 lies nowhere.
+        content: Hash over the images.
+    """
+
+    source: str
+    pixels: UInt8[torch.Tensor, "images size size"]
+    patients: Sequence[str]
+    labels: Sequence[Mapping[str, int]]
+    attributes: Sequence[Mapping[str, str]]
+    regions: Sequence[Mapping[str, Cells]]
+    content: str = ""
+
+    @classmethod
+    def of_records(
+        cls,
+        source: str,
+        records: Sequence[ImageRecord],
+        preprocessing: Preprocessing,
+        folder: Path,
+        track: Track = iter,
+    ) -> ImageSet:
+        """Read the images of a data set's records.
+
+        Args:
+            source: Name of the data set.
+            records: The records.
+            preprocessing: The model's contract.
+            folder: Where prepared images are kept.
+            track: Shows progress over the numbers of the images.
+
+        Returns:
+            The images, in the records' order.
+
+        Raises:
+            DicomError: An image cannot be read, or may not be scored.
+        """
+        paths = [record.path for record in records]
+        pixels, content = prepare_files(paths, preprocessing, folder, track=track)
+        return cls(
+            source=source,
+            pixels=pixels,
+            patients=[record.patient_id for record in records],
+            labels=[record.labels for record in records],
+            attributes=[record.attributes for record in records],
+            regions=[_boxed(record, preprocessing) for record in records],
+            content=content,
+        )
+
+    @classmethod
+    def of_phantoms(
+        cls, seeds: Sequence[int], preprocessing: Preprocessing, folder: Path, track: Track = iter
+    ) -> ImageSet:
+        """Make phantoms; each is its own patient."""
+        pixels, content = prepare_phantoms(seeds, preprocessing, folder, track=track)
+        # The truth of a phantom does not depend on its size, and a small one is quickly made.
+        phantoms = [make_phantom(seed, size=4 * CELLS) for seed in seeds]
+        return cls(
+            source="phantom",
+            pixels=pixels,
+            patients=[str(seed) for seed in seeds],
+            labels=[phantom_labels(phantom) for phantom in phantoms],
+            attributes=[
+                {"age_years": str(p.age_years), "sex": p.sex, "view_position": p.view}
+                for p in phantoms
+            ],
+            regions=[_masked(phantom) for phantom in phantoms],
+            content=content,
+        )
+
+    def __len__(self) -> int:
+        """Count the images."""
+        return len(self.patients)
+
+    def truth(self, findings: Sequence[str]) -> Float[torch.Tensor, "images findings"]:
+        """Give labels as numbers; NaN where unknown."""
+        rows = [[row.get(key, float("nan")) for key in findings] for row in self.labels]
+        return torch.tensor(rows, dtype=torch.float32).reshape(len(self), len(findings))
+
+    def places(
+        self, findings: Sequence[str]
+    ) -> tuple[
+        UInt8[torch.Tensor, "images findings cells cells"], Bool[torch.Tensor, "images findings"]
+    ]:
+        """Say where findings lie: in its region where an image has one, nowhere in a negative.
+
+        Args:
+            findings: Keys.
+
+        Returns:
+            Maps of 0 to 255, and whether they are known.
+        """
+        maps = torch.zeros(len(self), len(findings), CELLS, CELLS, dtype=torch.uint8)
+        known = self.truth(findings) == 0
+        for row, regions in enumerate(self.regions):
+            for column, finding in enumerate(findings):
+                if finding in regions:
+                    maps[row, column] = regions[finding]
+                    known[row, column] = True
+        return maps, known
+
+    def scores(self, model: Model, findings: Sequence[str]) -> Float[np.ndarray, "images findings"]:
+        """Score all images.
+
+        Args:
+            model: A model of the size that the images were prepared for.
+            findings: Keys.
+
+        Returns:
+            Uncalibrated log-odds.
+        """
+        contract = model.card.preprocessing
+        with torch.inference_mode():
+            chunks = [
+                model.log_odds(contract.pixel_values(chunk.float() / 255), findings).cpu()
+                for chunk in torch.split(self.pixels, _BATCH_SIZE)
+            ]
+        values: np.ndarray = torch.cat(chunks).double().numpy()
+        return values
+
+
+def phantom_labels(phantom: Phantom) -> dict[str, int]:
+    """Say which questions a phantom answers.
+
+    Its opacity is an airspace opacity, so that it also stands for pneumonia. A nodule or an
+    effusion is dense too: whether that counts as a lung opacity is left unknown.
+
+    Args:
+        phantom: The phantom.
+
+    Returns:
+        1 or 0 a finding's key.
+    """
+    labels = dict(phantom.findings)
+    labels["pneumonia"] = labels["lung_opacity"]
+    if not labels["lung_opacity"] and (labels["nodule"] or labels["effusion"]):
+        del labels["lung_opacity"]
+    return labels
+
+
+def _boxed(record: ImageRecord, preprocessing: Preprocessing) -> dict[str, Cells]:
+    """Mark the cells of the model's square whose centre lies in a box."""
+    if not any(record.labels.get(finding) == 1 for finding in record.boxes):
+        return {}
+    from medllm.dicom import read_radiograph
+
+    scan = read_radiograph(record.path)
+    left, top, width, height = preprocessing.box(scan.rows, scan.columns)
+    across = left + (torch.arange(CELLS) + 0.5) * width / CELLS
+    down = top + (torch.arange(CELLS) + 0.5) * height / CELLS
+    marked = {}
+    for finding, boxes in record.boxes.items():
+        if record.labels.get(finding) != 1:
+            continue
+        inside = torch.zeros(CELLS, CELLS, dtype=torch.bool)
+        for x, y, box_width, box_height in boxes:
+            rows = (down >= y) & (down < y + box_height)
+            inside |= rows[:, None] & (across >= x) & (across < x + box_width)
+        marked[finding] = inside.to(torch.uint8) * 255
+    return marked
+
+
+def _masked(phantom: Phantom) -> dict[str, Cells]:
+    regions = {key: _shrunk(mask) for key, mask in phantom.masks.items()}
+    if "lung_opacity" in regions:
+        regions["pneumonia"] = regions["lung_opacity"]
+    return regions
+
+
+def _shrunk(mask: np.ndarray) -> Cells:
+    covered = F.adaptive_avg_pool2d(torch.from_numpy(mask)[None].float(), CELLS)[0]
+    return (covered * 255).round().to(torch.uint8)

@@ -1,0 +1,116 @@
+"""All training images of a recipe with their labels, weights and regions, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+
+from medllm.data import Preprocessing
+from medllm.train.augmentation import Strength, change, draw_changes, move
+from medllm.train.image_set import ImageSet
+
+# Labels rarer than this, or their opposite, weigh no more than at this share.
+_RAREST = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """All training images with labels a question.
+
+    Attributes:
+        sets: The images by source.
+        source: Number of the set of each image.
+        row: Number of each image in its set.
+        labels: 1 or 0; NaN where unknown.
+        weights: Weight of each label in the loss; the mean of their sum an image is 1.
+        regions: Where each finding lies, 0 to 255, over a grid of cells.
+        regions_known: Whether that is known.
+    """
+
+    sets: Sequence[ImageSet]
+    source: Int64[torch.Tensor, " images"]
+    row: Int64[torch.Tensor, " images"]
+    labels: Float[torch.Tensor, "images questions"]
+    weights: Float[torch.Tensor, "images questions"]
+    regions: UInt8[torch.Tensor, "images findings cells cells"]
+    regions_known: Bool[torch.Tensor, "images findings"]
+
+    @classmethod
+    def join(
+        cls,
+        sets: Sequence[tuple[ImageSet, int, float]],
+        questions: Sequence[str],
+        findings: Sequence[str],
+        emphasis: Sequence[float],
+    ) -> LabelledImages:
+        """Put the sources together.
+
+        Args:
+            sets: Images, how often each is shown an epoch, and the weight of the source.
+            questions: Keys of all questions, the columns of the labels.
+            findings: Keys of the findings whose place is learned.
+            emphasis: Weight of each question.
+
+        Returns:
+            The images. In each source the positives and the negatives of a question weigh the
+            same.
+        """
+        parts: list[tuple[torch.Tensor, ...]] = []
+        for number, (images, repeats, weight) in enumerate(sets):
+            truth = images.truth(questions)
+            places, known = images.places(findings)
+            rows = torch.arange(len(images))
+            weights = _even_weights(truth) * torch.tensor(emphasis) * weight
+            part = (torch.full_like(rows, number), rows, truth, weights, places, known)
+            parts += [part] * repeats
+        source, row, labels, weights, regions, regions_known = (
+            torch.cat(columns) for columns in zip(*parts, strict=True)
+        )
+        weights = weights / weights.sum(dim=1).mean()
+        return cls(
+            [images for images, _, _ in sets],
+            source,
+            row,
+            labels,
+            weights,
+            regions,
+            regions_known,
+        )
+
+    def pixels(self, chosen: Int64[torch.Tensor, " batch"]) -> UInt8[torch.Tensor, "batch s s"]:
+        """Take the images of a batch from their sources."""
+        pairs = zip(self.source[chosen].tolist(), self.row[chosen].tolist(), strict=True)
+        return torch.stack([self.sets[source].pixels[row] for source, row in pairs])
+
+    def batch(
+        self,
+        chosen: Int64[torch.Tensor, " batch"],
+        generator: torch.Generator,
+        strength: Strength,
+        preprocessing: Preprocessing,
+        share: slice,
+        device: torch.device,
+    ) -> dict[str, torch.Tensor]:
+        """Draw changed images with their labels, weights and moved regions."""
+        changes = draw_changes(len(chosen), generator, strength).take(share, device)
+        mine = chosen[share]
+        display = change(self.pixels(mine).to(device), changes)
+        regions = move(self.regions[mine].to(device), changes.poses, padding_mode="zeros")
+        return {
+            "pixel_values": preprocessing.pixel_values(display[:, 0]),
+            "labels": self.labels[mine].to(device),
+            "weights": self.weights[mine].to(device),
+            "regions": regions,
+            "regions_known": self.regions_known[mine].to(device),
+        }
+
+
+def _even_weights(
+    labels: Float[torch.Tensor, "images questions"],
+) -> Float[torch.Tensor, "images questions"]:
+    prevalence = labels.nanmean(dim=0).clamp(_RAREST, 1 - _RAREST).nan_to_num(0.5)
+    weights = torch.where(labels == 1, 0.5 / prevalence, 0.5 / (1 - prevalence))
+    return weights * ~labels.isnan()

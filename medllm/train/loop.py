@@ -1,0 +1,278 @@
+"""The training loop: one process or many, and exactly resumable.
+
+Everything random in a step follows from the seed and the step's number, never from what ran
+before, and a batch is divided among processes after it is drawn. So a training that was killed and
+started again, or that runs on two processes, sees what an unbroken one on one process sees.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Int64
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from medllm.errors import TrainingError
+from medllm.train.states import Log, States
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+_SAVE_SECONDS = 300.0
+
+
+class Task(ABC):
+    """What is learned: a module that gives a loss, and the batches that it is given.
+
+    Attributes:
+        module: Its `forward` takes a batch and gives the loss, a sum over the images over their
+            number. Whatever else that is divided by is the same for all batches, so that the mean
+            over equal shares is the loss of the whole.
+    """
+
+    module: nn.Module
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Count the training images, repeats included."""
+
+    @abstractmethod
+    def batch(
+        self,
+        chosen: Int64[torch.Tensor, " batch"],
+        generator: torch.Generator,
+        share: slice,
+        device: torch.device,
+    ) -> dict[str, torch.Tensor]:
+        """Draw a batch and take a share of it.
+
+        Args:
+            chosen: Numbers of the images of the whole batch, of all processes.
+            generator: Source of all chance; what is drawn may not depend on `share`.
+            share: Which of them are wanted here.
+            device: Where they are wanted.
+
+        Returns:
+            Arguments of the module's `forward`.
+        """
+
+    def groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """Give the optimizer's groups of parameters, each with its peak learning rate."""
+        wanted = [value for value in self.module.parameters() if value.requires_grad]
+        return [{"params": wanted, "lr": learning_rate}]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast.
+
+    Attributes:
+        epochs: Passes over the images.
+        batch_size: Images an optimizer step, of all processes and accumulated parts together.
+        learning_rate: Peak of one cosine cycle.
+        warm_up: Share of the cycle in which the learning rate rises.
+        weight_decay: AdamW's.
+        beta2: AdamW's decay of the squared gradients.
+        averaging: Decay of the exponential average of the weights, which is what is kept; 0
+            keeps the last weights.
+        accumulation: Parts that each process computes its share of a batch in.
+        seed: Of order, augmentation and dropout.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    warm_up: float = 0.1
+    weight_decay: float = 0.05
+    beta2: float = 0.98
+    averaging: float = 0.0
+    accumulation: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a caller may show, and what the log holds.
+
+    Attributes:
+        step: Steps done.
+        steps: Steps in all.
+        loss: Of the step, over the whole batch.
+        seconds: What the step took.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    seconds: float
+
+
+def fit(
+    task: Task,
+    schedule: Schedule,
+    folder: Path,
+    accelerator: Accelerator,
+    *,
+    after_epoch: Callable[[nn.Module], dict[str, Any]] = lambda _: {},
+    show: Callable[[Progress], None] = lambda _: None,
+    save_seconds: float = _SAVE_SECONDS,
+) -> None:
+    """Train a task, going on from the last whole state that the folder holds.
+
+    Args:
+        task: Its module is trained in place; at the end it holds the weights that are kept, and
+            is in evaluation mode.
+        schedule: How long and how fast.
+        folder: For the states and the log, `log.jsonl`, a line a step.
+        accelerator: Processes, device and precision.
+        after_epoch: Called in the first process with the module whose weights would be kept;
+            gives figures for the log and never chooses weights.
+        show: Called after each step.
+        save_seconds: Time between states.
+
+    Raises:
+        TrainingError: The loss is not finite, there are fewer images than a batch wants, the
+            batch cannot be divided, or the disk is full.
+    """
+    shares = _shares(schedule, accelerator)
+    per_epoch = _steps_an_epoch(task, schedule)
+    steps = per_epoch * schedule.epochs
+    groups = task.groups(schedule.learning_rate)
+    rates = [float(group["lr"]) for group in groups]
+    optimizer = torch.optim.AdamW(
+        groups, betas=(0.9, schedule.beta2), weight_decay=schedule.weight_decay
+    )
+    wrapped, optimizer = accelerator.prepare(task.module, optimizer)
+    averaged = _average_of(task.module, schedule, accelerator)
+    states = States(folder, accelerator)
+    first = states.load()
+    log = Log(folder / "log.jsonl", first, accelerator)
+    saved = time.monotonic()
+    for step in range(first, steps):
+        started = time.monotonic()
+        _set_rates(optimizer, rates, _cycle(step / steps, schedule.warm_up))
+        task.module.train()
+        chosen = _chosen(len(task), step, per_epoch, schedule)
+        loss = _step(wrapped, task, optimizer, chosen, schedule.seed + step, shares, accelerator)
+        _require_finite(loss, step, steps, states.newest)
+        if averaged is not None:
+            averaged.update_parameters(task.module)
+        progress = Progress(step + 1, steps, loss, time.monotonic() - started)
+        kept = task.module if averaged is None else averaged.module
+        ends_epoch = (step + 1) % per_epoch == 0 and accelerator.is_main_process
+        figures = after_epoch(kept.eval()) if ends_epoch else {}
+        log.write({**dataclasses.asdict(progress), **figures})
+        show(progress)
+        if time.monotonic() - saved >= save_seconds or step + 1 == steps:
+            states.save(step + 1)
+            saved = time.monotonic()
+    if averaged is not None:
+        task.module.load_state_dict(averaged.module.state_dict())
+    accelerator.free_memory()
+    # It offers no public way to forget an object, and the next stage brings its own.
+    accelerator._custom_objects.clear()
+    task.module.eval()
+
+
+def _steps_an_epoch(task: Task, schedule: Schedule) -> int:
+    steps = len(task) // schedule.batch_size
+    if steps == 0:
+        raise TrainingError(
+            f"there are {len(task)} training images and batch_size is {schedule.batch_size}; "
+            "set it to less."
+        )
+    return steps
+
+
+def _require_finite(loss: float, step: int, steps: int, newest: int) -> None:
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the loss is {loss} at step {step + 1} of {steps}; the last whole state is of step "
+            f"{newest}. Lower learning_rate, or look for damaged images."
+        )
+
+
+def _shares(schedule: Schedule, accelerator: Accelerator) -> list[slice]:
+    """Divide a batch among the processes, and each process's share into parts."""
+    parts = accelerator.num_processes * schedule.accumulation
+    size, left = divmod(schedule.batch_size, parts)
+    if left or not size:
+        raise TrainingError(
+            f"batch_size is {schedule.batch_size}; it cannot be divided by "
+            f"{accelerator.num_processes} process(es) times accumulation {schedule.accumulation}."
+        )
+    first = accelerator.process_index * schedule.accumulation
+    return [slice(at * size, (at + 1) * size) for at in range(first, first + schedule.accumulation)]
+
+
+def _chosen(
+    count: int, step: int, per_epoch: int, schedule: Schedule
+) -> Int64[torch.Tensor, " batch"]:
+    epoch, at = divmod(step, per_epoch)
+    generator = torch.Generator().manual_seed(schedule.seed * 1_000_003 + epoch)
+    order = torch.randperm(count, generator=generator)
+    return order[at * schedule.batch_size : (at + 1) * schedule.batch_size]
+
+
+def _step(
+    wrapped: nn.Module,
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    chosen: Int64[torch.Tensor, " batch"],
+    seed: int,
+    shares: list[slice],
+    accelerator: Accelerator,
+) -> float:
+    total = torch.zeros((), device=accelerator.device)
+    for number, share in enumerate(shares):
+        generator = torch.Generator().manual_seed(seed)
+        batch = task.batch(chosen, generator, share, accelerator.device)
+        # Dropout; each process draws its own, and the same again when it is resumed.
+        torch.manual_seed(seed * 4093 + accelerator.process_index * len(shares) + number)
+        last = number == len(shares) - 1
+        with contextlib.nullcontext() if last else accelerator.no_sync(wrapped):
+            with accelerator.autocast():
+                loss = wrapped(**batch)
+            accelerator.backward(loss / len(shares))
+        total += loss.detach() / len(shares)
+    mean = float(accelerator.reduce(total, reduction="mean"))
+    if math.isfinite(mean):
+        accelerator.clip_grad_norm_(wrapped.parameters(), 1.0)
+        optimizer.step()
+    optimizer.zero_grad()
+    return mean
+
+
+def _cycle(done: float, warm_up: float) -> float:
+    """Give the factor on the peak rate: a straight rise, then half a cosine to zero."""
+    if done < warm_up:
+        return max(done / warm_up, 0.01)
+    return 0.5 * (1 + math.cos(math.pi * (done - warm_up) / (1 - warm_up)))
+
+
+def _set_rates(optimizer: torch.optim.Optimizer, rates: list[float], factor: float) -> None:
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate * factor
+
+
+def _average_of(
+    module: nn.Module, schedule: Schedule, accelerator: Accelerator
+) -> AveragedModel | None:
+    if not schedule.averaging:
+        return None
+    if accelerator.distributed_type.value == "FSDP":
+        raise TrainingError("averaging needs whole weights, which FSDP divides; set averaging=0.")
+    decay = get_ema_multi_avg_fn(schedule.averaging)  # type: ignore[no-untyped-call]
+    averaged = AveragedModel(module, multi_avg_fn=decay, use_buffers=True)
+    accelerator.register_for_checkpointing(averaged)
+    return averaged

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import pytest
+
+from medllm.datasets import read_csv
+from medllm.errors import LabelError
+
+_BOXES = "path,finding,x,y,width,height\n"
+
+
+def _write(folder, labels, boxes=None):
+    (folder / "labels.csv").write_text(labels, encoding="utf-8")
+    if boxes is not None:
+        (folder / "boxes.csv").write_text(boxes, encoding="utf-8")
+    return folder
+
+
+def test_labels_patients_attributes_and_boxes_are_read_as_they_stand(tmp_path):
+    root = _write(
+        tmp_path,
+        "path,patient_id,pneumonia,effusion,age_years,sex,scanner\n"
+        "a/1.dcm,p1,1,0,61,F,\n"
+        "a/2.dcm,p1,,1,61,F,DX 3\n"
+        "b/3.png,p2,0,,8,M,\n",
+        _BOXES + "a/1.dcm,pneumonia,1,2.5,30,40\na/1.dcm,pneumonia,5,6,7,8\n",
+    )
+    first, second, third = read_csv(root)
+    assert [record.labels for record in (first, second, third)] == [
+        {"pneumonia": 1, "effusion": 0},
+        {"effusion": 1},
+        {"pneumonia": 0},
+    ]
+    assert (first.path, first.dataset) == (root / "a" / "1.dcm", "csv")
+    assert [record.patient_id for record in (first, second, third)] == ["p1", "p1", "p2"]
+    assert second.attributes == {"age_years": "61", "sex": "F", "scanner": "DX 3"}
+    assert first.boxes == {"pneumonia": ((1.0, 2.5, 30.0, 40.0), (5.0, 6.0, 7.0, 8.0))}
+    assert second.boxes == {}
+
+
+def test_without_patient_ids_each_image_is_its_own_patient(tmp_path):
+    records = read_csv(_write(tmp_path, "path,nodule\na.png,1\nb.png,0\n"))
+    assert len({record.patient_id for record in records}) == 2
+
+
+def test_what_spreadsheets_and_pandas_write_is_read(tmp_path):
+    # A byte order mark, CRLF, an unnamed index column, floats where a column has blanks.
+    (tmp_path / "labels.csv").write_bytes(
+        b"\xef\xbb\xbf,path, mass\r\n0,./a.png,1.0\r\n1,b.png,\r\n2,c.png,0.0\r\n"
+    )
+    records = read_csv(tmp_path)
+    assert [record.labels for record in records] == [{"mass": 1}, {}, {"mass": 0}]
+    assert records[0].path == tmp_path / "a.png"
+    assert records[0].attributes == {}
+
+
+_ONE = "path,pneumonia\n"
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ("path,patient_id\na.png,p1\n", "no column named by a finding's key; it has path, pat"),
+        ("path,pneumo\na.png,1\n", "Is 'pneumo' meant to be 'pneumonia'? Keys are: atelectasis"),
+        ("path,Pleural Effusion\na.png,1\n", "Is 'Pleural Effusion' meant to be 'effusion'"),
+        ("path,pnuemonia\na.png,1\n", "'pnuemonia', which is no finding's key; did you mean 'pne"),
+        ("path,effusion,Pneumonia\na.png,1,0\n", "did you mean 'pneumonia'? Rename it"),
+        ("path,findings\na.png,Mass|Nodule\n", "read it as the data set 'nih'"),
+        ("image,pneumonia\na.png,1\n", "lacks the column(s) path; it has image, pneumonia"),
+        (_ONE, "has no rows"),
+        ("", "lacks the column(s) path"),
+        (_ONE + "a.png,1\nb.png,2\n", "line 3: pneumonia is '2'; wanted is 1 (with), 0 (without)"),
+        (_ONE + "a.png,-1\n", "pneumonia is '-1'; wanted is 1 (with), 0 (without) or blank (unk"),
+        (_ONE + "a.png,yes\n", "pneumonia is 'yes'"),
+        (_ONE + "a.png,1\nb.png,0\n./a.png,0\n", "line 4: path 'a.png' is on line 2 already"),
+        (_ONE + "/etc/passwd,1\n", "line 2: path '/etc/passwd' leads out of the data set's folder"),
+        (_ONE + "a/../../b.png,1\n", "path 'a/../../b.png' leads out"),
+        (_ONE + "..\\b.png,1\n", "path '..\\b.png' leads out"),
+        (_ONE + "C:\\a.png,1\n", "path 'C:\\a.png' leads out"),
+        (_ONE + " ,1\n", "line 2: path is blank"),
+        (_ONE + "a.png,1,0\n", "line 2: the row has more fields than the 2 of the header"),
+        (_ONE + "a.png\n", "line 2: the row has fewer fields than the 2 of the header"),
+        ("path,mass,mass\na.png,1,0\n", "has the column 'mass' twice"),
+        ("path,patient_id,mass\na.png,,1\n", "line 2: patient_id is blank"),
+    ],
+)
+def test_a_table_that_is_not_as_wanted_is_refused_in_one_line(tmp_path, labels, message):
+    with pytest.raises(LabelError) as caught:
+        read_csv(_write(tmp_path, labels))
+    words = str(caught.value)
+    assert message in words
+    assert "labels.csv" in words
+    assert "\n" not in words
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        ("a.png,pneumonia,1,2,wide,4\n", "line 2: width is 'wide'; wanted is a number of pixels"),
+        ("a.png,pneumonia,1,2,3,4\na.png,pneumonia,nan,2,3,4\n", "line 3: x is 'nan'"),
+        ("a.png,pneumonia,1,,3,4\n", "y is ''"),
+        ("a.png,pneumonia,1,2,0,4\n", "the box is 0 wide and 4 high; both must be above 0"),
+        ("b.png,pneumonia,1,2,3,4\n", "line 2: path 'b.png' is not in labels.csv"),
+        ("a.png,Lung Opacity,1,2,3,4\n", "Is 'Lung Opacity' meant to be 'lung_opacity'?"),
+    ],
+)
+def test_a_box_that_is_not_as_wanted_is_refused_in_one_line(tmp_path, boxes, message):
+    with pytest.raises(LabelError) as caught:
+        read_csv(_write(tmp_path, _ONE + "a.png,1\n", _BOXES + boxes))
+    words = str(caught.value)
+    assert message in words
+    assert "boxes.csv" in words
+    assert "\n" not in words
+
+
+def test_a_missing_column_of_boxes_and_a_missing_table_are_named(tmp_path):
+    with pytest.raises(LabelError, match="labels.csv is not in .*; point --root"):
+        read_csv(tmp_path)
+    with pytest.raises(LabelError, match=r"boxes.csv lacks the column\(s\) finding, height"):
+        read_csv(_write(tmp_path, _ONE + "a.png,1\n", "path,x,y,width\n"))
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    (tmp_path / "labels.csv").write_bytes(b"path,mass\n\xe4.png,1\n")
+    with pytest.raises(LabelError, match="labels.csv is not UTF-8"):
+        read_csv(tmp_path)
+
+
+def test_columns_about_a_finding_stay_attributes(tmp_path):
+    (record,) = read_csv(
+        _write(tmp_path, "path,pneumonia,pneumonia_type,mass_kg\na.png,1,viral,71\n")
+    )
+    assert record.attributes == {"pneumonia_type": "viral", "mass_kg": "71"}
+
+
+def test_no_message_tells_a_patient(tmp_path):
+    root = _write(tmp_path, "path,patient_id,mass\na.png,LM-1605,1\na.png,LM-1605,1\n")
+    with pytest.raises(LabelError) as caught:
+        read_csv(root)
+    assert "LM-1605" not in str(caught.value)
+
+
+def test_the_real_copies_are_read_or_pointed_to_their_reader(data_root):
+    records = read_csv(data_root / "kermany")
+    assert (len(records), sum(record.labels["pneumonia"] for record in records)) == (5216, 3875)
+    assert {record.attributes["etiology"] for record in records} == {"", "bacteria", "virus"}
+    with pytest.raises(LabelError, match="read it as the data set 'nih'"):
+        read_csv(data_root / "nih")

@@ -1,0 +1,69 @@
+"""A small data set of phantoms in the form of `csv`, and a recipe that trains in seconds."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+import yaml
+from PIL import Image
+
+from medllm.phantom import Lesion, make_phantom
+
+SHAPE = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
+
+
+def _write_phantoms(folder, count=48):
+    folder.mkdir()
+    with (folder / "labels.csv").open("w", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(
+            ["path", "patient_id", "pneumonia", "lung_opacity", "age_years", "sex", "view_position"]
+        )
+        for seed in range(count):
+            lesions = [Lesion("lung_opacity", "right", "lower", 1.0, 1.0)] if seed % 2 else []
+            phantom = make_phantom(seed, size=96, lesions=lesions)
+            Image.fromarray((phantom.pixels * 255).astype("uint8")).save(folder / f"{seed}.png")
+            # Two images a patient, one of each class.
+            found = [seed % 2, seed % 2]
+            about = [phantom.age_years, phantom.sex, phantom.view]
+            table.writerow([f"{seed}.png", f"p{seed // 2}", *found, *about])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def phantom_table(tmp_path_factory):
+    return _write_phantoms(tmp_path_factory.mktemp("training") / "data")
+
+
+@pytest.fixture
+def recipe_values(phantom_table, tmp_path):
+    return {
+        "out": str(tmp_path / "run"),
+        "card": {"name": "tiny"},
+        "model": {
+            "vision": {**SHAPE, "image_size": 64, "patch_size": 16, "num_channels": 1},
+            "text": dict(SHAPE),
+            "findings": ["pneumonia", "lung_opacity"],
+        },
+        "data": [{"dataset": "csv", "root": str(phantom_table), "shares": [0.5, 0.3, 0.2]}],
+        "pretrain": {"epochs": 2, "batch_size": 8},
+        "align": {"epochs": 1, "batch_size": 8},
+        "finetune": {"epochs": 2, "batch_size": 8},
+        "compute": {"save_seconds": 0},
+    }
+
+
+@pytest.fixture
+def write_recipe(tmp_path):
+    def write(values, name="recipe.yaml"):
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump(values))
+        return path
+
+    return write

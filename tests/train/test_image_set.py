@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from medllm.data import Preprocessing
+from medllm.data.prepared import prepare_files
+from medllm.datasets import ImageRecord
+from medllm.dicom import read_radiograph
+from medllm.phantom import Lesion, make_phantom
+from medllm.train.image_set import CELLS, ImageSet, phantom_labels
+from medllm.train.questions import questions_of, with_auxiliary_labels
+
+CONTRACT = Preprocessing(size=64)
+
+
+def ramp(path):
+    Image.fromarray(np.tile(np.arange(128, dtype=np.uint8)[None] * 2, (64, 1))).save(path)
+    return path
+
+
+def test_phantoms_answer_the_questions_they_can():
+    def labels(*lesions):
+        return phantom_labels(make_phantom(1, size=64, lesions=lesions))
+
+    assert labels()["lung_opacity"] == 0
+    opacity = labels(Lesion("lung_opacity", "left", "upper"))
+    assert (opacity["pneumonia"], opacity["lung_opacity"]) == (1, 1)
+    effusion = labels(Lesion("effusion", "right"))
+    assert "lung_opacity" not in effusion
+    assert (effusion["pneumonia"], effusion["effusion"]) == (0, 1)
+
+
+def test_boxes_become_cells_and_negatives_are_known_to_be_empty(tmp_path):
+    path = ramp(tmp_path / "a.png")
+    # The right half of the upper half.
+    boxes = {"lung_opacity": ((64.0, 0.0, 64.0, 32.0),)}
+    records = [
+        ImageRecord("nih", path, "1", {"lung_opacity": 1, "effusion": 0}, boxes=boxes),
+        ImageRecord("nih", path, "2", {"lung_opacity": 1}),
+    ]
+    images = ImageSet.of_records("nih", records, CONTRACT, tmp_path / "prepared")
+    assert images.pixels.shape == (2, 64, 64)
+    maps, known = images.places(("lung_opacity", "effusion"))
+    assert known.tolist() == [[True, True], [False, False]]
+    expected = torch.zeros(CELLS, CELLS, dtype=torch.uint8)
+    expected[:16, 16:] = 255
+    assert torch.equal(maps[0, 0], expected)
+    assert maps[0, 1].sum() == 0
+
+
+def test_a_phantoms_regions_are_its_masks(tmp_path):
+    images = ImageSet.of_phantoms(range(4), CONTRACT, tmp_path)
+    keys = ("lung_opacity", "pneumonia", "cardiomegaly")
+    maps, known = images.places(keys)
+    for seed in range(4):
+        mask = make_phantom(seed, size=128).masks.get("lung_opacity")
+        if mask is None:
+            assert maps[seed, 0].sum() == 0
+        else:
+            by_hand = mask.reshape(32, 4, 32, 4).mean(axis=(1, 3))
+            np.testing.assert_allclose(maps[seed, 0] / 255.0, by_hand, atol=1 / 255)
+        assert torch.equal(maps[seed, 0], maps[seed, 1])
+    assert torch.equal(known, ~images.truth(keys).isnan())
+
+
+def test_prepared_images_are_decoded_once_and_follow_their_content(tmp_path):
+    path, kept = ramp(tmp_path / "a.png"), tmp_path / "prepared"
+    first, content = prepare_files([path], CONTRACT, kept)
+    expected = CONTRACT.resize(read_radiograph(path).pixels)[0] * 255
+    assert torch.equal(first[0], expected.round().to(torch.uint8))
+    (file,) = kept.iterdir()
+    before = file.stat().st_mtime_ns
+    again, same = prepare_files([path], CONTRACT, kept)
+    assert (same, file.stat().st_mtime_ns) == (content, before)
+    assert torch.equal(again, first)
+    Image.fromarray(np.tile(np.arange(64, dtype=np.uint8)[:, None] * 3, (1, 64))).save(path)
+    other, changed = prepare_files([path], CONTRACT, kept)
+    assert changed != content
+    assert not torch.equal(other, first)
+
+
+def test_a_writer_of_a_batch_does_not_write_the_disk(tmp_path):
+    path = ramp(tmp_path / "a.png")
+    pixels, _ = prepare_files([path], CONTRACT, tmp_path / "prepared")
+    kept = pixels.clone()
+    pixels[:] = 0
+    again, _ = prepare_files([path], CONTRACT, tmp_path / "prepared")
+    assert torch.equal(again, kept)
+
+
+@pytest.mark.parametrize(("side", "answer"), [("right", (1, 0)), ("left", (0, 1))])
+def test_the_patients_right_is_the_images_left(side, answer, tmp_path):
+    phantom = make_phantom(3, size=128, lesions=[Lesion("lung_opacity", side, "lower", 1.0)])
+    mask = torch.nn.functional.adaptive_avg_pool2d(
+        torch.from_numpy(phantom.masks["lung_opacity"])[None].float(), CELLS
+    )[0]
+    region = (mask * 255).to(torch.uint8)
+    images = ImageSet(
+        "nih",
+        torch.zeros(2, 64, 64, dtype=torch.uint8),
+        ["1", "2"],
+        [{"lung_opacity": 1}, {"lung_opacity": 1}],
+        [{"sex": "F", "age_years": "12", "view_position": "AP"}, {}],
+        [{"lung_opacity": region}, {}],
+    )
+    first, second = with_auxiliary_labels(images).labels
+    assert (first["opacity_right"], first["opacity_left"]) == answer
+    assert (first["opacity_upper"], first["opacity_lower"]) == (0, 1)
+    assert (first["female"], first["child"], first["view_ap"]) == (1, 1, 1)
+    # A positive of unknown place answers for none.
+    assert set(second) == {"lung_opacity"}
+
+
+def test_a_negative_has_no_opacity_on_either_side():
+    images = ImageSet(
+        "kermany",
+        torch.zeros(1, 64, 64, dtype=torch.uint8),
+        ["1"],
+        [{"lung_opacity": 0}],
+        [{}],
+        [{}],
+    )
+    (labels,) = with_auxiliary_labels(images).labels
+    assert labels["child"] == 1
+    assert not any(labels[key] for key in labels if key.startswith("opacity"))
+
+
+def test_the_first_wording_is_the_one_a_checkpoint_asks():
+    asked = questions_of(("pneumonia",), auxiliary=True)
+    assert asked[0].wordings[0] == "Is there evidence of pneumonia?"
+    assert len(set(asked[0].wordings)) == len(asked[0].wordings) == 4
+    assert questions_of(("pneumonia",), auxiliary=False) == asked[:1]

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+from itertools import chain
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from medllm.errors import TrainingError
+from medllm.train.loop import Schedule, Task, fit
+
+
+class _Line(nn.Module):
+    """A line with dropout in front of it, so that chance matters."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(5)
+        self.drop, self.line = nn.Dropout(0.2), nn.Linear(3, 1)
+
+    def forward(self, inputs, targets):
+        return ((self.line(self.drop(inputs))[:, 0] - targets) ** 2).mean()
+
+
+class LineTask(Task):
+    """Fit a line to noisy copies of points."""
+
+    def __init__(self, count=20, *, dropout=True):
+        generator = torch.Generator().manual_seed(1)
+        self.inputs = torch.randn(count, 3, generator=generator)
+        self.targets = self.inputs @ torch.tensor([1.0, -2.0, 0.5])
+        self.module = _Line()
+        self.module.drop.p = 0.2 if dropout else 0.0
+        self.seen = []
+
+    def __len__(self):
+        return len(self.inputs)
+
+    def batch(self, chosen, generator, share, device):
+        self.seen.append(chosen.tolist())
+        noise = 0.1 * torch.randn(len(chosen), 3, generator=generator)
+        return {
+            "inputs": (self.inputs[chosen] + noise)[share],
+            "targets": self.targets[chosen][share],
+        }
+
+
+SCHEDULE = Schedule(epochs=3, batch_size=4, learning_rate=0.05, averaging=0.8)
+
+
+def run(folder, task=None, schedule=SCHEDULE, **options):
+    task = task or LineTask()
+    fit(task, schedule, folder, Accelerator(cpu=True), **options)
+    return task
+
+
+def losses(folder):
+    return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("at", [1, 5, 6, 14])
+def test_a_training_that_was_killed_ends_as_one_that_was_not(at, tmp_path):
+    whole = run(tmp_path / "whole", save_seconds=0)
+
+    def kill(progress):
+        if progress.step == at:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        run(tmp_path / "broken", show=kill, save_seconds=0)
+    # What a kill leaves in the middle of a line.
+    with (tmp_path / "broken" / "log.jsonl").open("a") as stream:
+        stream.write('{"step": 9')
+    resumed = run(tmp_path / "broken", save_seconds=0)
+    for name, value in whole.module.state_dict().items():
+        assert torch.equal(value, resumed.module.state_dict()[name]), name
+    assert losses(tmp_path / "broken") == losses(tmp_path / "whole")
+
+
+def test_an_epoch_shows_each_image_once_in_an_order_of_its_own(tmp_path):
+    task = run(tmp_path)
+    epochs = [list(chain(*task.seen[at : at + 5])) for at in (0, 5, 10)]
+    for order in epochs:
+        assert sorted(order) == list(range(20))
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+def test_accumulated_parts_train_as_one_batch(tmp_path):
+    """Without dropout, which is drawn a part."""
+    schedule = Schedule(epochs=3, batch_size=4, learning_rate=0.05)
+    parts = Schedule(epochs=3, batch_size=4, learning_rate=0.05, accumulation=4)
+    one = run(tmp_path / "one", LineTask(dropout=False), schedule).module.line.weight
+    four = run(tmp_path / "four", LineTask(dropout=False), parts).module.line.weight
+    torch.testing.assert_close(one, four, atol=1e-6, rtol=0)  # float32 sums in another order
+
+
+def test_the_kept_weights_are_the_average(tmp_path):
+    steps = []
+    task = LineTask()
+
+    def keep(_):
+        steps.append(task.module.line.weight.detach().clone())
+
+    run(tmp_path, task, show=keep)
+    average = steps[0]
+    for weight in steps[1:]:
+        average = 0.8 * average + 0.2 * weight
+    torch.testing.assert_close(task.module.line.weight.detach(), average, atol=1e-6, rtol=0)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(tmp_path):
+    task = LineTask()
+    task.targets[:] = float("nan")
+    before = task.module.line.weight.detach().clone()
+    with pytest.raises(TrainingError, match=r"the loss is nan at step 1 of 15.*learning_rate"):
+        run(tmp_path, task)
+    assert torch.equal(task.module.line.weight, before)
+
+
+def test_a_full_disk_leaves_the_last_state_whole(tmp_path, monkeypatch):
+    def kill(progress):
+        if progress.step == 4:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        run(tmp_path, show=kill, save_seconds=0)
+    (state,) = tmp_path.glob("state-*")
+
+    def full(self, output_dir, **_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Accelerator, "save_state", full)
+        with pytest.raises(TrainingError, match="No space left.*step 3 is whole"):
+            run(tmp_path, save_seconds=0)
+    assert [path.name for path in tmp_path.glob("*state*")] == [state.name]
+    run(tmp_path)
+    assert len(losses(tmp_path)) == 15
+
+
+def test_batches_that_cannot_be_made_are_refused(tmp_path):
+    with pytest.raises(TrainingError, match="3 training images and batch_size is 4"):
+        run(tmp_path, LineTask(3))
+    with pytest.raises(TrainingError, match="cannot be divided"):
+        run(tmp_path, schedule=Schedule(1, 4, 0.1, accumulation=3))

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+from medllm.errors import TrainingError
+from medllm.models import Calibration, Model
+from medllm.train.image_set import ImageSet
+from medllm.train.measure import (
+    _measurement,
+    beside,
+    calibrate,
+    image_use,
+    thumbnail_baseline,
+)
+from medllm.train.measured_sets import Chosen, choose, measured_sets
+from medllm.train.recipe import MeasuredSet
+
+
+def patients(source="csv", count=40, seed=0):
+    """Images that are brighter above with the finding, two a patient; one in ten is misread."""
+    generator = np.random.default_rng(seed)
+    seen = generator.integers(0, 2, count)
+    pixels = generator.integers(90, 96, (count, 64, 64)).astype(np.uint8)
+    pixels[seen == 1, :32] += 60
+    labels = np.where(np.arange(count) % 10 == 3, 1 - seen, seen)
+    attributes = [
+        {"sex": "FM"[index % 2], "age_years": str(10 + index * 2), "view_position": "PA"}
+        for index in range(count)
+    ]
+    return ImageSet(
+        source,
+        torch.from_numpy(pixels),
+        [f"p{index // 2}" for index in range(count)],
+        [{"pneumonia": int(label)} for label in labels],
+        attributes,
+        [{} for _ in labels],
+    )
+
+
+class Brightness(Model):
+    """Log-odds that are known by heart: how much brighter the upper half is than the lower."""
+
+    def log_odds(self, pixel_values, findings=None):
+        upper, lower = pixel_values[:, :, :32], pixel_values[:, :, 32:]
+        difference = upper.mean(dim=(1, 2, 3)) - lower.mean(dim=(1, 2, 3))
+        return difference[:, None].repeat(1, len(self.questions(findings)))
+
+
+class Darkness(Brightness):
+    """The opposite."""
+
+    def log_odds(self, pixel_values, findings=None):
+        return -super().log_odds(pixel_values, findings)
+
+
+@pytest.fixture
+def model(new_tiny_model):
+    tiny = new_tiny_model(("pneumonia",))
+    return Brightness(tiny.network, tiny.tokenizer, tiny.card)
+
+
+def test_measurement_agrees_with_counting():
+    labels = np.array([1, 1, 0, 0, 0])
+    chosen = Chosen("a set", "nih", np.arange(5), labels, list("abcde"))
+    calibration = Calibration(temperature=1.0, bias=0.0, low=0.2, high=0.5)
+    got = _measurement(calibration, chosen, np.array([2.0, -1.0, -2.0, 1.0, -3.0]), "somebody")
+    assert (got.test_set, got.n, got.n_positive) == ("a set; somebody", 5, 2)
+    assert got.sensitivity.value == 0.5
+    assert got.specificity.value == pytest.approx(2 / 3)
+    assert got.auroc.value == pytest.approx(5 / 6)
+
+
+def test_only_images_with_a_label_and_the_wanted_attribute_are_chosen():
+    images = patients()
+    del images.labels[4]["pneumonia"]
+    chosen = choose(images, "pneumonia", "women", {"sex": ["F"]})
+    assert chosen.rows.tolist() == [row for row in range(0, 40, 2) if row != 4]
+    assert chosen.labels.tolist() == [images.labels[row]["pneumonia"] for row in chosen.rows]
+    assert chosen.patients == [images.patients[row] for row in chosen.rows]
+
+
+def test_subgroups_with_too_few_cases_give_no_figure():
+    images = patients()
+    names = {one.name for one in measured_sets({"csv": images}, (), "pneumonia")}
+    # 4 images are of patients under 18; all views are PA, which divides nothing.
+    assert names == {"csv", "csv: women", "csv: men", "csv: 18 to 59", "csv: 60 and older"}
+    wanted = [MeasuredSet(name="old men", dataset="csv", where={"sex": ("M",)})]
+    names = {one.name for one in measured_sets({"csv": images}, wanted, "pneumonia")}
+    assert "old men" in names
+    assert "old men: women" not in names
+
+
+def test_data_sets_weigh_the_same_in_the_calibration(model):
+    sets = {"csv": patients(count=80), "nih": patients("nih", count=20, seed=1)}
+    fitted = calibrate(model, sets).card.questions[0].calibration
+    scores = [images.scores(model, ("pneumonia",))[:, 0] for images in sets.values()]
+    labels = [images.truth(("pneumonia",))[:, 0].long().numpy() for images in sets.values()]
+    # Each image of the smaller four times over is the same data with equal weights.
+    scores[1], labels[1] = np.tile(scores[1], 4), np.tile(labels[1], 4)
+    by_hand = LogisticRegression(C=np.inf).fit(
+        np.concatenate(scores)[:, None], np.concatenate(labels)
+    )
+    # Two optimisations of the same smooth function, stopped at the same tolerance.
+    assert 1 / fitted.temperature == pytest.approx(by_hand.coef_[0, 0], rel=0.02)
+    share = np.concatenate(labels).mean()
+    assert f"{share:.0%} positive" in fitted.fitted_on
+    assert "csv (80 images) and nih (20 images)" in fitted.fitted_on
+
+
+def test_log_odds_that_do_not_rank_cannot_be_calibrated(model):
+    dark = Darkness(model.network, model.tokenizer, model.card)
+    with pytest.raises(TrainingError, match="pneumonia cannot be calibrated on csv"):
+        calibrate(dark, {"csv": patients()})
+
+
+def test_without_the_image_nothing_is_told(model):
+    rows = {row.shown: row for row in image_use(model, {"csv": patients(count=400)}, ())}
+    assert rows["image"].auroc > 0.8
+    assert rows["blank"].auroc == 0.5
+    assert rows["blank"].positives == pytest.approx(rows["blank"].negatives, abs=1e-6)
+    # Its standard error with 200 of each class is .03.
+    assert abs(rows["another patient's"].auroc - 0.5) < 0.12
+    assert rows["image"].positives > rows["image"].negatives
+
+
+def test_a_baseline_is_compared_on_the_same_images(model):
+    train, unseen = {"csv": patients()}, {"csv": patients(seed=2)}
+    scores_of = thumbnail_baseline(train, ["pneumonia"])
+    row = beside(model, "thumbnails", scores_of, unseen, ())[0]
+    truth = unseen["csv"].truth(("pneumonia",))[:, 0].long().numpy()
+    theirs = roc_auc_score(truth, scores_of(unseen["csv"], "pneumonia"))
+    ours = roc_auc_score(truth, unseen["csv"].scores(model, ("pneumonia",))[:, 0])
+    assert row.baseline_auroc.value == pytest.approx(theirs)
+    assert row.model_auroc.value == pytest.approx(ours)
+    assert row.difference.value == pytest.approx(ours - theirs)

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import LlavaForConditionalGeneration
+from typer.testing import CliRunner
+
+from medllm.cli import app
+from medllm.errors import CheckpointError, TrainingError
+from medllm.models import load_model
+from medllm.train.reading import read_recipe
+from medllm.train.run import train
+
+
+def _train(path, *settings, processes=None, wait=True):
+    command = [sys.executable, "-m"]
+    if processes:
+        command += ["torch.distributed.run", "--nproc-per-node", str(processes), "--standalone"]
+        command += ["-m"]
+    command += ["medllm", "train", str(path), *settings]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    started = subprocess.Popen(  # noqa: S603
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    if not wait:
+        return started
+    out, err = started.communicate()
+    assert started.returncode == 0, err
+    return out
+
+
+def _losses(run, stage):
+    lines = (run / stage / "log.jsonl").read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
+@pytest.fixture
+def finished(recipe_values, write_recipe):
+    recipe = read_recipe(str(write_recipe(recipe_values)))
+    return recipe, train(recipe)
+
+
+def test_a_recipe_becomes_a_checkpoint_that_transformers_opens(finished):
+    recipe, model = finished
+    folder = recipe.out / "checkpoint"
+    again = load_model(folder)
+    assert again.card.findings == ("pneumonia", "lung_opacity")
+    assert again.card.self_test is not None
+    assert "validation patients of csv" in again.card.questions[0].calibration.fitted_on
+    pixels = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(model.log_odds(pixels), again.log_odds(pixels))
+    LlavaForConditionalGeneration.from_pretrained(folder)
+    names = {measured.test_set for measured in again.card.questions[0].measurements}
+    assert any(name.startswith("csv; validation patients") for name in names)
+    assert {row.finding for row in again.card.image_use} == {"pneumonia", "lung_opacity"}
+    assert {row.baseline for row in again.card.comparisons} == {"thumbnails"}
+    assert again.card.training_cost
+
+
+def test_a_finished_stage_is_not_trained_again(finished):
+    recipe, _ = finished
+    weights = recipe.out / "finetune" / "network" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    train(recipe)
+    assert weights.stat().st_mtime_ns == before
+
+
+def test_a_killed_training_ends_with_the_same_weights(recipe_values, write_recipe, tmp_path):
+    path = write_recipe(recipe_values)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    _train(path, f"out={whole}")
+    process = _train(path, f"out={broken}", wait=False)
+    while process.poll() is None and not list(broken.glob("finetune/state-*")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (broken / "checkpoint").exists()
+    _train(path, f"out={broken}")
+    one, other = (load_file(run / "checkpoint" / "model.safetensors") for run in (whole, broken))
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+def test_two_processes_train_as_one(recipe_values, write_recipe, tmp_path):
+    path = write_recipe(recipe_values)
+    one, two = tmp_path / "one", tmp_path / "two"
+    _train(path, f"out={one}")
+    _train(path, f"out={two}", processes=2)
+    for stage in ("pretrain", "align", "finetune"):
+        # Sums over half batches are rounded otherwise; Adam carries that on.
+        assert _losses(two, stage) == pytest.approx(_losses(one, stage), abs=2e-4), stage
+
+
+@pytest.mark.usefixtures("finished")
+def test_another_recipe_or_other_data_is_not_mixed_into_a_training(
+    recipe_values, write_recipe, phantom_table, tmp_path
+):
+    path = str(write_recipe(recipe_values))
+    with pytest.raises(TrainingError, match="differs in finetune"):
+        train(read_recipe(path, ["finetune.epochs=3"]))
+    train(read_recipe(path, ["compute.save_seconds=9"]))
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in phantom_table.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    table = copy / "labels.csv"
+    values = {**recipe_values, "out": str(tmp_path / "other")}
+    values["data"] = [{**values["data"][0], "root": str(copy)}]
+    path = str(write_recipe(values))
+    train(read_recipe(path))
+    table.write_text(re.sub(r"^0.png,p0,0,0", "0.png,p0,1,1", table.read_text(), flags=re.M))
+    with pytest.raises(TrainingError, match="data sets are not those"):
+        train(read_recipe(path))
+
+
+def test_a_training_goes_on_from_a_checkpoint(finished, recipe_values, write_recipe, tmp_path):
+    recipe, _ = finished
+    values = {**recipe_values, "out": str(tmp_path / "further")}
+    for stage in ("pretrain", "align"):
+        del values[stage]
+    values["model"] = {"start": str(recipe.out / "checkpoint"), "findings": ["pneumonia"]}
+    model = train(read_recipe(str(write_recipe(values))))
+    assert model.card.findings == ("pneumonia",)
+
+
+def test_a_checkpoint_of_another_vocabulary_is_refused(
+    finished, recipe_values, write_recipe, tmp_path
+):
+    recipe, _ = finished
+    folder = recipe.out / "checkpoint"
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["unheard"] = vocabulary.pop("nodule")
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    card = json.loads((folder / "medllm.json").read_text())
+    del card["files"]
+    (folder / "medllm.json").write_text(json.dumps(card))
+    values = {**recipe_values, "out": str(tmp_path / "further"), "pretrain": None, "align": None}
+    values["model"] = {"start": str(folder), "findings": ["nodule"]}
+    values["data"] = [{"dataset": "phantom", "count": [30, 10, 10]}]
+    with pytest.raises((CheckpointError, TrainingError), match="nodule"):
+        train(read_recipe(str(write_recipe(values))))
+
+
+# The labels' table changed, with the words that the message must hold.
+DAMAGED = {
+    "a missing file": (lambda text: text + "gone.png,p9,1,1,30,F,PA\n", "are missing, first gone"),
+    "an empty class": (lambda text: re.sub(r"(p\d+),1,1", r"\1,0,0", text), "no label 1"),
+    "a label outside": (lambda text: text.replace("p0,0,0", "p0,2,0"), "pneumonia is '2'"),
+    "one patient in two parts": (
+        lambda text: "\n".join(
+            f"{line},{'split' if not at else 'train' if at % 2 else 'validation'}"
+            for at, line in enumerate(text.splitlines())
+        ),
+        "are both in train and in validation",
+    ),
+    "a part of another name": (
+        lambda text: "\n".join(
+            f"{line},{'split' if not at else 'dev'}" for at, line in enumerate(text.splitlines())
+        ),
+        "holds 'dev'; wanted are train, validation, test",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "told"), DAMAGED.values(), ids=DAMAGED)
+def test_damaged_data_is_refused_before_the_first_step(
+    damage, told, recipe_values, write_recipe, phantom_table, tmp_path
+):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in phantom_table.iterdir():
+        (copy / file.name).symlink_to(file)
+    table = copy / "labels.csv"
+    text = table.read_text()
+    table.unlink()
+    table.write_text(damage(text))
+    recipe_values["data"][0]["root"] = str(copy)
+    result = CliRunner().invoke(app, ["train", str(write_recipe(recipe_values))])
+    assert result.exit_code == 1
+    assert told in str(result.exception)
+    assert not list((tmp_path / "run").glob("*/state-*"))
+
+
+def test_baselines_are_trained_beside_it(recipe_values, write_recipe):
+    values = {**recipe_values, "baselines": ["linear-head", "densenet-121"], "align": None}
+    values["finetune"] = {"epochs": 1, "batch_size": 8}
+    recipe = read_recipe(str(write_recipe(values)))
+    model = train(recipe)
+    names = {row.baseline for row in model.card.comparisons}
+    assert names == {"thumbnails", "linear-head", "densenet-121"}
+    again = train(recipe)
+    assert [row.baseline_auroc for row in again.card.comparisons] == [
+        row.baseline_auroc for row in model.card.comparisons
+    ]
+
+
+def test_adapters_are_merged_and_the_frozen_half_stays(recipe_values, write_recipe):
+    values = {**recipe_values, "align": None}
+    values["model"] = {
+        **values["model"],
+        "lora": {"halves": ["text"], "rank": 2, "alpha": 4},
+        "freeze": ["vision"],
+    }
+    recipe = read_recipe(str(write_recipe(values)))
+    train(recipe)
+    encoder = load_file(recipe.out / "pretrain" / "encoder" / "model.safetensors")
+    network = load_file(recipe.out / "finetune" / "network" / "model.safetensors")
+    assert not any("lora" in name for name in network)
+    for name, value in encoder.items():
+        (found,) = [key for key in network if key.endswith(f"vision_tower.{name}")]
+        assert torch.equal(network[found], value), name
