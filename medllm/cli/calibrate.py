@@ -71,10 +71,11 @@ def calibrate(
     require_destination(out, folder)
     records = read_dataset(dataset, root)
     loaded = load_model(folder)
-    findings = findings_to_fit(loaded, records)
+    findings, kept = findings_to_fit(loaded, records)
     labelled = [record for record in records if not record.labels.keys().isdisjoint(findings)]
     scored = score_records(loaded, labelled, findings, accept=accept or (), polarity=polarity)
-    result = recalibrate(loaded, _watched(scored, len(labelled)), name or dataset)
+    watched = _watched(scored, len(labelled))
+    result = recalibrate(loaded, watched, name or dataset, kept=kept)
     saved = write_recalibrated(result, out, stored_precision(folder))
     for line in _json_lines(result) if as_json else _table(result):
         typer.echo(line)

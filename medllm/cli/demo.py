@@ -9,8 +9,8 @@ import typer
 
 from medllm.cli.explain import write_report
 
-# Chosen, out of 160 phantoms with a dense opacity, because the bundled model's map falls on it;
-# how often it does is in the model's card.
+# Chosen because the bundled model's map falls on the opacity and is not refused; how often that
+# is so is in the model's card.
 _SEED = 46
 
 

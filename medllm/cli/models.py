@@ -76,7 +76,8 @@ def _page(card: ModelCard) -> str:
             f"calibrated on {fitted.fitted_on}",
         ]
         for figures in question.measurements:
-            lines.append(f"  {figures.test_set} (n {figures.n}, {figures.n_positive} positive)")
+            name = f"{figures.test_set}: {figures.subgroup}".removesuffix(": ")
+            lines.append(f"  {name} (n {figures.n}, {figures.n_positive} positive)")
             for name in ("auroc", "sensitivity", "specificity", "brier", "ece"):
                 figure = getattr(figures, name)
                 lines.append(

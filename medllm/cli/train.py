@@ -42,7 +42,7 @@ def train(
     model = run(read, watch=_watch(Console(stderr=True)))
     typer.echo(f"{read.out / 'checkpoint'}  {model.card.name} {model.card.version}")
     for question in model.card.questions:
-        for figures in question.measurements:
+        for figures in (one for one in question.measurements if not one.subgroup):
             area = figures.auroc
             told = f"{area.value:.3f} ({area.low:.3f} to {area.high:.3f})"
             images = f"{figures.test_set} (n {figures.n}, {figures.n_positive} positive)"

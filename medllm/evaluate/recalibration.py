@@ -93,31 +93,39 @@ class Recalibration:
     kept: tuple[Kept, ...]
 
 
-def findings_to_fit(model: Model, records: Sequence[ImageRecord]) -> list[str]:
-    """Choose the findings that a data set has enough labels of, before anything is scored.
+def findings_to_fit(
+    model: Model, records: Sequence[ImageRecord]
+) -> tuple[list[str], tuple[Kept, ...]]:
+    """Divide a model's findings by the labels that a data set has, before anything is scored.
 
     Args:
         model: The model.
         records: The data set.
 
     Returns:
-        Keys of the model's findings with enough patients of both classes.
+        Keys of the findings with enough patients of both classes, and those without.
 
     Raises:
-        LabelError: There is none.
+        LabelError: No finding has enough.
     """
     short = {finding: _too_few(records, finding) for finding in model.card.findings}
-    if all(short.values()):
+    kept = tuple(Kept(finding, reason) for finding, reason in short.items() if reason)
+    if len(kept) == len(short):
         raise LabelError(
-            f"nothing can be fitted: {_joined(short)}. Label at least {MIN_PATIENTS} patients with "
+            f"nothing can be fitted: {_joined(kept)}. Label at least {MIN_PATIENTS} patients with "
             f"and {MIN_PATIENTS} without a finding that '{model.card.name}' answers for.",
             code="too-few-labels",
         )
-    return [finding for finding, reason in short.items() if not reason]
+    return [finding for finding, reason in short.items() if not reason], kept
 
 
 def recalibrate(
-    model: Model, scored: Iterable[ScoredRecord], dataset: str, *, n_resamples: int = 1000
+    model: Model,
+    scored: Iterable[ScoredRecord],
+    dataset: str,
+    *,
+    kept: Sequence[Kept] = (),
+    n_resamples: int = 1000,
 ) -> Recalibration:
     """Fit temperature, bias and thresholds of each finding on a site's own patients.
 
@@ -134,6 +142,7 @@ def recalibrate(
         model: The model; its weights are not touched.
         scored: The data set's records with log-odds for the findings to fit.
         dataset: Name of the data, as it shall stand in the card; no path.
+        kept: Findings that shall keep their calibration, from `findings_to_fit`.
         n_resamples: Resamples of the intervals.
 
     Returns:
@@ -144,18 +153,18 @@ def recalibrate(
     """
     rows = list(scored)
     read = [row for row in rows if row.error is None]
-    refitted, kept = [], []
+    refitted, left = [], {one.finding: one for one in kept}
     for question in model.card.questions:
+        if question.finding in left:
+            continue
         try:
             refitted.append(_refit(question, read, dataset, n_resamples))
         except NotFittedError as error:
-            kept.append(Kept(question.finding, str(error).rstrip(".")))
+            left[question.finding] = Kept(question.finding, str(error).rstrip("."))
     if not refitted:
-        reasons = _joined({one.finding: one.reason for one in kept})
-        unread = f" {len(rows) - len(read)} of {len(rows)} images could not be scored."
         raise LabelError(
-            f"nothing can be fitted: {reasons}.{unread if len(read) < len(rows) else ''} "
-            "Give more labelled images.",
+            f"nothing can be fitted: {_joined(left.values())}. {len(rows) - len(read)} of "
+            f"{len(rows)} images could not be scored. Give more labelled images.",
             code="too-few-labels",
         )
     return Recalibration(
@@ -166,7 +175,7 @@ def recalibrate(
         n_patients=len({row.record.patient_id for row in read}),
         errors=Counter(row.error for row in rows if row.error is not None),
         refitted=tuple(refitted),
-        kept=tuple(kept),
+        kept=tuple(left.values()),
     )
 
 
@@ -261,5 +270,5 @@ def _with_calibration(question: Question, one: Refitted, dataset: str) -> Questi
     )
 
 
-def _joined(reasons: Mapping[str, str]) -> str:
-    return "; ".join(f"{finding}: {reason}" for finding, reason in reasons.items())
+def _joined(kept: Iterable[Kept]) -> str:
+    return "; ".join(f"{one.finding}: {one.reason}" for one in kept)

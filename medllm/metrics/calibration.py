@@ -217,4 +217,5 @@ def _wilson(share: float, n: int) -> Estimate:
     z = float(ndtri(0.975))
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return Estimate(share, max(0.0, middle - half), min(1.0, middle + half))
+    # The ends are 0 and 1 exactly where the share is; rounding must not part them from it.
+    return Estimate(share, max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half)))

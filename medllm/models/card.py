@@ -42,6 +42,7 @@ class Measurement:
         specificity: At the upper threshold.
         brier: Mean squared error of the calibrated probability.
         ece: Expected calibration error, ten bins of equal count.
+        subgroup: Which part of the set, such as `women`; empty for the whole.
     """
 
     test_set: str
@@ -52,6 +53,7 @@ class Measurement:
     specificity: Estimate
     brier: Estimate
     ece: Estimate
+    subgroup: str = ""
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ def front_matter(card: ModelCard) -> str:
         }
         for question in card.questions
         for one in question.measurements
+        if not one.subgroup
     ]
     values = {
         "library_name": _LIBRARY,
@@ -95,7 +96,8 @@ def _figures(question: Question) -> Iterator[str]:
     yield from _table(f"test set | images, positive | {figures}")
     for one in question.measurements:
         cells = (one.auroc, one.sensitivity, one.specificity, one.brier, one.ece)
-        yield _row(one.test_set, f"{one.n}, {one.n_positive}", *map(_interval, cells))
+        name = f"{one.test_set}: {one.subgroup}" if one.subgroup else one.test_set
+        yield _row(name, f"{one.n}, {one.n_positive}", *map(_interval, cells))
     yield ""
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from medllm.explanation.record import Explanation
+from medllm.models.card import Measurement
 from medllm.report import wording
 from medllm.report.document import BANNER, Report, ReportedFinding
 
@@ -101,7 +102,7 @@ def _finding(entry: ReportedFinding) -> dict[str, Any]:
         "answer": entry.answer,
         "reason": entry.reason,
         "calibration": asdict(question.calibration),
-        "measurements": [asdict(measurement) for measurement in question.measurements],
+        "measurements": [_whole(one) for one in question.measurements if not one.subgroup],
         "prompt": answer.prompt,
         "yes": answer.yes,
         "no": answer.no,
@@ -109,6 +110,13 @@ def _finding(entry: ReportedFinding) -> dict[str, Any]:
     if entry.explanation is not None:
         result["explanation"] = _explanation(entry.explanation)
     return result
+
+
+def _whole(measurement: Measurement) -> dict[str, Any]:
+    """Write out what was measured on a whole set; subgroups are in the model's card."""
+    values = asdict(measurement)
+    del values["subgroup"]
+    return values
 
 
 def _explanation(explanation: Explanation) -> dict[str, Any]:

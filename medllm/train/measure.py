@@ -135,6 +135,7 @@ def _measurement(
         specificity=interval(specificity, called),
         brier=interval(brier, probabilities),
         ece=interval(expected_calibration_error, probabilities),
+        subgroup=chosen.subgroup,
     )
 
 
@@ -155,7 +156,7 @@ def image_use(
     rows = []
     for finding in model.card.findings:
         for one in measured_sets(sets, wanted, finding):
-            if one.source == "phantom" or ":" in one.name:
+            if one.source == "phantom" or one.subgroup:
                 continue
             images = sets[one.source]
             for shown, pixels in _without_image(images.pixels[one.rows]).items():
@@ -212,6 +213,8 @@ def beside(
     rows = []
     for finding in model.card.findings:
         for one in measured_sets(sets, wanted, finding):
+            if one.subgroup:
+                continue
             images = sets[one.source]
             ours = images.scores(model, (finding,))[one.rows, 0]
             theirs = scores_of(images, finding)[one.rows]

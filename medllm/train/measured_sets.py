@@ -27,6 +27,7 @@ class Chosen:
         rows: Numbers of the images in their source.
         labels: 1 or 0 of each.
         patients: Patient of each.
+        subgroup: Which part of what was wanted, such as `women`; empty for the whole.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Chosen:
     rows: Int[np.ndarray, " chosen"]
     labels: Int[np.ndarray, " chosen"]
     patients: Sequence[str]
+    subgroup: str = ""
 
     @property
     def measurable(self) -> bool:
@@ -111,11 +113,12 @@ def _subgroups(whole: Chosen, images: ImageSet) -> list[Chosen]:
             continue
         parts.append(
             Chosen(
-                f"{whole.name}: {name}",
+                whole.name,
                 whole.source,
                 whole.rows[inside],
                 whole.labels[inside],
                 [patient for patient, is_in in zip(whole.patients, inside, strict=True) if is_in],
+                name,
             )
         )
     return parts

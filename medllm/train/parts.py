@@ -114,13 +114,13 @@ def divide(recipe: Recipe) -> Division:
         else:
             records[source.dataset] = _parts_of(source, recipe.seed)
     division = Division(records, seeds)
-    _require_files(division)
     _require_classes(division, recipe)
     return division
 
 
 def _parts_of(source: Source, seed: int) -> dict[Part, list[ImageRecord]]:
     records = read_dataset(source.dataset, source.root or Path())
+    _require_files(source.dataset, records)
     named = {record.attributes.get(_SPLIT, "") for record in records}
     if named <= {""}:
         by_name = split_by_patient(records, dict(zip(PARTS, source.shares, strict=True)), seed)
@@ -149,14 +149,12 @@ def _require_apart(dataset: str, parts: Mapping[Part, Sequence[ImageRecord]]) ->
                 )
 
 
-def _require_files(division: Division) -> None:
-    for name, parts in division.records.items():
-        paths = [record.path for records in parts.values() for record in records]
-        if missing := [path for path in paths if not path.is_file()]:
-            raise TrainingError(
-                f"{name}: {len(missing)} of {len(paths)} image files are missing, first "
-                f"{missing[0].name}; complete the copy, or take their rows out of the table."
-            )
+def _require_files(dataset: str, records: Sequence[ImageRecord]) -> None:
+    if missing := [record.path for record in records if not record.path.is_file()]:
+        raise TrainingError(
+            f"{dataset}: {len(missing)} of {len(records)} image files are missing, first "
+            f"{missing[0].name}; complete the copy, or take their rows out of the table."
+        )
 
 
 def _require_classes(division: Division, recipe: Recipe) -> None:

@@ -64,7 +64,9 @@ def standardize_projector(
     """
     with torch.no_grad():
         hidden = network.model.vision_tower(pixel_values, output_hidden_states=True).hidden_states
-    features = hidden[network.config.vision_feature_layer][:, 1:].flatten(0, 1)
+    # A tower without a leading token gives patches alone.
+    first = 1 if network.config.vision_feature_select_strategy == "default" else 0
+    features = hidden[network.config.vision_feature_layer][:, first:].flatten(0, 1)
     projector = network.model.multi_modal_projector
     projector.linear_1 = StandardizedLinear(projector.linear_1, features)
 

@@ -154,7 +154,13 @@ def test_twenty_patients_are_enough_and_many_images_of_one_are_not(tiny_model, s
 def test_findings_are_chosen_before_anything_is_scored(tiny_model, simulated):
     rows = _drop_labels(simulated(("pneumonia", "effusion"), n_patients=100), "effusion", 3)
     records = [row.record for row in rows]
-    assert findings_to_fit(tiny_model, records) == ["pneumonia"]
+    findings, kept = findings_to_fit(tiny_model, records)
+    assert findings == ["pneumonia"]
+    assert [one.finding for one in kept] == ["effusion", "nodule"]
+    assert kept[0].reason.startswith("3 patients with and ")
+    # What was decided before is told, though those findings were then not scored.
+    only = [dataclasses.replace(r, log_odds={"pneumonia": r.log_odds["pneumonia"]}) for r in rows]
+    assert recalibrate(tiny_model, only, "x", kept=kept, n_resamples=FEW).kept == kept
     few = [record for record in records if record.patient_id in {"p1", "p2", "p3"}]
     with pytest.raises(LabelError, match="nothing can be fitted: pneumonia: . patients with"):
         findings_to_fit(tiny_model, few)

@@ -123,6 +123,14 @@ def test_images_of_one_patient_count_once_in_a_bins_interval():
     assert together.frequency.low == pytest.approx(0.0945, abs=1e-4)
 
 
+@pytest.mark.parametrize("label", [0, 1])
+def test_the_frequency_lies_in_its_interval_to_the_last_digit(label):
+    for n in range(1, 60):
+        names = [str(index) for index in range(n)]
+        (one,) = reliability_bins(np.full(n, 0.5), np.full(n, label), names, n_bins=1)
+        assert 0 <= one.frequency.low <= label <= one.frequency.high <= 1
+
+
 def test_a_bin_without_a_case_is_not_certain():
     one = reliability_bins(np.full(5, 0.1), np.zeros(5, dtype=int), list("abcde"), n_bins=1)[0]
     assert one.frequency.low == 0

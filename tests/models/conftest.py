@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +31,11 @@ from transformers import (
 )
 
 from medllm.findings import FINDINGS
+from medllm.models import Model, join_pretrained
 
 END, BEGIN = "<|end|>", "<bos>"
 TEXTS = [*(entry.question for entry in FINDINGS.values()), "yes no Yes No"]
+JOINED = ["pneumonia", "effusion", "enlarged_cardiomediastinum"]
 BLOCKS = {
     "hidden_size": 16,
     "num_hidden_layers": 2,
@@ -179,3 +182,27 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> TinyHub:
 def save_llm_fixture() -> Callable[..., Path]:
     """Save one more tiny LLM."""
     return _save_llm
+
+
+@pytest.fixture(scope="session")
+def joined(hub: TinyHub) -> Callable[[str, str], Model]:
+    """Each pair joined once; a test that changes a network joins its own."""
+    made: dict[tuple[str, str], Model] = {}
+
+    def join(vision: str, text: str) -> Model:
+        if (vision, text) not in made:
+            made[vision, text] = join_pretrained(hub.vision[vision], hub.text[text], JOINED)
+        return made[vision, text]
+
+    return join
+
+
+@pytest.fixture
+def copy(hub: TinyHub, tmp_path: Path) -> Callable[[str], Path]:
+    """Copy a model's folder, to be changed."""
+
+    def copied(name: str) -> Path:
+        source = {**hub.vision, **hub.text}[name]
+        return shutil.copytree(source, tmp_path / name)
+
+    return copied

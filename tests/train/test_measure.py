@@ -85,13 +85,13 @@ def test_only_images_with_a_label_and_the_wanted_attribute_are_chosen():
 
 def test_subgroups_with_too_few_cases_give_no_figure():
     images = patients()
-    names = {one.name for one in measured_sets({"csv": images}, (), "pneumonia")}
+    names = {one.subgroup for one in measured_sets({"csv": images}, (), "pneumonia")}
     # 4 images are of patients under 18; all views are PA, which divides nothing.
-    assert names == {"csv", "csv: women", "csv: men", "csv: 18 to 59", "csv: 60 and older"}
+    assert names == {"", "women", "men", "18 to 59", "60 and older"}
     wanted = [MeasuredSet(name="old men", dataset="csv", where={"sex": ("M",)})]
-    names = {one.name for one in measured_sets({"csv": images}, wanted, "pneumonia")}
-    assert "old men" in names
-    assert "old men: women" not in names
+    chosen = measured_sets({"csv": images}, wanted, "pneumonia")
+    assert {one.name for one in chosen} == {"old men"}
+    assert "women" not in {one.subgroup for one in chosen}
 
 
 def test_data_sets_weigh_the_same_in_the_calibration(model):

@@ -83,7 +83,7 @@ def test_a_killed_training_ends_with_the_same_weights(recipe_values, write_recip
     while process.poll() is None and not list(broken.glob("finetune/state-*")):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     assert not (broken / "checkpoint").exists()
     _train(path, f"out={broken}")
     one, other = (load_file(run / "checkpoint" / "model.safetensors") for run in (whole, broken))
