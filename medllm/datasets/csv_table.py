@@ -113,7 +113,7 @@ def _relative_path(where: str, text: str) -> str:
     windows = PureWindowsPath(text.strip())
     if not path.parts:
         raise LabelError(f"{where}: path is blank; give the image's file, relative to the table.")
-    if path.is_absolute() or windows.drive or windows.root or ".." in windows.parts:
+    if windows.drive or windows.root or ".." in windows.parts:
         raise LabelError(
             f"{where}: path '{text}' leads out of the data set's folder; give it relative to the "
             "table, without '..'."

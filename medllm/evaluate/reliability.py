@@ -27,8 +27,8 @@ _CAPTION = (
 # All in inches. One unit of probability is as long on both axes.
 _COLUMNS = 3
 _UNIT = 3.3
-_X_RANGE = (-0.02, 1.02)
-_Y_RANGE = (-0.155, 1.02)
+_X_RANGE = (-0.03, 1.03)
+_Y_RANGE = (-0.155, 1.03)
 _LEFT, _ABOVE, _BELOW, _RIGHT = 0.62, 0.78, 0.5, 0.2
 _CAPTION_LINE, _HEAD_LINE = 0.14, 0.22
 _GREY = "#6b6b6b"
@@ -73,7 +73,7 @@ def draw_reliability(recalibration: Recalibration) -> Figure:
     panel_width, panel_height = (_UNIT * (high - low) for low, high in (_X_RANGE, _Y_RANGE))
     width = columns * (_LEFT + panel_width + _RIGHT)
     title = f"Calibration of {recalibration.source.card.name} on {recalibration.dataset}"
-    head = textwrap.wrap(title, int(width * 9))
+    head = textwrap.wrap(title, int(width * 11))
     caption = textwrap.wrap(_CAPTION, int(width * 17))
     foot = len(caption) * _CAPTION_LINE + 0.15
     height = 0.1 + len(head) * _HEAD_LINE + rows * (_ABOVE + panel_height + _BELOW) + foot

@@ -64,6 +64,7 @@ _ONE = "path,pneumonia\n"
         ("path,Pleural Effusion\na.png,1\n", "Is 'Pleural Effusion' meant to be 'effusion'"),
         ("path,pnuemonia\na.png,1\n", "'pnuemonia', which is no finding's key; did you mean 'pne"),
         ("path,effusion,Pneumonia\na.png,1,0\n", "did you mean 'pneumonia'? Rename it"),
+        ("path,effusion,PNEUMONIA\na.png,1,0\n", "did you mean 'pneumonia'? Rename it"),
         ("path,findings\na.png,Mass|Nodule\n", "read it as the data set 'nih'"),
         ("image,pneumonia\na.png,1\n", "lacks the column(s) path; it has image, pneumonia"),
         (_ONE, "has no rows"),

@@ -12,7 +12,7 @@ def result(tiny_model, simulated):
     return recalibrate(
         tiny_model,
         simulated(("pneumonia", "effusion"), n_patients=100),
-        "Site A, 5 $ and 6 $",
+        r"Site A, $\frac$",
         n_resamples=50,
     )
 
@@ -51,7 +51,7 @@ def test_bins_are_of_equal_count(result):
 def test_the_page_says_how_the_figures_were_made(result):
     figure = draw_reliability(result)
     words = " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
-    assert "Calibration of tiny on Site A, 5 $ and 6 $" in words
+    assert r"Calibration of tiny on Site A, $\frac$" in words
     assert "After: each patient's probability is from a fit on the other patients" in words
 
 
