@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medllm.cli.inputs import Accept, AsJson, ModelSource, Polarity
+from medllm.cli.inputs import Accept, AsJson, ModelSource, Polarity, check_accept
 
 if TYPE_CHECKING:
     from medllm.evaluate import Recalibration, Refitted, ScoredRecord
@@ -51,7 +51,6 @@ def calibrate(
     patients with it, or without it, keeps its calibration.
     """
     from medllm.datasets import read_dataset
-    from medllm.dicom import ACCEPTABLE
     from medllm.evaluate import (
         findings_to_fit,
         recalibrate,
@@ -63,10 +62,7 @@ def calibrate(
     from medllm.models import load_model
     from medllm.models.checkpoint import resolve
 
-    if unknown := [code for code in accept or () if code not in ACCEPTABLE]:
-        raise typer.BadParameter(
-            f"'{unknown[0]}' is not one of: {', '.join(sorted(ACCEPTABLE))}.", param_hint="--accept"
-        )
+    check_accept(accept)
     folder = resolve(model)
     require_destination(out, folder)
     records = read_dataset(dataset, root)

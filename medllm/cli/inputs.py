@@ -67,12 +67,9 @@ def read_each(
     from rich.console import Console
     from rich.progress import track
 
-    from medllm.dicom import ACCEPTABLE, find_images, read_radiograph
+    from medllm.dicom import find_images, read_radiograph
 
-    if unknown := [code for code in accept or () if code not in ACCEPTABLE]:
-        raise typer.BadParameter(
-            f"'{unknown[0]}' is not one of: {', '.join(sorted(ACCEPTABLE))}.", param_hint="--accept"
-        )
+    check_accept(accept)
     paths = list(find_images(inputs))
     if not paths:
         raise MedllmError(
@@ -87,6 +84,16 @@ def read_each(
             return read_radiograph(path, accept=accept or (), polarity=polarity)
 
         yield path, read
+
+
+def check_accept(accept: Sequence[str] | None) -> None:
+    """Refuse a code that no gate has, or whose gate cannot be accepted, as wrong usage."""
+    from medllm.dicom import ACCEPTABLE
+
+    if unknown := [code for code in accept or () if code not in ACCEPTABLE]:
+        raise typer.BadParameter(
+            f"'{unknown[0]}' is not one of: {', '.join(sorted(ACCEPTABLE))}.", param_hint="--accept"
+        )
 
 
 def tell_error(path: Path, error: MedllmError) -> None:

@@ -20,7 +20,7 @@ from medllm.evaluate.recalibration import Recalibration, Refitted
 from medllm.evaluate.reliability import reliability_svg
 from medllm.metrics import Estimate
 from medllm.models import Model, save_model
-from medllm.models.checkpoint import CARD_FILE
+from medllm.models.checkpoint import require_replaceable
 
 FIGURES_FILE = "calibration.json"
 PLOT_FILE = "reliability.svg"
@@ -51,8 +51,8 @@ def require_destination(folder: Path, source: Path) -> None:
         raise CheckpointError(
             f"{folder} is the model's own folder; name another, so that its calibration is kept."
         )
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / CARD_FILE).is_file():
-        raise CheckpointError(f"{folder} exists and is no checkpoint; name another folder.")
+    if folder.is_dir():
+        require_replaceable(folder)
     nearest = next(place for place in (folder, *folder.parents) if place.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise CheckpointError(

@@ -97,8 +97,7 @@ def save_model(model: Model, folder: Path, *, dtype: torch.dtype = torch.float32
         CheckpointError: The folder exists and is not a checkpoint.
     """
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()) and not (folder / CARD_FILE).exists():
-        raise CheckpointError(f"{folder} exists and is no checkpoint; name another folder.")
+    require_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as beside:
         draft = Path(beside) / folder.name
@@ -114,6 +113,20 @@ def save_model(model: Model, folder: Path, *, dtype: torch.dtype = torch.float32
             folder.rename(Path(beside) / "replaced")
         draft.rename(folder)
     return load_model(folder, device=str(model.device))
+
+
+def require_replaceable(folder: Path) -> None:
+    """Refuse a folder that holds something else than a checkpoint.
+
+    Args:
+        folder: Where a checkpoint shall go.
+
+    Raises:
+        CheckpointError: The folder exists and is not a checkpoint.
+    """
+    is_other = folder.exists() and not (folder / CARD_FILE).is_file()
+    if is_other and (not folder.is_dir() or any(folder.iterdir())):
+        raise CheckpointError(f"{folder} exists and is no checkpoint; name another folder.")
 
 
 def _write_weights(model: Model, folder: Path, dtype: torch.dtype) -> None:

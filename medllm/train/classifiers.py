@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
@@ -15,12 +13,9 @@ from transformers import ViTModel
 
 from medllm.data import Preprocessing
 from medllm.train.augmentation import Strength
-from medllm.train.closed_questions import layer_of, location_loss
-from medllm.train.image_set import ImageSet
+from medllm.train.closed_questions import layered_groups, location_loss, smoothed
 from medllm.train.labelled_images import LabelledImages
 from medllm.train.loop import Task
-
-_BATCH_SIZE = 64
 
 
 class LinearHead(nn.Module):
@@ -51,12 +46,18 @@ class LinearHead(nn.Module):
         hidden: torch.Tensor = self.vision_tower(pixel_values).last_hidden_state[:, 1:]
         return hidden
 
+    def answers(
+        self, tokens: Float[torch.Tensor, "batch patches width"]
+    ) -> Float[torch.Tensor, "batch findings"]:
+        """Give log-odds from the tokens."""
+        log_odds: torch.Tensor = self.head(tokens.mean(dim=1))
+        return log_odds
+
     def forward(
         self, pixel_values: Float[torch.Tensor, "batch channels size size"]
     ) -> Float[torch.Tensor, "batch findings"]:
         """Give log-odds."""
-        log_odds: torch.Tensor = self.head(self.tokens(pixel_values).mean(dim=1))
-        return log_odds
+        return self.answers(self.tokens(pixel_values))
 
 
 def densenet_121(channels: int, n_findings: int) -> nn.Module:
@@ -77,8 +78,7 @@ class _Classifying(nn.Module):
 
     def forward(self, **batch: torch.Tensor) -> Float[torch.Tensor, ""]:
         """Cross-entropy of the answers, in nats, plus that of the places for a `LinearHead`."""
-        labels, smoothing = batch["labels"], self._label_smoothing
-        target = labels.nan_to_num(0.0) * (1 - 2 * smoothing) + smoothing
+        target = smoothed(batch["labels"], self._label_smoothing)
         pixel_values, network = batch["pixel_values"], self.network
         if not isinstance(network, LinearHead):
             return self._answers(network(pixel_values), target, batch)
@@ -86,7 +86,7 @@ class _Classifying(nn.Module):
         places = location_loss(
             network.locator(tokens), batch["regions"], batch["regions_known"], self._grid
         )
-        answers = self._answers(network.head(tokens.mean(dim=1)), target, batch)
+        answers = self._answers(network.answers(tokens), target, batch)
         return answers + self._location * places
 
     @staticmethod
@@ -134,8 +134,7 @@ class Classification(Task):
         """
         self._data, self._preprocessing = data, preprocessing
         self._strength, self._layer_decay = strength, layer_decay
-        known = float(data.regions_known.float().sum(dim=1).mean().clamp_min(1e-6))
-        self.module = _Classifying(network, label_smoothing, location / known, grid)
+        self.module = _Classifying(network, label_smoothing, location / data.known_places, grid)
 
     def __len__(self) -> int:
         """Count the images, repeats included."""
@@ -158,34 +157,4 @@ class Classification(Task):
         if not isinstance(self.module.network, LinearHead):
             return super().groups(learning_rate)
         depth = self.module.network.vision_tower.config.num_hidden_layers
-        return [
-            {
-                "params": [parameter],
-                "lr": learning_rate * self._layer_decay ** (depth + 1 - layer_of(name, depth)),
-            }
-            for name, parameter in self.module.named_parameters()
-        ]
-
-
-def classifier_scores(
-    network: nn.Module, images: ImageSet, preprocessing: Preprocessing, columns: Sequence[int]
-) -> Float[np.ndarray, "images columns"]:
-    """Score all images by a classifier.
-
-    Args:
-        network: The classifier.
-        images: The images.
-        preprocessing: For the normalization.
-        columns: Which of its outputs.
-
-    Returns:
-        Uncalibrated log-odds.
-    """
-    network.eval()
-    chunks = []
-    with torch.inference_mode():
-        for chunk in torch.split(images.pixels, _BATCH_SIZE):
-            pixel_values = preprocessing.pixel_values(chunk.float() / 255)
-            chunks.append(network(pixel_values)[:, list(columns)].cpu())
-    scores: np.ndarray = torch.cat(chunks).double().numpy()
-    return scores
+        return layered_groups(self.module, depth, learning_rate, self._layer_decay)

@@ -114,13 +114,12 @@ class ClosedQuestions(Task):
             _in_all_wordings(model, asked),
             rows * columns,
         )
-        known = float(data.regions_known.float().sum(dim=1).mean().clamp_min(1e-6))
         self.module = _Answering(
             model,
             encoded,
             data.regions.shape[1],
             label_smoothing=label_smoothing,
-            location=location / known,
+            location=location / data.known_places,
         )
 
     def __len__(self) -> int:
@@ -154,14 +153,7 @@ class ClosedQuestions(Task):
     def groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """Give each layer of the encoder its own rate, lower towards the pixels."""
         depth = self._model.network.config.vision_config.num_hidden_layers
-        layers: dict[int, list[nn.Parameter]] = {}
-        for name, parameter in self.module.named_parameters():
-            if parameter.requires_grad:
-                layers.setdefault(layer_of(name, depth), []).append(parameter)
-        return [
-            {"params": found, "lr": learning_rate * self._layer_decay ** (depth + 1 - layer)}
-            for layer, found in sorted(layers.items())
-        ]
+        return layered_groups(self.module, depth, learning_rate, self._layer_decay)
 
     def standardize(self) -> None:
         """Let the projector see standardized features while it is trained."""
@@ -212,9 +204,16 @@ def answer_loss(
     columns = torch.arange(logits.shape[1], device=logits.device)
     yes = log_probabilities[:, columns, [ids[0] for ids in encoded.yes]]
     no = log_probabilities[:, columns, [ids[0] for ids in encoded.no]]
-    target = labels.nan_to_num(0.0) * (1 - 2 * label_smoothing) + label_smoothing
+    target = smoothed(labels, label_smoothing)
     cost = -(target * yes + (1 - target) * no)
     return (cost * weights * ~labels.isnan()).sum() / len(labels)
+
+
+def smoothed(
+    labels: Float[torch.Tensor, "batch questions"], label_smoothing: float
+) -> Float[torch.Tensor, "batch questions"]:
+    """Give a share of the target to the opposite answer; an unknown label counts as 0."""
+    return labels.nan_to_num(0.0) * (1 - 2 * label_smoothing) + label_smoothing
 
 
 def location_loss(
@@ -245,7 +244,31 @@ def location_loss(
     return (cost.mean(dim=1) * known).sum() / len(logits)
 
 
-def layer_of(name: str, depth: int) -> int:
+def layered_groups(
+    module: nn.Module, depth: int, learning_rate: float, layer_decay: float
+) -> list[dict[str, Any]]:
+    """Give each layer of a module's encoder its own learning rate, lower towards the pixels.
+
+    Args:
+        module: Its encoder is called `vision_tower`.
+        depth: Layers of the encoder.
+        learning_rate: Of all that is not the encoder.
+        layer_decay: Factor a layer, from the last to the first.
+
+    Returns:
+        The optimizer's groups; parameters that want no gradient are left out.
+    """
+    layers: dict[int, list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            layers.setdefault(_layer_of(name, depth), []).append(parameter)
+    return [
+        {"params": found, "lr": learning_rate * layer_decay ** (depth + 1 - layer)}
+        for layer, found in sorted(layers.items())
+    ]
+
+
+def _layer_of(name: str, depth: int) -> int:
     """Number a parameter's layer by its name: 0 for embeddings, depth + 1 behind the encoder."""
     if "vision_tower" not in name:
         return depth + 1

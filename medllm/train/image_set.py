@@ -14,12 +14,14 @@ from jaxtyping import Bool, Float, UInt8
 from medllm.data import Preprocessing
 from medllm.data.prepared import prepare_files, prepare_phantoms
 from medllm.datasets import ImageRecord
+from medllm.dicom import read_radiograph
 from medllm.models import Model
 from medllm.phantom import Phantom, make_phantom
 
 _BATCH_SIZE = 64
 # Cells a side of the maps that say where a finding lies; fine enough to be moved and averaged.
 CELLS = 32
+ADULT_YEARS = 18.0
 
 Cells = UInt8[torch.Tensor, "cells cells"]
 Track = Callable[[Iterable[int]], Iterable[int]]
@@ -37,7 +39,6 @@ class ImageSet:
         attributes: What divides the images into groups, such as `view_position`.
         regions: Where a finding lies that an image has, where that is known: share of each cell
             that it covers, 0 to 255. A finding labelled 0 lies nowhere.
-        content: Hash over the images.
     """
 
     source: str
@@ -46,7 +47,6 @@ class ImageSet:
     labels: Sequence[Mapping[str, int]]
     attributes: Sequence[Mapping[str, str]]
     regions: Sequence[Mapping[str, Cells]]
-    content: str = ""
 
     @classmethod
     def of_records(
@@ -73,7 +73,7 @@ class ImageSet:
             DicomError: An image cannot be read, or may not be scored.
         """
         paths = [record.path for record in records]
-        pixels, content = prepare_files(paths, preprocessing, folder, track=track)
+        pixels, _ = prepare_files(paths, preprocessing, folder, track=track)
         return cls(
             source=source,
             pixels=pixels,
@@ -81,7 +81,6 @@ class ImageSet:
             labels=[record.labels for record in records],
             attributes=[record.attributes for record in records],
             regions=[_boxed(record, preprocessing) for record in records],
-            content=content,
         )
 
     @classmethod
@@ -89,7 +88,7 @@ class ImageSet:
         cls, seeds: Sequence[int], preprocessing: Preprocessing, folder: Path, track: Track = iter
     ) -> ImageSet:
         """Make phantoms; each is its own patient."""
-        pixels, content = prepare_phantoms(seeds, preprocessing, folder, track=track)
+        pixels, _ = prepare_phantoms(seeds, preprocessing, folder, track=track)
         # The truth of a phantom does not depend on its size, and a small one is quickly made.
         phantoms = [make_phantom(seed, size=4 * CELLS) for seed in seeds]
         return cls(
@@ -102,7 +101,6 @@ class ImageSet:
                 for p in phantoms
             ],
             regions=[_masked(phantom) for phantom in phantoms],
-            content=content,
         )
 
     def __len__(self) -> int:
@@ -146,14 +144,46 @@ class ImageSet:
         Returns:
             Uncalibrated log-odds.
         """
-        contract = model.card.preprocessing
+        return self.apply(
+            lambda pixel_values: model.log_odds(pixel_values, findings), model.card.preprocessing
+        )
+
+    def apply(
+        self, forward: Callable[[torch.Tensor], torch.Tensor], preprocessing: Preprocessing
+    ) -> Float[np.ndarray, "images outputs"]:
+        """Run a network over all images.
+
+        Args:
+            forward: From `pixel_values` to a row an image.
+            preprocessing: For the normalization.
+
+        Returns:
+            The rows, in the images' order.
+        """
         with torch.inference_mode():
             chunks = [
-                model.log_odds(contract.pixel_values(chunk.float() / 255), findings).cpu()
+                forward(preprocessing.pixel_values(chunk.float() / 255)).cpu()
                 for chunk in torch.split(self.pixels, _BATCH_SIZE)
             ]
         values: np.ndarray = torch.cat(chunks).double().numpy()
         return values
+
+
+def years_of(attributes: Mapping[str, str]) -> float | None:
+    """Read a patient's age.
+
+    Args:
+        attributes: Columns of the data set's table.
+
+    Returns:
+        Years; None where there is no number.
+
+    Example:
+        >>> years_of({"age_years": "12"})
+        12.0
+    """
+    age = attributes.get("age_years", "")
+    return float(age) if age.replace(".", "", 1).isdigit() else None
 
 
 def phantom_labels(phantom: Phantom) -> dict[str, int]:
@@ -179,8 +209,6 @@ def _boxed(record: ImageRecord, preprocessing: Preprocessing) -> dict[str, Cells
     """Mark the cells of the model's square whose centre lies in a box."""
     if not any(record.labels.get(finding) == 1 for finding in record.boxes):
         return {}
-    from medllm.dicom import read_radiograph
-
     scan = read_radiograph(record.path)
     left, top, width, height = preprocessing.box(scan.rows, scan.columns)
     across = left + (torch.arange(CELLS) + 0.5) * width / CELLS

@@ -80,6 +80,11 @@ class LabelledImages:
             regions_known,
         )
 
+    @property
+    def known_places(self) -> float:
+        """Findings of an image whose place is known, in the mean."""
+        return float(self.regions_known.float().sum(dim=1).mean().clamp_min(1e-6))
+
     def pixels(self, chosen: Int64[torch.Tensor, " batch"]) -> UInt8[torch.Tensor, "batch s s"]:
         """Take the images of a batch from their sources."""
         pairs = zip(self.source[chosen].tolist(), self.row[chosen].tolist(), strict=True)

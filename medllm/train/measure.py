@@ -35,6 +35,22 @@ Scorer = Callable[[ImageSet, str], Float[np.ndarray, " images"]]
 _THUMBNAIL = 32
 
 
+def scores_by_source(
+    model: Model, sets: Mapping[str, ImageSet], findings: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Score each source once, for all findings: the image is most of the cost.
+
+    Args:
+        model: The model.
+        sets: Images by source.
+        findings: Keys, the columns of the scores.
+
+    Returns:
+        Uncalibrated log-odds by source, a row an image.
+    """
+    return {name: images.scores(model, findings) for name, images in sets.items()}
+
+
 def calibrate(model: Model, validation: Mapping[str, ImageSet]) -> Model:
     """Fit temperature, bias and thresholds of each question on validation patients.
 
@@ -53,14 +69,15 @@ def calibrate(model: Model, validation: Mapping[str, ImageSet]) -> Model:
         TrainingError: A finding's log-odds do not rank the patients.
     """
     questions = []
-    for question in model.card.questions:
+    log_odds = scores_by_source(model, validation, model.card.findings)
+    for column, question in enumerate(model.card.questions):
         key = question.finding
         scores, labels, weights, told = [], [], [], []
         for name, images in validation.items():
             chosen = choose(images, key, name, {})
             if not len(chosen.rows) or (name == "phantom" and len(validation) > 1):
                 continue
-            scores.append(images.scores(model, (key,))[chosen.rows, 0])
+            scores.append(log_odds[name][chosen.rows, column])
             labels.append(chosen.labels)
             weights.append(np.full(len(chosen.rows), 1 / len(chosen.rows)))
             told.append(f"{name} ({len(chosen.rows)} images)")
@@ -102,10 +119,12 @@ def measure(
         The model with the figures in its card.
     """
     questions = []
-    for question in model.card.questions:
-        scores = {name: images.scores(model, (question.finding,)) for name, images in sets.items()}
+    log_odds = scores_by_source(model, sets, model.card.findings)
+    for column, question in enumerate(model.card.questions):
         figures = [
-            _measurement(question.calibration, one, scores[one.source][one.rows, 0], patients)
+            _measurement(
+                question.calibration, one, log_odds[one.source][one.rows, column], patients
+            )
             for one in measured_sets(sets, wanted, question.finding)
         ]
         questions.append(dataclasses.replace(question, measurements=tuple(figures)))
@@ -211,14 +230,14 @@ def beside(
         interval.
     """
     rows = []
-    for finding in model.card.findings:
+    log_odds = scores_by_source(model, sets, model.card.findings)
+    for column, finding in enumerate(model.card.findings):
+        theirs = {source: scores_of(images, finding) for source, images in sets.items()}
         for one in measured_sets(sets, wanted, finding):
             if one.subgroup:
                 continue
-            images = sets[one.source]
-            ours = images.scores(model, (finding,))[one.rows, 0]
-            theirs = scores_of(images, finding)[one.rows]
-            rows.append(Comparison(finding, one.name, name, *_compared(one, ours, theirs)))
+            scores = log_odds[one.source][one.rows, column], theirs[one.source][one.rows]
+            rows.append(Comparison(finding, one.name, name, *_compared(one, *scores)))
     return rows
 
 

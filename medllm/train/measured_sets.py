@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from medllm.train.image_set import ImageSet
+from medllm.train.image_set import ADULT_YEARS, ImageSet, years_of
 from medllm.train.recipe import MeasuredSet
 
 # Fewer cases of a class give no figure worth printing.
 _FEWEST = 5
-_ADULT_YEARS = 18.0
 _OLD_YEARS = 60.0
 
 
@@ -130,13 +129,12 @@ def _groups_of(attributes: Mapping[str, str]) -> set[str]:
         groups.add({"F": "women", "M": "men"}[attributes["sex"]])
     if attributes.get("view_position") in ("AP", "PA"):
         groups.add(f"view {attributes['view_position']}")
-    age = attributes.get("age_years", "")
-    if age.replace(".", "", 1).isdigit():
-        groups.add(_age_group(float(age)))
+    if (years := years_of(attributes)) is not None:
+        groups.add(_age_group(years))
     return groups
 
 
 def _age_group(years: float) -> str:
-    if years < _ADULT_YEARS:
+    if years < ADULT_YEARS:
         return "under 18"
     return "18 to 59" if years < _OLD_YEARS else "60 and older"

@@ -72,7 +72,7 @@ def _require_words(model: Model, questions: tuple[Question, ...]) -> None:
 def _from_nothing(part: ModelPart, seed: int) -> Model:
     vision, text = _shape(part.vision, "vit"), _shape(part.text, "llama")
     asked = questions_of(part.findings, auxiliary=True)
-    words = [text for question in asked for text in question.wordings]
+    words = [wording for question in asked for wording in question.wordings]
     every = [finding.question for finding in FINDINGS.values()]
     tokenizer = build_tokenizer([*words, *every, "yes no"])
     network = build_network(vision, text, tokenizer, seed=seed)
@@ -99,7 +99,8 @@ def _shape(given: object, default: str) -> PreTrainedConfig:
         raise TrainingError(
             f"model: '{kind}' is no shape that transformers knows: {reason}."
         ) from error
-    if unknown := [name for name in values if name not in AutoConfig.for_model(kind).to_dict()]:
+    known = AutoConfig.for_model(kind).to_dict()
+    if unknown := [name for name in values if name not in known]:
         raise TrainingError(f"model: a '{kind}' has no '{unknown[0]}'; correct or take it out.")
     return config
 

@@ -159,8 +159,8 @@ def _require_files(dataset: str, records: Sequence[ImageRecord]) -> None:
 
 def _require_classes(division: Division, recipe: Recipe) -> None:
     """Refuse a finding that cannot be learned, or shipped without being calibrated."""
-    ships = recipe.model.ships or recipe.model.findings
-    for part, findings in (("train", recipe.model.findings), ("validation", ships)):
+    model = recipe.model
+    for part, findings in (("train", model.findings), ("validation", model.shipped)):
         for finding in findings:
             found = {
                 record.labels[finding]

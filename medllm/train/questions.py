@@ -6,18 +6,18 @@ auxiliary questions have other answers on the same image, so that it has to.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from medllm.findings import FINDINGS
-from medllm.train.image_set import CELLS, Cells, ImageSet
+from medllm.train.image_set import ADULT_YEARS, CELLS, Cells, ImageSet, years_of
 
 _WORDINGS = (
     "Does this radiograph show {name}?",
     "Is {name} present?",
     "Can {name} be seen?",
 )
-_ADULT_YEARS = 18
 # Share of a finding's area that must lie on one side, or in one half, to answer for it.
 _ALL_OF_IT = 0.9
 
@@ -93,15 +93,7 @@ def with_auxiliary_labels(images: ImageSet) -> ImageSet:
             images.labels, images.attributes, images.regions, strict=True
         )
     ]
-    return ImageSet(
-        images.source,
-        images.pixels,
-        images.patients,
-        labels,
-        images.attributes,
-        images.regions,
-        images.content,
-    )
+    return dataclasses.replace(images, labels=labels)
 
 
 def _demographic(source: str, attributes: Mapping[str, str]) -> dict[str, int]:
@@ -110,11 +102,11 @@ def _demographic(source: str, attributes: Mapping[str, str]) -> dict[str, int]:
         answers["view_ap"] = int(attributes["view_position"] == "AP")
     if attributes.get("sex") in ("F", "M"):
         answers["female"] = int(attributes["sex"] == "F")
-    age = attributes.get("age_years", "")
+    years = years_of(attributes)
     if source == "kermany":
         answers["child"] = 1
-    elif age.replace(".", "", 1).isdigit():
-        answers["child"] = int(float(age) < _ADULT_YEARS)
+    elif years is not None:
+        answers["child"] = int(years < ADULT_YEARS)
     return answers
 
 

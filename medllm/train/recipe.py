@@ -57,6 +57,11 @@ class ModelPart(Section):
     lora: Lora | None = None
     freeze: tuple[Half, ...] = ()
 
+    @property
+    def shipped(self) -> tuple[str, ...]:
+        """Findings that the checkpoint answers for."""
+        return self.ships or self.findings
+
     @field_validator("findings", "ships")
     @classmethod
     def _known(cls, keys: tuple[str, ...]) -> tuple[str, ...]:

@@ -153,7 +153,7 @@ def _finish(
 ) -> Model:
     recipe, trained = stages.recipe, stages.model
     stages.watch.stage("calibration and measurement")
-    ships = recipe.model.ships or recipe.model.findings
+    ships = recipe.model.shipped
     card = dataclasses.replace(trained.card, questions=trained.questions(ships))
     model = calibrate(dataclasses.replace(trained, card=card), stages.validation)
     part: Part = "test" if recipe.open_test else "validation"

@@ -18,13 +18,13 @@ from transformers import ViTModel
 from medllm.metrics import auroc
 from medllm.models import Model
 from medllm.models.lora import merge_lora
-from medllm.train.classifiers import Classification, LinearHead, classifier_scores, densenet_121
+from medllm.train.classifiers import Classification, LinearHead, densenet_121
 from medllm.train.closed_questions import ClosedQuestions
 from medllm.train.image_set import ImageSet
 from medllm.train.labelled_images import LabelledImages
 from medllm.train.loop import Progress, Schedule, Task, fit
 from medllm.train.masked_autoencoding import MaskedAutoencoding
-from medllm.train.measure import Scorer
+from medllm.train.measure import Scorer, scores_by_source
 from medllm.train.measured_sets import choose
 from medllm.train.network import freeze_for, load_encoder, load_network
 from medllm.train.questions import questions_of
@@ -158,9 +158,8 @@ class Stages:
                 folder / "weights.safetensors", lambda at: save_file(network.state_dict(), at)
             )
         network.load_state_dict(load_file(folder / "weights.safetensors"))
-        return lambda images, finding: classifier_scores(
-            network, images, contract, [findings.index(finding)]
-        )[:, 0]
+        network.eval()
+        return lambda images, finding: images.apply(network, contract)[:, findings.index(finding)]
 
     def cost(self) -> str:
         """Say how long the stages of the model took, by their logs, and on what."""
@@ -179,12 +178,12 @@ class Stages:
     def _findings(self) -> tuple[str, ...]:
         """List the trained findings, those that are shipped first."""
         part = self.recipe.model
-        ships = part.ships or part.findings
-        return (*ships, *(key for key in part.findings if key not in ships))
+        beside = (key for key in part.findings if key not in part.shipped)
+        return (*part.shipped, *beside)
 
     def _images(self, questions: Sequence[str], findings: Sequence[str]) -> LabelledImages:
-        ships, shipped = len(self.recipe.model.ships or findings), _EMPHASIS[0]
-        beside, auxiliary = _EMPHASIS[1:]
+        ships = len(self.recipe.model.shipped)
+        shipped, beside, auxiliary = _EMPHASIS
         emphasis = [
             shipped if at < ships else beside if at < len(findings) else auxiliary
             for at in range(len(questions))
@@ -207,7 +206,7 @@ class Stages:
             self.model,
             self._images([question.key for question in asked], findings),
             asked,
-            always=len(self.recipe.model.ships or findings),
+            always=len(self.recipe.model.shipped),
             sampled=settings.sampled,
             strength=settings.augmentation,
             layer_decay=settings.layer_decay,
@@ -260,13 +259,14 @@ class Stages:
 
     def _figures(self, module: nn.Module) -> dict[str, Any]:
         now = dataclasses.replace(self.model, network=module.network)
-        figures = {}
-        for finding in self.recipe.model.ships or self.recipe.model.findings:
+        shipped, figures = self.recipe.model.shipped, {}
+        scores = scores_by_source(now, self.validation, shipped)
+        for column, finding in enumerate(shipped):
             for name, images in self.validation.items():
                 chosen = choose(images, finding, name, {})
                 if chosen.measurable:
-                    scores = images.scores(now, (finding,))[chosen.rows, 0]
-                    figures[f"{finding}, {name}"] = round(auroc(scores, chosen.labels), 4)
+                    area = auroc(scores[name][chosen.rows, column], chosen.labels)
+                    figures[f"{finding}, {name}"] = round(area, 4)
         if figures:
             self.watch.figures(figures)
         return {"validation_auroc": figures}

@@ -41,22 +41,31 @@ def phantom_table(tmp_path_factory):
     return _write_phantoms(tmp_path_factory.mktemp("training") / "data")
 
 
+@pytest.fixture(scope="session")
+def make_recipe(phantom_table):
+    def make(out):
+        """A recipe of all stages, as it stands in its file."""
+        return {
+            "out": str(out),
+            "card": {"name": "tiny"},
+            "model": {
+                "vision": {**SHAPE, "image_size": 64, "patch_size": 16, "num_channels": 1},
+                "text": dict(SHAPE),
+                "findings": ["pneumonia", "lung_opacity"],
+            },
+            "data": [{"dataset": "csv", "root": str(phantom_table), "shares": [0.5, 0.3, 0.2]}],
+            "pretrain": {"epochs": 2, "batch_size": 8},
+            "align": {"epochs": 1, "batch_size": 8},
+            "finetune": {"epochs": 2, "batch_size": 8},
+            "compute": {"save_seconds": 0},
+        }
+
+    return make
+
+
 @pytest.fixture
-def recipe_values(phantom_table, tmp_path):
-    return {
-        "out": str(tmp_path / "run"),
-        "card": {"name": "tiny"},
-        "model": {
-            "vision": {**SHAPE, "image_size": 64, "patch_size": 16, "num_channels": 1},
-            "text": dict(SHAPE),
-            "findings": ["pneumonia", "lung_opacity"],
-        },
-        "data": [{"dataset": "csv", "root": str(phantom_table), "shares": [0.5, 0.3, 0.2]}],
-        "pretrain": {"epochs": 2, "batch_size": 8},
-        "align": {"epochs": 1, "batch_size": 8},
-        "finetune": {"epochs": 2, "batch_size": 8},
-        "compute": {"save_seconds": 0},
-    }
+def recipe_values(make_recipe, tmp_path):
+    return make_recipe(tmp_path / "run")
 
 
 @pytest.fixture
