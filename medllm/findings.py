@@ -82,6 +82,35 @@ _ALL = (
     Finding("pleural_thickening", "pleural thickening", None, None, 3),
     Finding("enlarged_cardiomediastinum", "an enlarged cardiomediastinum", None, None, 3),
     Finding("support_devices", "support devices", None, "RID29033", 3),
+    # What single data sets ask for beside these.
+    Finding("nodule_or_mass", "a lung nodule or mass", None, None, 2),
+    Finding("lung_lesion", "a lung lesion", None, None, 2),
+    Finding("lung_cavity", "a lung cavity", None, None, 2),
+    Finding("lung_cyst", "a lung cyst", None, None, 3),
+    Finding("interstitial_lung_disease", "interstitial lung disease", None, None, 3),
+    Finding("tuberculosis", "tuberculosis", _sct("56717001", "Tuberculosis"), None, 1),
+    Finding("covid_19", "COVID-19", _sct("840539006", "COVID-19"), None, 2),
+    Finding(
+        "copd",
+        "chronic obstructive pulmonary disease",
+        _sct("13645005", "Chronic obstructive pulmonary disease"),
+        None,
+        3,
+    ),
+    Finding("pleural_other", "another pleural abnormality", None, None, 3),
+    Finding("aortic_enlargement", "an enlarged aorta", None, None, 2),
+    Finding("enlarged_pulmonary_artery", "an enlarged pulmonary artery", None, None, 3),
+    Finding("mediastinal_shift", "a mediastinal shift", None, None, 1),
+    Finding("calcification", "calcification", None, None, 3),
+    Finding("rib_fracture", "a rib fracture", _sct("33737001", "Fracture of rib"), None, 2),
+    Finding(
+        "clavicle_fracture",
+        "a clavicle fracture",
+        _sct("58150001", "Fracture of clavicle"),
+        None,
+        2,
+    ),
+    Finding("scoliosis", "scoliosis", _sct("298382003", "Scoliosis"), None, 3),
 )
 
 FINDINGS: dict[str, Finding] = {finding.key: finding for finding in _ALL}

@@ -8,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from medllm.datasets.dataset import DataSet
+from medllm.datasets.policy import LabelPolicy
 from medllm.datasets.record import Box, ImageRecord, read_label, read_rows
 from medllm.errors import LabelError
 from medllm.findings import FINDINGS
@@ -16,15 +18,19 @@ from medllm.findings import FINDINGS
 # 'pneumonia', while names for something else about a finding, such as 'pneumonia_type' (.78) or
 # 'mass_kg' (.73), stay attributes.
 _MISSPELT = 0.85
+# Column of findings that are listed, and what stands there for none.
+_LIST, _NONE = "findings", "no_finding"
 
 
 def read_csv(root: Path) -> list[ImageRecord]:
     """Read a folder with a table of images and their labels.
 
     `labels.csv` has a column `path` and at least one column a finding, named by its key in
-    `medllm.findings`: 1 with the finding, 0 without, blank where it is unknown. `patient_id`
-    keeps a patient's images together; without that column each image is a patient of its own.
-    Any other column, such as `age_years`, `sex` or `view_position`, becomes an attribute.
+    `medllm.findings`: 1 with the finding, 0 without, blank where it is unknown. In their place
+    it may have one column `findings`: names divided by `|`, or `No Finding`; a finding that
+    another image has and this one does not name is 0. `patient_id` keeps a patient's images
+    together; without that column each image is a patient of its own. Any other column, such as
+    `age_years`, `sex` or `view_position`, becomes an attribute, and `split` the part too.
     `boxes.csv` beside it is optional: `path, finding, x, y, width, height`.
 
     Args:
@@ -44,7 +50,9 @@ def read_csv(root: Path) -> list[ImageRecord]:
         raise LabelError(f"{table} has no rows; give an image a line below the header.")
     columns = list(rows[0][1])
     findings = _finding_columns(table, columns)
+    is_list = not findings
     attributes = [name for name in columns if name not in {"", "path", "patient_id", *findings}]
+    labels = _listed(table, rows) if is_list else _labels(table, rows, findings)
     paths = _paths(table, rows)
     boxes = _read_boxes(root / "boxes.csv", paths)
     return [
@@ -52,11 +60,12 @@ def read_csv(root: Path) -> list[ImageRecord]:
             dataset="csv",
             path=root / path,
             patient_id=_patient_id(f"{table}, line {line}", row, path),
-            labels=_labels(f"{table}, line {line}", row, findings),
+            labels=known,
             attributes={name: row[name] for name in attributes},
             boxes=boxes.get(path, {}),
+            split=row.get("split", "").strip(),
         )
-        for path, (line, row) in zip(paths, rows, strict=True)
+        for path, known, (line, row) in zip(paths, labels, rows, strict=True)
     ]
 
 
@@ -68,12 +77,7 @@ def _finding_columns(table: Path, columns: Sequence[str]) -> list[str]:
                 f"{table} has the column '{name}', which is no finding's key; did you mean "
                 f"'{nearest}'? Rename it, so that it is not passed over."
             )
-    if not findings and "findings" in columns:
-        raise LabelError(
-            f"{table} has its findings in one column 'findings', as NIH ChestX-ray14 has, and "
-            "none a finding; read it as the data set 'nih'."
-        )
-    if not findings:
+    if not findings and _LIST not in columns:
         hint = _hint(columns)
         raise LabelError(
             f"{table} has no column named by a finding's key; it has {', '.join(columns)}.{hint} "
@@ -82,10 +86,14 @@ def _finding_columns(table: Path, columns: Sequence[str]) -> list[str]:
     return findings
 
 
+def _key_of(name: str) -> str:
+    """Write a name as keys are written."""
+    return name.strip().casefold().replace(" ", "_").replace("-", "_")
+
+
 def _nearest(name: str, likeness: float) -> str | None:
     """Find the finding's key that a name is most like, spaces and capitals aside."""
-    key = name.casefold().replace(" ", "_").replace("-", "_")
-    near = difflib.get_close_matches(key, FINDINGS, n=1, cutoff=likeness)
+    near = difflib.get_close_matches(_key_of(name), FINDINGS, n=1, cutoff=likeness)
     return near[0] if near else None
 
 
@@ -133,9 +141,33 @@ def _patient_id(where: str, row: Mapping[str, str], path: str) -> str:
     return patient
 
 
-def _labels(where: str, row: Mapping[str, str], findings: Sequence[str]) -> dict[str, int]:
-    labels = {finding: read_label(where, finding, row[finding]) for finding in findings}
-    return {finding: label for finding, label in labels.items() if label is not None}
+def _labels(
+    table: Path, rows: Sequence[tuple[int, Mapping[str, str]]], findings: Sequence[str]
+) -> list[dict[str, int]]:
+    read = [
+        {key: read_label(f"{table}, line {line}", key, row[key]) for key in findings}
+        for line, row in rows
+    ]
+    return [{key: label for key, label in row.items() if label is not None} for row in read]
+
+
+def _listed(table: Path, rows: Sequence[tuple[int, Mapping[str, str]]]) -> list[dict[str, int]]:
+    """Read the column that lists findings; a blank cell says nothing of any."""
+    named: list[set[str] | None] = []
+    for line, row in rows:
+        words = [word for word in row[_LIST].split("|") if word.strip()]
+        keys = {_key_of(word) for word in words}
+        for word in words:
+            if _key_of(word) not in {*FINDINGS, _NONE}:
+                raise LabelError(
+                    f"{table}, line {line}: {_LIST} names '{word}', which is no finding."
+                    f"{_hint([word])} Keys are: {', '.join(sorted(FINDINGS))}."
+                )
+        if _NONE in keys and len(keys) > 1:
+            raise LabelError(f"{table}, line {line}: {_LIST} names findings and 'No Finding'.")
+        named.append(keys - {_NONE} if words else None)
+    every = sorted(set().union(*(keys for keys in named if keys)))
+    return [{} if keys is None else {key: int(key in keys) for key in every} for keys in named]
 
 
 def _read_boxes(table: Path, paths: Sequence[str]) -> dict[str, dict[str, tuple[Box, ...]]]:
@@ -145,7 +177,7 @@ def _read_boxes(table: Path, paths: Sequence[str]) -> dict[str, dict[str, tuple[
     boxes: defaultdict[str, dict[str, tuple[Box, ...]]] = defaultdict(dict)
     for line, row in read_rows(table, ("path", "finding", "x", "y", "width", "height")):
         where = f"{table}, line {line}"
-        path, finding = str(PurePosixPath(row["path"].strip())), row["finding"].strip()
+        path, finding = str(PurePosixPath(row["path"].strip())), _key_of(row["finding"])
         if path not in known:
             raise LabelError(
                 f"{where}: path '{row['path']}' is not in labels.csv; add the image there, or "
@@ -153,7 +185,8 @@ def _read_boxes(table: Path, paths: Sequence[str]) -> dict[str, dict[str, tuple[
             )
         if finding not in FINDINGS:
             raise LabelError(
-                f"{where}: finding is '{finding}', which is no finding's key.{_hint([finding])} "
+                f"{where}: finding is '{row['finding']}', which is no finding's key."
+                f"{_hint([finding])} "
                 f"Keys are: {', '.join(sorted(FINDINGS))}."
             )
         boxes[path][finding] = (*boxes[path].get(finding, ()), _box(where, row))
@@ -180,3 +213,17 @@ def _number(where: str, name: str, text: str) -> float:
     if not math.isfinite(value):
         raise LabelError(f"{where}: {name} is '{text}'; wanted is a number of pixels of the file.")
     return value
+
+
+def _read(root: Path, policy: LabelPolicy) -> list[ImageRecord]:
+    del policy  # the table leaves no choice
+    return read_csv(root)
+
+
+CSV = DataSet(
+    name="csv",
+    title="A table of one's own",
+    terms="those of its images",
+    citation="",
+    read=_read,
+)

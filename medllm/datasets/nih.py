@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
+from medllm.datasets.dataset import DataSet
+from medllm.datasets.policy import LabelPolicy
 from medllm.datasets.record import ImageRecord, read_table
 
 # The spellings of Data_Entry_2017; whole words only.
@@ -82,3 +84,17 @@ def _read_boxes(path: Path) -> dict[str, dict[str, tuple[tuple[float, float, flo
         image: {key: tuple(boxes) for key, boxes in by_finding.items()}
         for image, by_finding in found.items()
     }
+
+
+def _read(root: Path, policy: LabelPolicy) -> list[ImageRecord]:
+    del policy  # it leaves no choice
+    return read_nih(root)
+
+
+NIH = DataSet(
+    name="nih",
+    title="NIH ChestX-ray14",
+    terms="unrestricted, with acknowledgement of the NIH Clinical Center and the citation",
+    citation="Wang et al., ChestX-ray8, CVPR 2017",
+    read=_read,
+)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from medllm.datasets.archive import archived_image
+from medllm.datasets.masks import Mask
+from medllm.dicom import Radiograph, read_radiograph
+from medllm.dicom.pixels import Polarity
+from medllm.dicom.read import radiograph_of
 from medllm.errors import LabelError
 
 # x, y, width, height in pixels of the file.
@@ -21,21 +26,69 @@ class ImageRecord:
     """One labelled image.
 
     Attributes:
-        dataset: Name of the data set's reader.
-        path: The image file.
+        dataset: Name of the data set.
+        path: The file that holds the image; it is opened by `radiograph` and not before.
         patient_id: The data set's own pseudonym, unique within the data set.
-        labels: 1 or 0 a finding's key; a finding that is not in it is unknown.
-        attributes: Columns that divide images into groups, such as `view_position`; as they
-            stand in the data set's table.
+        labels: 1 or 0 a finding's key, or between them where a policy makes an uncertain label
+            soft; a finding that is not in it is unknown.
+        attributes: What divides images into groups, as it stands in the data set's table, but
+            for `age_years` (a number), `sex` (`F` or `M`) and `view_position` (`PA`, `AP`,
+            `LATERAL` or the table's word in capitals), which are blank where unknown.
         boxes: Boxes a finding's key, each x, y, width, height in pixels of the file.
+        masks: Outlines a finding's key.
+        study_id: The data set's own pseudonym of the study; blank where there is none.
+        split: `train`, `validation` or `test` of the official split; blank where there is none.
+        other_labels: Labels of a second source, such as another labeller, by its name; for audits.
+        member: Where the image lies within the file, as `ARRAY/INDEX` of a NumPy archive; blank
+            where the file is the image.
     """
 
     dataset: str
     path: Path
     patient_id: str
-    labels: Mapping[str, int]
+    labels: Mapping[str, float]
     attributes: Mapping[str, str] = field(default_factory=dict)
     boxes: Mapping[str, tuple[Box, ...]] = field(default_factory=dict)
+    masks: Mapping[str, Mask] = field(default_factory=dict)
+    study_id: str = ""
+    split: str = ""
+    other_labels: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    member: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name of the image for a table: the file's, and its place within the file."""
+        return f"{self.path.name}/{self.member}" if self.member else self.path.name
+
+    def radiograph(
+        self, *, accept: Collection[str] = (), polarity: Polarity = "auto"
+    ) -> Radiograph:
+        """Read the image.
+
+        Args:
+            accept: Codes of gates that shall not refuse it.
+            polarity: Override of the file's.
+
+        Returns:
+            The radiograph.
+
+        Raises:
+            DicomError: It cannot be read, or a gate refuses it.
+        """
+        if not self.member:
+            return read_radiograph(self.path, accept=accept, polarity=polarity)
+        values = archived_image(self.path, self.member)
+        return radiograph_of(values, self.path, accept=accept, polarity=polarity)
+
+    def content(self) -> bytes:
+        """Give the bytes that the image is stored as, to tell equal images.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
+        if self.member:
+            return archived_image(self.path, self.member).tobytes()
+        return self.path.read_bytes()
 
 
 def read_table(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:

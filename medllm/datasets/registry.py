@@ -3,41 +3,58 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from medllm.datasets.csv_table import read_csv
-from medllm.datasets.kermany import read_kermany
-from medllm.datasets.nih import read_nih
+from medllm.datasets.csv_table import CSV
+from medllm.datasets.dataset import DataSet
+from medllm.datasets.kermany import KERMANY
+from medllm.datasets.nih import NIH
+from medllm.datasets.policy import LabelPolicy
 from medllm.datasets.record import ImageRecord
 from medllm.errors import LabelError
 
-# A new data set is one module with its reader, and one row here.
-READERS: Mapping[str, Callable[[Path], list[ImageRecord]]] = {
-    "csv": read_csv,
-    "kermany": read_kermany,
-    "nih": read_nih,
-}
+# A new data set is one module with its reader, one row here, and its card in `datasets/`.
+DATASETS: Mapping[str, DataSet] = {dataset.name: dataset for dataset in (CSV, KERMANY, NIH)}
 
 
-def read_dataset(name: str, root: Path | str) -> list[ImageRecord]:
-    """Read a data set by the name of its reader.
+def find_dataset(name: str) -> DataSet:
+    """Look a data set up by its name.
 
     Args:
-        name: A key of `READERS`; `csv` for a table of one's own.
+        name: A key of `DATASETS`; `csv` for a table of one's own.
+
+    Returns:
+        The data set.
+
+    Raises:
+        LabelError: No data set has this name.
+    """
+    if name not in DATASETS:
+        near = difflib.get_close_matches(name.casefold(), DATASETS, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else " A table of your own is read as 'csv'."
+        raise LabelError(
+            f"'{name}' is not a known data set; use one of: {', '.join(DATASETS)}.{hint}",
+            code="unknown-dataset",
+        )
+    return DATASETS[name]
+
+
+def read_dataset(
+    name: str, root: Path | str, policy: LabelPolicy | None = None
+) -> list[ImageRecord]:
+    """Read a data set by its name.
+
+    Args:
+        name: A key of `DATASETS`; `csv` for a table of one's own.
         root: Folder of the copy on this machine.
+        policy: Label policy; the data set's own when None.
 
     Returns:
         A record an image, in the table's order.
 
     Raises:
-        LabelError: No reader has this name, or the copy is not as the reader wants it.
+        LabelError: No data set has this name, or the copy is not as the reader wants it.
     """
-    if name not in READERS:
-        near = difflib.get_close_matches(name.casefold(), READERS, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else " A table of your own is read as 'csv'."
-        raise LabelError(
-            f"'{name}' is not a known data set; use one of: {', '.join(READERS)}.{hint}",
-            code="unknown-dataset",
-        )
-    return READERS[name](Path(root))
+    dataset = find_dataset(name)
+    return dataset.read(Path(root), policy or dataset.policy)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from medllm.datasets.record import ImageRecord
+from medllm.datasets.record import ImageRecord, read_rows
+from medllm.errors import LabelError
+
+_COLUMNS = ("dataset", "file", "patient_id", "split")
 
 
 def split_by_patient(
@@ -39,6 +45,53 @@ def split_by_patient(
     return parts
 
 
+def write_split(path: Path, parts: Mapping[str, Sequence[ImageRecord]]) -> None:
+    """Write a split as a table that can be shared: `dataset, file, patient_id, split`.
+
+    Args:
+        path: The file, CSV.
+        parts: Records a part.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    draft = path.with_suffix(".draft")
+    with draft.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(_COLUMNS)
+        for part, records in parts.items():
+            writer.writerows((r.dataset, r.name, r.patient_id, part) for r in records)
+    draft.replace(path)
+
+
+def with_split(records: Sequence[ImageRecord], path: Path) -> list[ImageRecord]:
+    """Take the split of a table in place of the records' own; patients decide, not files.
+
+    Args:
+        records: Of any data set in the table.
+        path: A table that `write_split` wrote.
+
+    Returns:
+        The records; those of patients that the table does not name have a blank split.
+
+    Raises:
+        LabelError: The table is missing or not as described, a patient is in two parts, or it
+            names none of the records' patients.
+    """
+    parts: dict[tuple[str, str], str] = {}
+    for line, row in read_rows(path, ("dataset", "patient_id", "split")):
+        patient = (row["dataset"], row["patient_id"])
+        if parts.setdefault(patient, row["split"]) != row["split"]:
+            raise LabelError(
+                f"{path}, line {line}: the patient is in '{parts[patient]}' and in "
+                f"'{row['split']}'; keep each patient in one part."
+            )
+    found = [(record, parts.get((record.dataset, record.patient_id), "")) for record in records]
+    if not any(part for _, part in found):
+        raise LabelError(f"{path} names no patient of these records; is it of another data set?")
+    return [dataclasses.replace(record, split=part) for record, part in found]
+
+
 def _patient(record: ImageRecord) -> str:
     return f"{record.dataset}/{record.patient_id}"
 
@@ -56,7 +109,7 @@ def _group_leaders(records: Sequence[ImageRecord]) -> dict[str, str]:
     """Map each patient to the smallest name among those it shares a file with."""
     by_hash: defaultdict[str, set[str]] = defaultdict(set)
     for record in records:
-        by_hash[hashlib.sha256(record.path.read_bytes()).hexdigest()].add(_patient(record))
+        by_hash[hashlib.sha256(record.content()).hexdigest()].add(_patient(record))
     parent = {_patient(record): _patient(record) for record in records}
 
     def root(patient: str) -> str:

@@ -39,13 +39,30 @@ def read_picture(
         DicomError: The file is cut off (`truncated`), too large or truly coloured.
     """
     values, decode_step = _grey_values(data, file_format)
+    display, steps = picture_display(values, polarity)
+    return display, (decode_step, *steps)
+
+
+def picture_display(
+    values: UInt8[np.ndarray, "rows columns"] | UInt16[np.ndarray, "rows columns"],
+    polarity: Polarity,
+) -> tuple[Float32[np.ndarray, "rows columns"], tuple[PixelStep, ...]]:
+    """Bring the values of a picture without a header to display values.
+
+    Args:
+        values: Grey values.
+        polarity: As for `read_picture`.
+
+    Returns:
+        Display values in [0, 1] and the steps taken.
+    """
     if values.dtype == np.uint8:
         display, step = values / 255, PixelStep("scale", "divided by 255")
     else:
         low, high = percentile_bounds(values, np.ones(values.shape, bool))
         detail = f"16 bits; 0.5 to 99.5 percentiles, {low:g} to {high:g}"
         display, step = stretch(values, low, high), PixelStep("percentile-window", detail)
-    steps = [decode_step, step]
+    steps = [step]
     if polarity == "inverted":
         display = 1 - display
         steps.append(PixelStep("polarity", "inverted: by the caller"))

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from jaxtyping import Float32, UInt8
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from medllm.dicom.attributes import (
@@ -24,7 +26,7 @@ from medllm.dicom.decode import stored_values
 from medllm.dicom.encoding_gates import ENCODING_GATES
 from medllm.dicom.files import read_image_file
 from medllm.dicom.gates import ACCEPTABLE, enforce, make_gate
-from medllm.dicom.picture import picture_gates, read_picture
+from medllm.dicom.picture import picture_display, picture_gates, read_picture
 from medllm.dicom.pixel_gates import PIXEL_GATES, polarity_plausible
 from medllm.dicom.pixels import Polarity, display_values
 from medllm.dicom.radiograph import Gate, PixelStep, Radiograph
@@ -71,6 +73,36 @@ def read_radiograph(
     except DicomError as error:
         raise DicomError(f"{path}: {error}", code=error.code) from None
     return replace(scan, gates=(*scan.gates, _regular_header(len(caught))))
+
+
+def radiograph_of(
+    values: UInt8[np.ndarray, "rows columns"],
+    path: str | Path,
+    *,
+    accept: Collection[str] = (),
+    polarity: Polarity = "auto",
+) -> Radiograph:
+    """Take grey values that a file holds among others, such as an array of images.
+
+    Args:
+        values: 0 to 255, low is air.
+        path: The file that they are from.
+        accept: As for `read_radiograph`.
+        polarity: As for `read_radiograph`.
+
+    Returns:
+        The radiograph, with the gates of a PNG; its hash is that of the values.
+
+    Raises:
+        DicomError: A gate refuses it; the message begins with the path.
+    """
+    pixels, steps = picture_display(values, polarity)
+    try:
+        return _pictured(
+            Path(path), values.tobytes(), "png", pixels, steps, accept=accept, polarity=polarity
+        )
+    except DicomError as error:
+        raise DicomError(f"{path}: {error}", code=error.code) from None
 
 
 def _from_dicom(
@@ -124,6 +156,19 @@ def _from_picture(
     polarity: Polarity,
 ) -> Radiograph:
     pixels, steps = read_picture(data, file_format, polarity)
+    return _pictured(path, data, file_format, pixels, steps, accept=accept, polarity=polarity)
+
+
+def _pictured(
+    path: Path,
+    data: bytes,
+    file_format: Literal["png", "jpeg"],
+    pixels: Float32[np.ndarray, "rows columns"],
+    steps: tuple[PixelStep, ...],
+    *,
+    accept: Collection[str],
+    polarity: Polarity,
+) -> Radiograph:
     gates = enforce((check(pixels) for check in PIXEL_GATES), accept)
     return Radiograph(
         pixels=pixels,

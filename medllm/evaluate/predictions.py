@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float32
 
 from medllm.datasets import ImageRecord
-from medllm.dicom import read_radiograph
 from medllm.dicom.pixels import Polarity
 from medllm.errors import MedllmError
 from medllm.models import Model
@@ -84,7 +83,7 @@ def _prepare(
     model: Model, record: ImageRecord, accept: Collection[str], polarity: Polarity
 ) -> Float32[torch.Tensor, "1 channels size size"] | MedllmError:
     try:
-        return model.prepare(read_radiograph(record.path, accept=accept, polarity=polarity))
+        return model.prepare(record.radiograph(accept=accept, polarity=polarity))
     except MedllmError as error:
         return error
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from medllm.datasets import READERS, read_dataset
+from medllm.datasets import DATASETS, read_dataset
 from medllm.errors import LabelError
 
 
@@ -13,7 +13,7 @@ def test_each_reader_says_its_own_name(tmp_path):
         "nih": "path,patient_id,findings,age_years,sex,view_position,rsna_class\n"
         "a.png,1,Mass,30,F,PA,\n",
     }
-    assert set(tables) == set(READERS)
+    assert set(tables) == set(DATASETS)
     for name, table in tables.items():
         root = tmp_path / name
         root.mkdir()

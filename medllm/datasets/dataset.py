@@ -1,0 +1,52 @@
+"""What medllm knows of a data set beside its images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medllm.datasets.policy import LabelPolicy
+from medllm.datasets.record import ImageRecord
+
+
+@dataclass(frozen=True)
+class Published:
+    """Counts that a data set was published with.
+
+    Attributes:
+        images: Images, all views.
+        patients: Patients; None where the set does not tell them apart.
+        positive: Images with the finding, a key, by the default policy.
+    """
+
+    images: int
+    patients: int | None = None
+    positive: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A public data set, or a folder's own layout.
+
+    Attributes:
+        name: What commands and recipes call it.
+        title: What it calls itself.
+        terms: Under what terms it may be used, in a line.
+        citation: What to cite, in a line.
+        read: From the folder of a copy, and the label policy, to a record an image, all views,
+            in the table's order. Files are not opened; they may be missing from a partial copy.
+            It raises `LabelError` where a table or a column is missing or a label is none.
+        policy: The default label policy; a choice that the set does not leave is None.
+        published: Counts to compare a copy with; None where none can be.
+        descends: Data sets whose images it has, with what is known of it.
+    """
+
+    name: str
+    title: str
+    terms: str
+    citation: str
+    read: Callable[[Path, LabelPolicy], list[ImageRecord]]
+    policy: LabelPolicy = field(default_factory=LabelPolicy)
+    published: Published | None = None
+    descends: Mapping[str, str] = field(default_factory=dict)
