@@ -1,6 +1,12 @@
 """Figures with intervals, from plain arrays."""
 
-from medllm.metrics.bootstrap import Estimate, clustered_bootstrap, clustered_bootstraps
+from medllm.metrics.bootstrap import (
+    Comparison,
+    Estimate,
+    clustered_bootstrap,
+    clustered_bootstraps,
+    clustered_difference,
+)
 from medllm.metrics.calibration import (
     ReliabilityBin,
     brier,
@@ -10,20 +16,46 @@ from medllm.metrics.calibration import (
     reliability_bins,
     separated,
 )
-from medllm.metrics.discrimination import auroc, sensitivity, specificity
+from medllm.metrics.decision import net_benefit, net_benefit_of_all
+from medllm.metrics.delong import delong_difference, delong_interval
+from medllm.metrics.discrimination import (
+    auroc,
+    average_precision,
+    f1,
+    negative_predictive_value,
+    positive_predictive_value,
+    sensitivity,
+    sensitivity_threshold,
+    specificity,
+    youden_threshold,
+)
+from medllm.metrics.multiplicity import holm
 
 __all__ = [
+    "Comparison",
     "Estimate",
     "ReliabilityBin",
     "auroc",
+    "average_precision",
     "brier",
     "calibration_intercept",
     "calibration_slope",
     "clustered_bootstrap",
     "clustered_bootstraps",
+    "clustered_difference",
+    "delong_difference",
+    "delong_interval",
     "expected_calibration_error",
+    "f1",
+    "holm",
+    "negative_predictive_value",
+    "net_benefit",
+    "net_benefit_of_all",
+    "positive_predictive_value",
     "reliability_bins",
     "sensitivity",
+    "sensitivity_threshold",
     "separated",
     "specificity",
+    "youden_threshold",
 ]

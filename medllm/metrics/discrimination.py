@@ -32,6 +32,34 @@ def auroc(scores: Float[np.ndarray, " images"], labels: Int[np.ndarray, " images
     return float((ranks - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
 
 
+def average_precision(
+    scores: Float[np.ndarray, " images"], labels: Int[np.ndarray, " images"]
+) -> float:
+    """Area under the precision-recall curve: precision averaged over steps of sensitivity.
+
+    It is not interpolated, and equal scores are one step. Not scikit-learn's, whose checks of
+    its input take longer than the sum: a bootstrap asks for it a thousand times.
+
+    Args:
+        scores: Higher speaks for the finding.
+        labels: 1 or 0.
+
+    Returns:
+        Above 0 to 1; the share of positives is the level of chance. NaN without positives.
+
+    Source:
+        Buckley and Voorhees, SIGIR 2000; Davis and Goadrich, ICML 2006 (why not interpolated).
+
+    Example:
+        >>> round(average_precision(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1])), 4)
+        0.8333
+    """
+    _, hits, alarms = _cuts(scores, labels)
+    if not hits.any():
+        return float("nan")
+    return float(np.diff(hits, prepend=0) @ (hits / (hits + alarms)) / hits[-1])
+
+
 def sensitivity(called: Bool[np.ndarray, " images"], labels: Int[np.ndarray, " images"]) -> float:
     """Share of the positives that are called.
 
@@ -56,3 +84,127 @@ def specificity(called: Bool[np.ndarray, " images"], labels: Int[np.ndarray, " i
         0 to 1; NaN without negatives.
     """
     return float((~called[labels == 0]).mean()) if (labels == 0).any() else float("nan")
+
+
+def positive_predictive_value(
+    called: Bool[np.ndarray, " images"], labels: Int[np.ndarray, " images"]
+) -> float:
+    """Share of the called that are positive, also named precision.
+
+    It holds for the share of positives in these images, not for another.
+
+    Args:
+        called: Whether the call is positive.
+        labels: 1 or 0.
+
+    Returns:
+        0 to 1; NaN where none is called.
+    """
+    return float((labels[called] == 1).mean()) if called.any() else float("nan")
+
+
+def negative_predictive_value(
+    called: Bool[np.ndarray, " images"], labels: Int[np.ndarray, " images"]
+) -> float:
+    """Share of those not called that are negative.
+
+    It holds for the share of positives in these images, not for another.
+
+    Args:
+        called: Whether the call is positive.
+        labels: 1 or 0.
+
+    Returns:
+        0 to 1; NaN where all are called.
+    """
+    return float((labels[~called] == 0).mean()) if (~called).any() else float("nan")
+
+
+def f1(called: Bool[np.ndarray, " images"], labels: Int[np.ndarray, " images"]) -> float:
+    """Harmonic mean of sensitivity and positive predictive value.
+
+    Args:
+        called: Whether the call is positive.
+        labels: 1 or 0.
+
+    Returns:
+        0 to 1; NaN where there is no positive and none is called.
+
+    Source:
+        van Rijsbergen, Information Retrieval 1979, chapter 7; as twice the true positives over
+        positives and called.
+    """
+    total = int(called.sum() + labels.sum())
+    return 2 * int(labels[called].sum()) / total if total else float("nan")
+
+
+def youden_threshold(
+    scores: Float[np.ndarray, " images"], labels: Int[np.ndarray, " images"]
+) -> float:
+    """Choose the threshold with the highest sum of sensitivity and specificity.
+
+    It is to be chosen on other images than those whose sensitivity is then reported.
+
+    Args:
+        scores: Higher speaks for the finding.
+        labels: 1 or 0.
+
+    Returns:
+        One of the scores, from which upwards a call is positive (`scores >= threshold`); of
+        several as good, the highest. NaN where a class is missing.
+
+    Source:
+        Youden, Cancer 1950.
+
+    Example:
+        >>> youden_threshold(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1]))
+        0.8
+    """
+    edges, hits, alarms = _cuts(scores, labels)
+    if not hits.any() or not alarms.any():
+        return float("nan")
+    # In whole numbers, so that ties are ties.
+    return float(edges[np.argmax(hits * alarms[-1] - alarms * hits[-1])])
+
+
+def sensitivity_threshold(
+    scores: Float[np.ndarray, " images"], labels: Int[np.ndarray, " images"], sensitivity: float
+) -> float:
+    """Choose the highest threshold that reaches a sensitivity.
+
+    It is to be chosen on other images than those whose sensitivity is then reported.
+
+    Args:
+        scores: Higher speaks for the finding.
+        labels: 1 or 0.
+        sensitivity: The least wanted, above 0 and at most 1.
+
+    Returns:
+        One of the scores, from which upwards a call is positive (`scores >= threshold`). NaN
+        without positives.
+
+    Raises:
+        ValueError: `sensitivity` is 0 or less, or above 1.
+
+    Example:
+        >>> sensitivity_threshold(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1]), 0.9)
+        0.35
+    """
+    if not 0 < sensitivity <= 1:
+        raise ValueError(f"sensitivity is {sensitivity}; it must be above 0 and at most 1.")
+    edges, hits, _ = _cuts(scores, labels)
+    if not hits.any():
+        return float("nan")
+    # As a share and not as a number of positives: 7 of 100 are 0.07, yet 0.07 * 100 is above 7.
+    return float(edges[np.argmax(hits / hits[-1] >= sensitivity)])
+
+
+def _cuts(
+    scores: Float[np.ndarray, " images"], labels: Int[np.ndarray, " images"]
+) -> tuple[Float[np.ndarray, " edges"], Int[np.ndarray, " edges"], Int[np.ndarray, " edges"]]:
+    """Give the distinct scores, the highest first, and the positives and negatives from each up."""
+    order = np.argsort(-scores, kind="stable")
+    falling = scores[order]
+    last = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))
+    hits = np.cumsum(labels[order])[last]
+    return falling[last], hits, last + 1 - hits

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from medllm.metrics import clustered_bootstrap, clustered_difference
+
+
+def _means(first, second):
+    return (
+        lambda at: float(first[at].mean()),
+        lambda at: float(second[at].mean()),
+    )
+
+
+def _names(n):
+    return [str(index) for index in range(n)]
+
+
+def test_the_difference_is_that_of_one_figure_and_p_is_counted_on_its_resamples():
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(0.15, size=90), rng.normal(size=90)
+    patients = [str(index // 3) for index in range(90)]
+    one, other = _means(first, second)
+    got = clustered_difference(one, other, patients, n_resamples=199, seed=4)
+    seen = []
+
+    def difference(at):
+        seen.append(one(at) - other(at))
+        return seen[-1]
+
+    alone = clustered_bootstrap(difference, patients, n_resamples=199, seed=4)
+    assert got.difference == alone
+    resampled = np.array(seen[:-1])
+    below, above = (resampled <= 0).sum(), (resampled >= 0).sum()
+    assert got.p_value == 2 * (min(below, above) + 1) / 200
+    assert 0.01 < got.p_value < 1
+
+
+def test_swapping_the_models_turns_the_sign_and_keeps_p():
+    rng = np.random.default_rng(1)
+    one, other = _means(rng.normal(0.2, size=60), rng.normal(size=60))
+    got = clustered_difference(one, other, _names(60))
+    swapped = clustered_difference(other, one, _names(60))
+    assert got.difference.value == -swapped.difference.value
+    # The percentiles are interpolated from the other side, which may move the last digit.
+    assert got.difference.low == pytest.approx(-swapped.difference.high, abs=1e-12)
+    assert got.p_value == swapped.p_value
+
+
+@pytest.mark.parametrize("shift", [0.1, 0.2])
+def test_p_is_that_of_a_test_of_a_mean(shift):
+    noise = np.random.default_rng(2).normal(size=400)
+    noise = (noise - noise.mean()) / noise.std()
+    got = clustered_difference(*_means(noise + shift, np.zeros(400)), _names(400), n_resamples=4000)
+    # The standard error is 1 / 20; 4,000 resamples leave .003 in a p-value of .046.
+    assert got.p_value == pytest.approx(2 * norm.sf(20 * shift), abs=0.01)
+
+
+def test_the_same_model_twice_has_p_one():
+    values = np.random.default_rng(3).normal(size=30)
+    got = clustered_difference(*_means(values, values), _names(30))
+    assert (got.difference.value, got.difference.low, got.difference.high) == (0, 0, 0)
+    assert got.p_value == 1
+
+
+def test_no_p_value_is_nought():
+    got = clustered_difference(*_means(np.ones(20), np.zeros(20)), _names(20), n_resamples=99)
+    assert got.p_value == pytest.approx(2 / 100)
+
+
+def test_images_of_one_patient_are_not_further_evidence():
+    values = np.repeat(np.random.default_rng(4).normal(0.25, size=20), 10)
+    figures = _means(values, np.zeros(200))
+    apart = clustered_difference(*figures, _names(200))
+    together = clustered_difference(*figures, [str(index // 10) for index in range(200)])
+    assert apart.difference.value == together.difference.value
+    assert apart.p_value < 0.01 < together.p_value
+
+
+def test_resamples_without_a_figure_are_not_counted():
+    def halves(at):
+        return 1.0 if at[0] < 10 else math.nan
+
+    got = clustered_difference(halves, lambda _: 0.0, _names(20), n_resamples=100)
+    # About half of the resamples, four standard errors of 5 on either side.
+    assert 2 / 71 < got.p_value < 2 / 31
+    with pytest.raises(ValueError, match="too few cases"):
+        clustered_difference(lambda _: math.nan, lambda _: 0.0, _names(20))
