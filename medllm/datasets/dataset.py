@@ -40,6 +40,9 @@ class DataSet:
         policy: The default label policy; a choice that the set does not leave is None.
         published: Counts to compare a copy with; None where none can be.
         descends: Data sets whose images it has, with what is known of it.
+        caveats: From the folder of a copy to what its figures must be read with, a sentence a
+            code. `patients-unknown` says that each image counts as a patient of its own, so that
+            parts may share patients and intervals are too narrow.
     """
 
     name: str
@@ -50,3 +53,4 @@ class DataSet:
     policy: LabelPolicy = field(default_factory=LabelPolicy)
     published: Published | None = None
     descends: Mapping[str, str] = field(default_factory=dict)
+    caveats: Callable[[Path], Mapping[str, str]] = lambda root: {}

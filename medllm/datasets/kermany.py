@@ -13,7 +13,9 @@ from medllm.errors import LabelError
 _PARTS = {"train": "train", "val": "validation", "test": "test"}
 _CLASSES = {"NORMAL": 0, "PNEUMONIA": 1}
 # person12_bacteria_46.jpeg; numbers recur with the other kind, so the kind is part of the patient.
-_ILL = re.compile(r"(person\d+_(bacteria|virus))_\d+")
+# One name has a number more, as person12_virus_46_1.jpeg would.
+_ILL = re.compile(r"(person\d+_(?:bacteria|virus))(?:_\d+)+")
+_KIND = re.compile(r"person\d+_(bacteria|virus)")
 # IM-0115-0001.jpeg and NORMAL2-IM-0304-0001.jpeg; the last number counts a patient's images.
 _NORMAL = re.compile(r"((?:NORMAL2-)?IM-\d+)(?:-\d+)+")
 
@@ -57,7 +59,8 @@ def _from_table(root: Path, table: Path) -> list[ImageRecord]:
 def _from_folder(root: Path, part: str) -> list[ImageRecord]:
     records = []
     for name, label in _CLASSES.items():
-        for path in sorted((root / part / name).glob("*.jp*g")):
+        # Copies that went through macOS have `._` files beside the images.
+        for path in sorted((root / part / name).glob("[!.]*.jp*g")):
             stem = (_ILL if label else _NORMAL).fullmatch(path.stem)
             if stem is None:
                 raise LabelError(
@@ -69,13 +72,13 @@ def _from_folder(root: Path, part: str) -> list[ImageRecord]:
 
 
 def _record(path: Path, patient: str, label: int | None, split: str) -> ImageRecord:
-    kind = re.search("bacteria|virus", patient)
+    kind = _KIND.fullmatch(patient)
     return ImageRecord(
         dataset="kermany",
         path=path,
         patient_id=patient,
         labels={} if label is None else {"pneumonia": label, "lung_opacity": label},
-        attributes={"etiology": kind[0] if kind else ""},
+        attributes={"etiology": kind[1] if kind else ""},
         split=split,
     )
 

@@ -1,89 +1,205 @@
-"""NIH ChestX-ray14 (Wang et al., CVPR 2017), with RSNA's readings of 2018 where there are any."""
+"""NIH ChestX-ray14 (Wang et al., CVPR 2017), with radiologists' readings where there are any."""
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from pathlib import Path
 
-from medllm.datasets.dataset import DataSet
+from medllm.datasets.boxes import group_boxes, read_box
+from medllm.datasets.dataset import DataSet, Published
+from medllm.datasets.nih_labels import (
+    MINED,
+    NIH_FINDINGS,
+    GoogleReading,
+    mined_labels,
+    read_google,
+    rsna_opacity,
+)
 from medllm.datasets.policy import LabelPolicy
-from medllm.datasets.record import ImageRecord, read_table
+from medllm.datasets.record import Box, ImageRecord, read_rows, read_word
+from medllm.errors import LabelError
 
-# The spellings of Data_Entry_2017; whole words only.
-NIH_FINDINGS = {
-    "Atelectasis": "atelectasis",
-    "Cardiomegaly": "cardiomegaly",
-    "Consolidation": "consolidation",
-    "Edema": "edema",
-    "Effusion": "effusion",
-    "Emphysema": "emphysema",
-    "Fibrosis": "fibrosis",
-    "Hernia": "hernia",
-    "Infiltration": "infiltration",
-    "Mass": "mass",
-    "Nodule": "nodule",
-    "Pleural_Thickening": "pleural_thickening",
-    "Pneumonia": "pneumonia",
-    "Pneumothorax": "pneumothorax",
-}
-_RSNA_OPACITY = {"Lung Opacity": 1, "Normal": 0, "No Lung Opacity / Not Normal": 0}
 _ATTRIBUTES = ("age_years", "sex", "view_position", "rsna_class")
-_BOX_FINDINGS = {"Lung Opacity": "lung_opacity", "Pneumonia": "pneumonia"}
+_EXTRACT_BOX_FINDINGS = {"Lung Opacity": "lung_opacity", "Pneumonia": "pneumonia"}
+_TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
+_COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "View Position")
+_SEX_COLUMNS = ("Patient Gender", "Patient Sex")
+_SEXES = {"F": "F", "M": "M", "": ""}
+# The header has commas without quotes, so it falls apart into these.
+_BOX_COLUMNS = ("Bbox [x", "y", "w", "h]")
+_BOX_FINDINGS = {
+    "Infiltrate": "infiltration",  # the table of labels says Infiltration
+    **{
+        spelling: NIH_FINDINGS[spelling]
+        for spelling in (
+            *("Atelectasis", "Cardiomegaly", "Effusion", "Mass"),
+            *("Nodule", "Pneumonia", "Pneumothorax"),
+        )
+    },
+}
+_LISTS = {"train_val_list.txt": "train", "test_list.txt": "test"}
+_AGE_UNIT_YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25, "": 1.0}
+# The table has ages such as 411; nobody has lived longer than this.
+_OLDEST_YEARS = 122
 
 
 def read_nih(root: Path) -> list[ImageRecord]:
-    """Read a copy with `labels.csv` and `boxes.csv`.
+    """Read a copy: the published layout, or an extract with `labels.csv` and `boxes.csv`.
 
-    The 14 labels were mined from text. Pneumonia is the worst of them: RSNA's radiologists saw
-    an opacity in fewer than half of those they read again. So pneumonia and lung opacity are
-    taken from RSNA's reading where there is one, and are else 0 for `No Finding` and unknown
-    for all others.
+    The 14 labels were mined from text; as published they are the labels. Where radiologists
+    read an image again, their reading is the label, and the mined one is kept in
+    `other_labels`: Google's of pneumothorax, fracture, opacity, and nodule or mass, whose tables
+    may lie beside the published ones; and RSNA's of opacity in the extract, where pneumonia and
+    opacity are else 0 for `No Finding` and unknown for all others.
 
     Args:
-        root: Folder that holds the two tables.
+        root: Folder that holds `Data_Entry_2017_v2020.csv` or `Data_Entry_2017.csv`, or
+            `labels.csv`.
 
     Returns:
         A record an image, in the table's order.
 
     Raises:
-        LabelError: A table or a column is missing.
+        LabelError: A table or a column is missing, or a value is none of those wanted.
     """
-    rows = read_table(root / "labels.csv", ("path", "patient_id", "findings", *_ATTRIBUTES))
-    boxes = _read_boxes(root / "boxes.csv")
-    return [
-        ImageRecord(
-            dataset="nih",
-            path=root / row["path"],
-            patient_id=row["patient_id"],
-            labels=_labels(row["findings"], row["rsna_class"]),
-            attributes={name: row[name] for name in _ATTRIBUTES},
-            boxes=boxes.get(row["path"], {}),
-        )
-        for row in rows
-    ]
-
-
-def _labels(findings: str, rsna_class: str) -> dict[str, int]:
-    named = set(findings.split("|"))
-    labels = {key: int(spelling in named) for spelling, key in NIH_FINDINGS.items()}
-    labels.pop("pneumonia")
-    opacity = _RSNA_OPACITY.get(rsna_class, 0 if named == {"No Finding"} else None)
-    if opacity is not None:
-        labels |= {"pneumonia": opacity, "lung_opacity": opacity}
-    return labels
-
-
-def _read_boxes(path: Path) -> dict[str, dict[str, tuple[tuple[float, float, float, float], ...]]]:
-    found: dict[str, dict[str, list[tuple[float, float, float, float]]]] = defaultdict(
-        lambda: defaultdict(list)
+    if (root / "labels.csv").is_file():
+        return _read_extract(root)
+    for name in _TABLES:
+        if (root / name).is_file():
+            return _read_published(root, root / name)
+    raise LabelError(
+        f"labels.csv is not in {root}, nor is {' or '.join(_TABLES)}; point --root at the data "
+        "set's folder."
     )
-    for row in read_table(path, ("path", "finding", "x", "y", "width", "height")):
-        box = (float(row["x"]), float(row["y"]), float(row["width"]), float(row["height"]))
-        found[row["path"]][_BOX_FINDINGS[row["finding"]]].append(box)
-    return {
-        image: {key: tuple(boxes) for key, boxes in by_finding.items()}
-        for image, by_finding in found.items()
-    }
+
+
+def _read_extract(root: Path) -> list[ImageRecord]:
+    table = root / "labels.csv"
+    boxes = _read_extract_boxes(root / "boxes.csv")
+    records = []
+    for line, row in read_rows(table, ("path", "patient_id", "findings", *_ATTRIBUTES)):
+        where = f"{table}, line {line}"
+        labels = mined_labels(where, row["findings"])
+        pneumonia = labels.pop("pneumonia")
+        opacity = rsna_opacity(where, row["rsna_class"])
+        if opacity is None and not pneumonia and not any(labels.values()):
+            opacity = 0
+        if opacity is not None:
+            labels |= {"pneumonia": opacity, "lung_opacity": opacity}
+        records.append(
+            ImageRecord(
+                dataset="nih",
+                path=root / row["path"],
+                patient_id=row["patient_id"],
+                labels=labels,
+                attributes={name: row[name] for name in _ATTRIBUTES},
+                boxes=group_boxes(boxes[row["path"]]),
+                other_labels={MINED: {"pneumonia": pneumonia}},
+            )
+        )
+    return records
+
+
+def _read_extract_boxes(table: Path) -> defaultdict[str, list[tuple[str, Box]]]:
+    found: defaultdict[str, list[tuple[str, Box]]] = defaultdict(list)
+    for line, row in read_rows(table, ("path", "finding", "x", "y", "width", "height")):
+        where = f"{table}, line {line}"
+        key = _box_finding(where, row["finding"], _EXTRACT_BOX_FINDINGS)
+        box = read_box(where, row["x"], row["y"], row["width"], row["height"])
+        found[row["path"]].append((key, box))
+    return found
+
+
+def _read_published(root: Path, table: Path) -> list[ImageRecord]:
+    rows = read_rows(table, _COLUMNS)
+    sex = _sex_column(table, rows[0][1] if rows else {})
+    paths, boxes = _image_paths(root), _read_boxes(root / "BBox_List_2017.csv")
+    parts, google = _official_split(root), read_google(root)
+    records = []
+    for line, row in rows:
+        where, image = f"{table}, line {line}", row["Image Index"].strip()
+        mined = mined_labels(where, row["Finding Labels"])
+        reading = google.get(image, GoogleReading(""))
+        other = reading.mined(mined)
+        attributes = {
+            "age_years": _age_years(where, row["Patient Age"]),
+            "sex": read_word(where, sex, row[sex], _SEXES),
+            "view_position": row["View Position"].strip().upper(),
+        }
+        records.append(
+            ImageRecord(
+                dataset="nih",
+                path=paths.get(image, root / "images" / image),
+                patient_id=row["Patient ID"].strip(),
+                labels=mined | reading.labels,
+                attributes=attributes | ({"google_set": reading.part} if google else {}),
+                boxes=group_boxes(boxes[image]),
+                split=parts.get(image, ""),
+                other_labels={MINED: other} if other else {},
+            )
+        )
+    return records
+
+
+def _sex_column(table: Path, row: dict[str, str]) -> str:
+    for column in _SEX_COLUMNS:
+        if column in row:
+            return column
+    raise LabelError(
+        f"{table} has no rows, or lacks the column {' or '.join(_SEX_COLUMNS)}; get it again."
+    )
+
+
+def _age_years(where: str, text: str) -> str:
+    """Give the age in years; blank where there is none that a person can have."""
+    if not text.strip():
+        return ""
+    match = re.fullmatch(r"(\d{1,3})([YMWD]?)", text.strip())
+    if match is None:
+        raise LabelError(f"{where}: the age is '{text}'; wanted is such as 58, 058Y or 003M.")
+    years = int(match[1]) * _AGE_UNIT_YEARS[match[2]]
+    return f"{years:.3g}" if years <= _OLDEST_YEARS else ""
+
+
+def _image_paths(root: Path) -> dict[str, Path]:
+    """Find the images that lie in the twelve folders; all others are in one, or missing."""
+    return {path.name: path for path in root.glob("images_*/images/*.png")}
+
+
+def _read_boxes(table: Path) -> defaultdict[str, list[tuple[str, Box]]]:
+    found: defaultdict[str, list[tuple[str, Box]]] = defaultdict(list)
+    if table.is_file():
+        for line, row in read_rows(table, ("Image Index", "Finding Label", *_BOX_COLUMNS)):
+            where = f"{table}, line {line}"
+            key = _box_finding(where, row["Finding Label"], _BOX_FINDINGS)
+            box = read_box(where, *(row[column] for column in _BOX_COLUMNS))
+            found[row["Image Index"].strip()].append((key, box))
+    return found
+
+
+def _box_finding(where: str, spelling: str, known: dict[str, str]) -> str:
+    try:
+        return known[spelling.strip()]
+    except KeyError:
+        raise LabelError(
+            f"{where}: the box is of '{spelling}'; wanted is one of {', '.join(known)}."
+        ) from None
+
+
+def _official_split(root: Path) -> dict[str, str]:
+    """Read the published lists, as many as there are; no image is in two."""
+    parts: dict[str, str] = {}
+    for name, part in _LISTS.items():
+        if not (root / name).is_file():
+            continue
+        for line, text in enumerate((root / name).read_text("utf-8-sig").splitlines(), 1):
+            if text.strip() and parts.setdefault(text.strip(), part) != part:
+                raise LabelError(
+                    f"{root / name}, line {line}: the image is in {' and in '.join(_LISTS)}; get "
+                    "the lists again."
+                )
+    return parts
 
 
 def _read(root: Path, policy: LabelPolicy) -> list[ImageRecord]:
@@ -97,4 +213,5 @@ NIH = DataSet(
     terms="unrestricted, with acknowledgement of the NIH Clinical Center and the citation",
     citation="Wang et al., ChestX-ray8, CVPR 2017",
     read=_read,
+    published=Published(images=112_120, patients=30_805, positive={"pneumonia": 1431}),
 )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import io
+import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +36,9 @@ class ImageRecord:
             soft; a finding that is not in it is unknown.
         attributes: What divides images into groups, as it stands in the data set's table, but
             for `age_years` (a number), `sex` (`F` or `M`) and `view_position` (`PA`, `AP`,
-            `LATERAL` or the table's word in capitals), which are blank where unknown.
+            `LATERAL` or the table's word in capitals), which are blank where unknown. A view is
+            `UNKNOWN` where the data set holds other views than frontal ones and does not tell
+            which this is, so that selection leaves it out.
         boxes: Boxes a finding's key, each x, y, width, height in pixels of the file.
         masks: Outlines a finding's key.
         study_id: The data set's own pseudonym of the study; blank where there is none.
@@ -41,6 +46,8 @@ class ImageRecord:
         other_labels: Labels of a second source, such as another labeller, by its name; for audits.
         member: Where the image lies within the file, as `ARRAY/INDEX` of a NumPy archive; blank
             where the file is the image.
+        polarity: `inverted` where the data set's table says of a file without a header that its
+            low values are bright; `auto` leaves it to the file.
     """
 
     dataset: str
@@ -54,6 +61,7 @@ class ImageRecord:
     split: str = ""
     other_labels: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     member: str = ""
+    polarity: Polarity = "auto"
 
     @property
     def name(self) -> str:
@@ -67,7 +75,7 @@ class ImageRecord:
 
         Args:
             accept: Codes of gates that shall not refuse it.
-            polarity: Override of the file's.
+            polarity: Override of the file's and of the record's; `auto` is the record's.
 
         Returns:
             The radiograph.
@@ -75,6 +83,7 @@ class ImageRecord:
         Raises:
             DicomError: It cannot be read, or a gate refuses it.
         """
+        polarity = self.polarity if polarity == "auto" else polarity
         if not self.member:
             return read_radiograph(self.path, accept=accept, polarity=polarity)
         values = archived_image(self.path, self.member)
@@ -111,7 +120,7 @@ def read_rows(path: Path, columns: Iterable[str]) -> list[tuple[int, dict[str, s
     """Read a CSV file with the place of each row, so that an error can name it.
 
     Args:
-        path: The file; UTF-8, divided by commas.
+        path: The file; UTF-8, divided by commas, and packed by gzip if its name ends in `.gz`.
         columns: Columns that must be there.
 
     Returns:
@@ -121,20 +130,46 @@ def read_rows(path: Path, columns: Iterable[str]) -> list[tuple[int, dict[str, s
         LabelError: The file or a column is missing, or the file is not a table: a column twice,
             a row with more or fewer fields than the header, or bytes that are not UTF-8.
     """
+    return list(iterate_rows(path, columns))
+
+
+def iterate_rows(path: Path, columns: Iterable[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Read a CSV file as `read_rows` does, a row at a time, where all rows would fill the memory.
+
+    Args:
+        path: The file.
+        columns: Columns that must be there.
+
+    Yields:
+        Line number and dictionary.
+
+    Raises:
+        LabelError: As of `read_rows`; a fault further down is told when its row is reached.
+    """
     if not path.is_file():
         raise LabelError(
             f"{path.name} is not in {path.parent}; point --root at the data set's folder."
         )
     try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
+        with _open_text(path) as stream:
             reader = csv.DictReader(stream)
             reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
             _require_columns(path, reader.fieldnames, columns)
-            return list(_whole_rows(path, reader))
+            yield from _whole_rows(path, reader)
     except UnicodeDecodeError as error:
         raise LabelError(f"{path} is not UTF-8 ({error.reason}); save it as CSV UTF-8.") from None
     except csv.Error as error:
         raise LabelError(f"{path} is not a CSV table ({error}); save it as CSV UTF-8.") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise LabelError(
+            f"{path} cannot be unpacked ({type(error).__name__}); get the file again."
+        ) from None
+
+
+def _open_text(path: Path) -> io.TextIOWrapper:
+    if path.suffix == ".gz":
+        return io.TextIOWrapper(gzip.open(path), newline="", encoding="utf-8-sig")
+    return path.open(newline="", encoding="utf-8-sig")
 
 
 def _require_columns(path: Path, names: list[str], wanted: Iterable[str]) -> None:
@@ -184,3 +219,29 @@ def read_label(where: str, finding: str, text: str) -> int | None:
             f"{where}: {finding} is '{text}'; wanted is 1 (with), 0 (without) or blank "
             "(unknown). Leave an uncertain label blank."
         ) from None
+
+
+def read_word(where: str, column: str, text: str, words: Mapping[str, str]) -> str:
+    """Read one word of a table whose words are known.
+
+    Args:
+        where: File and line, for the message.
+        column: The column.
+        text: What stands there; spaces around it do not count.
+        words: What each whole spelling stands for.
+
+    Returns:
+        What the word stands for.
+
+    Raises:
+        LabelError: It is none of the spellings.
+
+    Example:
+        >>> read_word("valid.csv, line 2", "Sex", "Female", {"Female": "F", "Male": "M"})
+        'F'
+    """
+    try:
+        return words[text.strip()]
+    except KeyError:
+        known = " or ".join(f"'{word}'" if word else "blank" for word in words)
+        raise LabelError(f"{where}: {column} is '{text}'; wanted is {known}.") from None

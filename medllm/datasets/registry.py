@@ -6,16 +6,51 @@ import difflib
 from collections.abc import Mapping
 from pathlib import Path
 
+from medllm.datasets.brax import BRAX
+from medllm.datasets.chexlocalize import CHEXLOCALIZE
+from medllm.datasets.chexpert import CHEXPERT
+from medllm.datasets.chexpert_plus import CHEXPERT_PLUS
+from medllm.datasets.covid_chestxray import COVID_CHESTXRAY
 from medllm.datasets.csv_table import CSV
 from medllm.datasets.dataset import DataSet
 from medllm.datasets.kermany import KERMANY
+from medllm.datasets.medmnist import CHESTMNIST, PNEUMONIAMNIST
+from medllm.datasets.mimic_cxr import MIMIC_CXR
 from medllm.datasets.nih import NIH
+from medllm.datasets.openi import OPENI
+from medllm.datasets.padchest import PADCHEST
 from medllm.datasets.policy import LabelPolicy
 from medllm.datasets.record import ImageRecord
+from medllm.datasets.rsna import RSNA
+from medllm.datasets.siim import SIIM
+from medllm.datasets.tuberculosis import MONTGOMERY, SHENZHEN
+from medllm.datasets.vindr import VINDR
 from medllm.errors import LabelError
 
 # A new data set is one module with its reader, one row here, and its card in `datasets/`.
-DATASETS: Mapping[str, DataSet] = {dataset.name: dataset for dataset in (CSV, KERMANY, NIH)}
+DATASETS: Mapping[str, DataSet] = {
+    dataset.name: dataset
+    for dataset in (
+        CSV,
+        KERMANY,
+        NIH,
+        RSNA,
+        SIIM,
+        VINDR,
+        PNEUMONIAMNIST,
+        CHESTMNIST,
+        CHEXPERT,
+        CHEXPERT_PLUS,
+        CHEXLOCALIZE,
+        MIMIC_CXR,
+        BRAX,
+        PADCHEST,
+        OPENI,
+        COVID_CHESTXRAY,
+        MONTGOMERY,
+        SHENZHEN,
+    )
+}
 
 
 def find_dataset(name: str) -> DataSet:

@@ -1,0 +1,82 @@
+"""BRAX, radiographs of a Brazilian hospital (Reis et al., Scientific Data 2022)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from medllm.datasets.chexpert_labels import CHEXPERT_COLUMNS, CHEXPERT_POLICY, mentioned_labels
+from medllm.datasets.dataset import DataSet, Published
+from medllm.datasets.policy import LabelPolicy
+from medllm.datasets.record import ImageRecord, iterate_rows, read_word
+from medllm.errors import LabelError
+
+_TABLE = "master_spreadsheet_update.csv"
+_COLUMNS = ("PatientID", "PatientSex", "PatientAge", "AccessionNumber", "ViewPosition")
+_SEXES = {"F": "F", "M": "M", "O": "", "": ""}
+# Five years a group: the first of them stands for it, and `85 or more` for the last group.
+_AGE_GROUP = re.compile(r"(\d{1,3})(?: or more)?")
+# A blank may be a lateral, of which the set has many. Other words stand as they are.
+_VIEWS = {"L": "LATERAL", "": "UNKNOWN"}
+
+
+def read_brax(root: Path, policy: LabelPolicy = CHEXPERT_POLICY) -> list[ImageRecord]:
+    """Read a copy: the table, and PNG files where there are any, else DICOM files.
+
+    Args:
+        root: Folder that holds `master_spreadsheet_update.csv`, and `images` or
+            `Anonymized_DICOMs`.
+        policy: What uncertain and blank stand for.
+
+    Returns:
+        A record an image, in the table's order.
+
+    Raises:
+        LabelError: The table or a column is missing, or a value is none of the wanted.
+    """
+    has_dicom_only = (root / "Anonymized_DICOMs").is_dir() and not (root / "images").is_dir()
+    path_column = "DicomPath" if has_dicom_only else "PngPath"
+    table = root / _TABLE
+    records = []
+    for line, row in iterate_rows(table, (path_column, *_COLUMNS, *CHEXPERT_COLUMNS)):
+        where = f"{table}, line {line}"
+        patient, view = row["PatientID"].strip(), row["ViewPosition"].strip().upper()
+        for column in (path_column, "PatientID"):
+            if not row[column].strip():
+                raise LabelError(f"{where}: {column} is blank; get the table again.")
+        records.append(
+            ImageRecord(
+                dataset="brax",
+                path=root / row[path_column].strip(),
+                patient_id=patient,
+                labels=mentioned_labels(where, row, policy),
+                attributes={
+                    "age_years": _age_years(where, row["PatientAge"]),
+                    "sex": read_word(where, "PatientSex", row["PatientSex"], _SEXES),
+                    "view_position": _VIEWS.get(view, view),
+                },
+                # An accession number recurs with other patients.
+                study_id=f"{patient}/{row['AccessionNumber'].strip()}",
+            )
+        )
+    return records
+
+
+def _age_years(where: str, text: str) -> str:
+    if not text.strip():
+        return ""
+    match = _AGE_GROUP.fullmatch(text.strip())
+    if match is None:
+        raise LabelError(f"{where}: PatientAge is '{text}'; wanted is such as 60 or '85 or more'.")
+    return f"{int(match[1])}"
+
+
+BRAX = DataSet(
+    name="brax",
+    title="BRAX",
+    terms="PhysioNet credentialed health data use agreement; not to be sent to third parties",
+    citation="Reis et al., BRAX, Scientific Data 9, 487, 2022; PhysioNet 10.13026/grwk-yh18",
+    read=read_brax,
+    policy=CHEXPERT_POLICY,
+    published=Published(images=40_967),
+)
