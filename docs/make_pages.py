@@ -1,7 +1,8 @@
-"""Write the pages that follow from the code: the command line, and the reference model's card."""
+"""Write what follows from the code: the command line, the reference model's card, a schema."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import typer
 from typer.main import get_command
 
 from medllm.cli import app
+from medllm.evaluate import Evaluation
 from medllm.models.card_page import card_page
 from medllm.models.checkpoint import BUNDLED, read_card
 
@@ -21,7 +23,12 @@ def pages() -> dict[Path, str]:
     return {
         REFERENCE / "command-line.md": "\n".join(_command_line()),
         REFERENCE / "reference-model.md": card_page(read_card(BUNDLED)),
+        REFERENCE / "metrics.schema.json": _schema(),
     }
+
+
+def _schema() -> str:
+    return json.dumps(Evaluation.model_json_schema(), indent=1) + "\n"
 
 
 def _command_line() -> Iterator[str]:

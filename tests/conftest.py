@@ -1,9 +1,11 @@
-"""A real and tiny model, and the place of the real data."""
+"""A real and tiny model, the place of the real data, and a disk that is full."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,19 @@ def data_root() -> Path:
     if not root.is_dir():
         pytest.skip(f"no real radiographs: set MEDLLM_DATA to their folder ({root.name} is absent)")
     return root
+
+
+@pytest.fixture
+def full_disk() -> Callable[..., contextlib.AbstractContextManager[None]]:
+    """Let the disk take no more than the first bytes of any file, and then fail."""
+
+    @contextlib.contextmanager
+    def full(room: int = 0) -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return full

@@ -12,7 +12,10 @@ import typer
 from medllm import __version__
 from medllm.cli.calibrate import calibrate
 from medllm.cli.classify import classify
+from medllm.cli.compare import compare
+from medllm.cli.datasets import datasets
 from medllm.cli.demo import demo
+from medllm.cli.evaluate import evaluate
 from medllm.cli.explain import explain
 from medllm.cli.inspect import inspect
 from medllm.cli.models import models
@@ -34,8 +37,11 @@ app.command()(demo)
 app.command()(inspect)
 app.command()(classify)
 app.command()(explain)
+app.command()(evaluate)
+app.command()(compare)
 app.command()(train)
 app.command()(calibrate)
+app.add_typer(datasets, name="datasets")
 app.add_typer(models, name="models")
 
 

@@ -52,6 +52,8 @@ def calibrate(
     """
     from medllm.datasets import read_dataset
     from medllm.evaluate import (
+        Decoder,
+        default_workers,
         findings_to_fit,
         recalibrate,
         require_destination,
@@ -69,7 +71,10 @@ def calibrate(
     loaded = load_model(folder)
     findings, kept = findings_to_fit(loaded, records)
     labelled = [record for record in records if not record.labels.keys().isdisjoint(findings)]
-    scored = score_records(loaded, labelled, findings, accept=accept or (), polarity=polarity)
+    decoder = Decoder(loaded.card.preprocessing, tuple(accept or ()), polarity)
+    scored = score_records(
+        loaded, labelled, findings, decoder=decoder, workers=default_workers(len(labelled))
+    )
     watched = _watched(scored, len(labelled))
     result = recalibrate(loaded, watched, name or dataset, kept=kept)
     saved = write_recalibrated(result, out, stored_precision(folder))

@@ -27,7 +27,10 @@ class RunLengthMask:
     columns: int
 
     def decode(self) -> Bool[np.ndarray, "rows columns"]:
-        """Give the pixels that it covers; what no run reaches is outside.
+        """Give the pixels that it covers.
+
+        Returns:
+            True inside; what no run reaches is outside.
 
         Raises:
             LabelError: The runs are longer than the image.
@@ -54,7 +57,10 @@ class PictureMask:
     paths: tuple[Path, ...]
 
     def decode(self) -> Bool[np.ndarray, "rows columns"]:
-        """Give the pixels that are not black in at least one picture.
+        """Give the pixels that it covers.
+
+        Returns:
+            True where at least one picture is not black.
 
         Raises:
             LabelError: A picture is missing or unreadable.

@@ -92,6 +92,9 @@ class ImageRecord:
     def content(self) -> bytes:
         """Give the bytes that the image is stored as, to tell equal images.
 
+        Returns:
+            The file's bytes, or those of the array that lies in it.
+
         Raises:
             OSError: The file cannot be read.
         """

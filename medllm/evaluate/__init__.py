@@ -1,6 +1,11 @@
-"""A model over a data set: predictions, and a calibration fitted on a site's own patients."""
+"""A model over a data set: predictions, figures, audits, and a calibration for a site."""
 
 from medllm.evaluate.calibration_figures import CalibrationFigures
+from medllm.evaluate.comparison import Comparison, compare
+from medllm.evaluate.decoding import Decoded, Decoder, decode, default_workers
+from medllm.evaluate.document import Evaluation
+from medllm.evaluate.evaluation import measure
+from medllm.evaluate.evaluation import write as write_evaluation
 from medllm.evaluate.predictions import ScoredRecord, score_records
 from medllm.evaluate.recalibrated_checkpoint import (
     figures_of,
@@ -17,21 +22,39 @@ from medllm.evaluate.recalibration import (
     recalibrate,
 )
 from medllm.evaluate.reliability import draw_reliability, reliability_svg
+from medllm.evaluate.runs import evaluate_model, evaluate_predictions
+from medllm.evaluate.study import Study, open_study
+from medllm.evaluate.table import Predictions, read_predictions
 
 __all__ = [
     "MIN_PATIENTS",
     "CalibrationFigures",
+    "Comparison",
+    "Decoded",
+    "Decoder",
+    "Evaluation",
     "Kept",
+    "Predictions",
     "Recalibration",
     "Refitted",
     "ScoredRecord",
+    "Study",
+    "compare",
+    "decode",
+    "default_workers",
     "draw_reliability",
+    "evaluate_model",
+    "evaluate_predictions",
     "figures_of",
     "findings_to_fit",
+    "measure",
+    "open_study",
+    "read_predictions",
     "recalibrate",
     "reliability_svg",
     "require_destination",
     "score_records",
     "stored_precision",
+    "write_evaluation",
     "write_recalibrated",
 ]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
 import torch
-from jaxtyping import Float32
 
 from medllm.datasets import ImageRecord
-from medllm.dicom.pixels import Polarity
-from medllm.errors import MedllmError
+from medllm.evaluate.decoding import Decoded, Decoder, decode
+from medllm.evaluate.probes import Probe, probe
 from medllm.models import Model
 
 # As many as a model takes in one forward; a larger batch gains nothing on a CPU.
@@ -29,12 +28,18 @@ class ScoredRecord:
             where there is an error.
         error: Code of the cause, such as `file-not-found`; None where the image was scored.
         message: The cause in one line; it names the file. Empty without an error.
+        probes: Log-odds a finding, by the name of the probe; empty where it was not probed.
+        rows: Pixel rows of the file's image; 0 where there is an error.
+        columns: Pixel columns.
     """
 
     record: ImageRecord
     log_odds: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
     message: str = ""
+    probes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    rows: int = 0
+    columns: int = 0
 
 
 def score_records(
@@ -42,21 +47,25 @@ def score_records(
     records: Iterable[ImageRecord],
     findings: Sequence[str] | None = None,
     *,
-    accept: Collection[str] = (),
-    polarity: Polarity = "auto",
+    decoder: Decoder | None = None,
+    workers: int = 0,
+    probes: Sequence[Probe] = (),
+    is_probed: Callable[[ImageRecord], bool] = lambda record: True,
     batch_size: int = BATCH_SIZE,
 ) -> Iterator[ScoredRecord]:
     """Score images one batch after another.
 
-    Only one batch is held, and of it only what the model takes in: memory does not grow with
-    the data set. An image that cannot be read, or may not be scored, is a row too.
+    Only a few images are held, and of them only what the model takes in: memory does not grow
+    with the data set. An image that cannot be read, or may not be scored, is a row too.
 
     Args:
         model: The model.
         records: Any number; they are taken as they are needed.
         findings: Keys; all of the checkpoint when None.
-        accept: Codes of gates that shall not refuse an image.
-        polarity: Override of the header's.
+        decoder: How images are read; by the model's contract alone when None.
+        workers: Processes that read images; 0 reads them in this one.
+        probes: What else is asked.
+        is_probed: Of which images.
         batch_size: Images a forward.
 
     Returns:
@@ -69,46 +78,55 @@ def score_records(
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be 1 or more.")
     keys = [question.finding for question in model.questions(findings)]
+    images = decode(records, decoder or Decoder(model.card.preprocessing), workers=workers)
 
     def scored() -> Iterator[ScoredRecord]:
-        waiting = iter(records)
-        while batch := list(islice(waiting, batch_size)):
-            prepared = [_prepare(model, record, accept, polarity) for record in batch]
-            yield from _score(model, keys, batch, prepared)
+        while batch := list(islice(images, batch_size)):
+            yield from _score(model, keys, batch, probes, is_probed)
 
     return scored()
-
-
-def _prepare(
-    model: Model, record: ImageRecord, accept: Collection[str], polarity: Polarity
-) -> Float32[torch.Tensor, "1 channels size size"] | MedllmError:
-    try:
-        return model.prepare(record.radiograph(accept=accept, polarity=polarity))
-    except MedllmError as error:
-        return error
 
 
 def _score(
     model: Model,
     keys: Sequence[str],
-    batch: Sequence[ImageRecord],
-    prepared: Sequence[torch.Tensor | MedllmError],
+    batch: Sequence[Decoded],
+    probes: Sequence[Probe],
+    is_probed: Callable[[ImageRecord], bool],
 ) -> Iterator[ScoredRecord]:
-    images = [item for item in prepared if isinstance(item, torch.Tensor)]
-    rows: Iterator[list[float]] = iter(())
-    if images:
+    read = [image for image in batch if image.display is not None]
+    answers: Iterator[list[float]] = iter(())
+    probed: dict[int, dict[str, dict[str, float]]] = {}
+    if read:
+        display = torch.stack([torch.from_numpy(image.display) for image in read])
         with torch.inference_mode():
-            rows = iter(model.log_odds(torch.cat(images), keys).double().tolist())
-    for record, item in zip(batch, prepared, strict=True):
-        if isinstance(item, torch.Tensor):
-            yield _row(record, dict(zip(keys, next(rows), strict=True)))
+            features = model.image_features(model.card.preprocessing.pixel_values(display))
+            log_odds = model.log_odds_from_features(features, keys)
+            chosen = [at for at, image in enumerate(read) if probes and is_probed(image.record)]
+            if chosen:
+                asked = probe(probes, features[chosen], display[chosen], model.card.preprocessing)
+                for row, at in enumerate(chosen):
+                    probed[id(read[at])] = {
+                        name: dict(zip(keys, values[row].double().tolist(), strict=True))
+                        for name, values in asked.items()
+                    }
+        answers = iter(log_odds.double().tolist())
+    for image in batch:
+        if image.display is None:
+            yield ScoredRecord(image.record, error=image.error, message=image.message)
         else:
-            yield ScoredRecord(record, error=item.code, message=str(item))
+            answer = dict(zip(keys, next(answers), strict=True))
+            yield _row(image, answer, probed.get(id(image), {}))
 
 
-def _row(record: ImageRecord, log_odds: Mapping[str, float]) -> ScoredRecord:
+def _row(
+    image: Decoded, log_odds: Mapping[str, float], probes: Mapping[str, Mapping[str, float]]
+) -> ScoredRecord:
     for finding, value in log_odds.items():
         if not math.isfinite(value):
-            message = f"{record.path}: the log-odds of {finding} are {value}; check the image."
-            return ScoredRecord(record, error="not-finite", message=message)
-    return ScoredRecord(record, log_odds)
+            path = image.record.path
+            message = f"{path}: the log-odds of {finding} are {value}; check the image."
+            return ScoredRecord(image.record, error="not-finite", message=message)
+    return ScoredRecord(
+        image.record, log_odds, probes=probes, rows=image.rows, columns=image.columns
+    )

@@ -18,6 +18,7 @@ from medllm.evaluate.calibration_figures import CalibrationFigures
 from medllm.evaluate.cross_fit import N_FOLDS
 from medllm.evaluate.recalibration import Recalibration, Refitted
 from medllm.evaluate.reliability import reliability_svg
+from medllm.files import replace_file
 from medllm.metrics import Estimate
 from medllm.models import Model, save_model
 from medllm.models.checkpoint import require_replaceable
@@ -99,8 +100,8 @@ def write_recalibrated(recalibration: Recalibration, folder: Path, precision: to
         saved = save_model(recalibration.model, folder, dtype=precision)
         figures = figures_of(recalibration) | {"checkpoint": _identity(saved)}
         text = json.dumps(figures, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        _write(folder / FIGURES_FILE, text.encode())
-        _write(folder / PLOT_FILE, plot)
+        replace_file(folder / FIGURES_FILE, text)
+        replace_file(folder / PLOT_FILE, plot)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise CheckpointError(
@@ -171,12 +172,3 @@ def _estimate(estimate: Estimate) -> dict[str, float | None]:
 
 def _identity(model: Model) -> dict[str, str]:
     return {"name": model.card.name, "version": model.card.version, "sha256": model.sha256}
-
-
-def _write(file: Path, content: bytes) -> None:
-    draft = file.with_name(f".{file.name}.part")
-    try:
-        draft.write_bytes(content)
-        draft.replace(file)
-    finally:
-        draft.unlink(missing_ok=True)

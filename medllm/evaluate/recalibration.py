@@ -181,7 +181,7 @@ def recalibrate(
 
 def _too_few(records: Iterable[ImageRecord], finding: str) -> str:
     """Say why a finding has too few labels; nothing where it has enough."""
-    patients: dict[int, set[str]] = {1: set(), 0: set()}
+    patients: dict[float, set[str]] = {1: set(), 0: set()}
     for record in records:
         if finding in record.labels:
             patients[record.labels[finding]].add(record.patient_id)

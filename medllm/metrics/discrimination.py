@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.stats import rankdata
 
 
 def auroc(scores: Float[np.ndarray, " images"], labels: Int[np.ndarray, " images"]) -> float:
@@ -24,12 +23,15 @@ def auroc(scores: Float[np.ndarray, " images"], labels: Int[np.ndarray, " images
         >>> auroc(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1]))
         0.75
     """
-    n_positive = int(labels.sum())
-    n_negative = len(labels) - n_positive
-    if n_positive == 0 or n_negative == 0:
+    positives, negatives = scores[labels == 1], np.sort(scores[labels == 0])
+    if not len(positives) or not len(negatives):
         return float("nan")
-    ranks = rankdata(scores)[labels == 1].sum()
-    return float((ranks - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
+    # Twice the number of negatives that each positive outranks. The same as by ranks, and ten
+    # times faster than scipy's rankdata on some hundred images, which are resampled often.
+    outranked = np.searchsorted(negatives, positives, "left") + np.searchsorted(
+        negatives, positives, "right"
+    )
+    return float(outranked.sum() / (2 * len(positives) * len(negatives)))
 
 
 def average_precision(

@@ -19,9 +19,8 @@ from transformers import (
 IMAGE_TOKEN = "<image>"  # noqa: S105  (no password)
 _SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", IMAGE_TOKEN)
 
-# What stands in front of the patch tokens. The strategy that drops it, or keeps all, must fit:
-# a SigLIP tower under "default" would lose its top left patch without a word.
-_LEADING_TOKENS = {"siglip_vision_model": 0, "siglip2_vision_model": 0}
+# Encoders that put no CLS token in front of the patch tokens.
+_WITHOUT_CLS = ("siglip_vision_model", "siglip2_vision_model")
 
 
 def build_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
@@ -49,6 +48,20 @@ def build_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
         eos_token="</s>",  # noqa: S106
         extra_special_tokens={"image_token": IMAGE_TOKEN},
     )
+
+
+def select_strategy(vision_config: PreTrainedConfig) -> str:
+    """Say how LLaVA takes the patch tokens out of an encoder's tokens.
+
+    A SigLIP tower under `default` would lose its top left patch without a word.
+
+    Args:
+        vision_config: Configuration of the encoder.
+
+    Returns:
+        `default`, which drops the first token, for an encoder with a CLS token; else `full`.
+    """
+    return "full" if vision_config.model_type in _WITHOUT_CLS else "default"
 
 
 def build_network(
@@ -81,13 +94,12 @@ def build_network(
     text_config.pad_token_id = tokenizer.pad_token_id
     text_config.bos_token_id = tokenizer.bos_token_id
     text_config.eos_token_id = tokenizer.eos_token_id
-    leading = _LEADING_TOKENS.get(vision_config.model_type, 1)
     config = LlavaConfig(
         vision_config=vision_config,
         text_config=text_config,
         image_token_id=image_token_id,
         vision_feature_layer=vision_feature_layer,
-        vision_feature_select_strategy="default" if leading else "full",
+        vision_feature_select_strategy=select_strategy(vision_config),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

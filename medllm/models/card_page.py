@@ -64,7 +64,7 @@ def _lines(card: ModelCard) -> Iterator[str]:
     yield "Intervals are 95%, by resampling patients.\n"
     yield f"## Intended use\n\n{card.intended_use}\n"
     yield from _list("Trained on", card.training_data)
-    yield "## Figures on patients that no weight was fitted on\n"
+    yield "## Figures on images that no weight was fitted on\n"
     for question in card.questions:
         yield from _figures(question)
     if card.comparisons:

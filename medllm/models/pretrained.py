@@ -24,7 +24,7 @@ from transformers import (
 from medllm.data.preprocessing import Preprocessing
 from medllm.errors import CheckpointError
 from medllm.findings import finding
-from medllm.models.build import IMAGE_TOKEN
+from medllm.models.build import IMAGE_TOKEN, select_strategy
 from medllm.models.card import ModelCard, Question
 from medllm.models.checkpoint import check_grid
 from medllm.models.encoder_contract import check_preprocessing, read_preprocessing
@@ -45,13 +45,11 @@ class _Encoder:
 
     Attributes:
         feature_layer: Hidden state that goes to the projector by default.
-        leading: Tokens in front of the patches: 1 for a CLS token.
         any_size: Whether it fits its position embeddings to its input by itself, each time, so
             that the network does so wherever it is opened.
     """
 
     feature_layer: int
-    leading: int
     any_size: bool = False
 
 
@@ -59,10 +57,10 @@ class _Encoder:
 # the one before (90.92 against 89.96 on ScienceQA; Liu et al., Visual Instruction Tuning, 2023).
 # ViT and DINOv2 are used by their last layer; DINOv2 trains its patch tokens there.
 _ENCODERS = {
-    "vit": _Encoder(feature_layer=-1, leading=1),
-    "dinov2": _Encoder(feature_layer=-1, leading=1, any_size=True),
-    "clip_vision_model": _Encoder(feature_layer=-2, leading=1),
-    "siglip_vision_model": _Encoder(feature_layer=-2, leading=0),
+    "vit": _Encoder(feature_layer=-1),
+    "dinov2": _Encoder(feature_layer=-1, any_size=True),
+    "clip_vision_model": _Encoder(feature_layer=-2),
+    "siglip_vision_model": _Encoder(feature_layer=-2),
 }
 
 # Tensors of an encoder that no hidden state depends on: pooled outputs, and the mask token of
@@ -140,7 +138,7 @@ def join_pretrained(
             vision_feature_layer=kind.feature_layer
             if vision_feature_layer is None
             else vision_feature_layer,
-            vision_feature_select_strategy="default" if kind.leading else "full",
+            vision_feature_select_strategy=select_strategy(tower.config),
         )
         network = _assemble(config, tower, llm)
     _check_logits(network, llm, tokenizer, questions[0].text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -69,6 +70,19 @@ class Lesion:
             )
 
 
+def shown_findings(lesions: Sequence[Lesion]) -> dict[str, int]:
+    """Say what a phantom of these lesions shows.
+
+    Args:
+        lesions: What is put in.
+
+    Returns:
+        1 where there is a lesion, else 0, by finding.
+    """
+    shown = {lesion.finding for lesion in lesions}
+    return {key: int(key in shown) for key in PHANTOM_FINDINGS}
+
+
 @dataclass(frozen=True, eq=False)
 class Phantom:
     """A synthetic frontal chest radiograph with everything that is known about it.
@@ -113,8 +127,7 @@ class Phantom:
     @property
     def findings(self) -> dict[str, int]:
         """Truth by finding: 1 where a lesion was put in, else 0."""
-        shown = {lesion.finding for lesion in self.lesions}
-        return {key: int(key in shown) for key in PHANTOM_FINDINGS}
+        return shown_findings(self.lesions)
 
     @property
     def cardiothoracic_ratio(self) -> float:

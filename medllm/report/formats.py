@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 from medllm.errors import ReportError
+from medllm.files import replace_file
 from medllm.report import html, json
 from medllm.report.document import Report
 
@@ -56,20 +56,10 @@ def write(report: Report, out_dir: Path, formats: Sequence[str]) -> dict[str, Pa
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         for name, path in paths.items():
-            _replace(path, encoded[name])
+            replace_file(path, encoded[name])
     except OSError as error:
         raise ReportError(
             f"{out_dir} cannot be written to ({error.strerror}); choose another folder.",
             code="unwritable-folder",
         ) from error
     return paths
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write beside and rename, so that no reader meets half a file."""
-    beside = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        beside.write_bytes(content)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

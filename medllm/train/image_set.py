@@ -16,7 +16,8 @@ from medllm.data.prepared import prepare_files, prepare_phantoms
 from medllm.datasets import ImageRecord
 from medllm.dicom import read_radiograph
 from medllm.models import Model
-from medllm.phantom import Phantom, make_phantom
+from medllm.phantom import Lesion, Phantom, make_phantom
+from medllm.phantom.record import shown_findings
 
 _BATCH_SIZE = 64
 # Cells a side of the maps that say where a finding lies; fine enough to be moved and averaged.
@@ -35,18 +36,21 @@ class ImageSet:
         source: Name of the data set, or `phantom`.
         pixels: Display values, 0 to 255, at the model's size.
         patients: Patient of each image.
-        labels: 1 or 0 a finding's key, an image; what is not in it is unknown.
+        labels: 1 or 0 a finding's key, an image, or between them where a policy makes a label soft;
+            what is not in it is unknown.
         attributes: What divides the images into groups, such as `view_position`.
         regions: Where a finding lies that an image has, where that is known: share of each cell
             that it covers, 0 to 255. A finding labelled 0 lies nowhere.
+        content: Hash over what the images were prepared from; blank for images made in memory.
     """
 
     source: str
     pixels: UInt8[torch.Tensor, "images size size"]
     patients: Sequence[str]
-    labels: Sequence[Mapping[str, int]]
+    labels: Sequence[Mapping[str, float]]
     attributes: Sequence[Mapping[str, str]]
     regions: Sequence[Mapping[str, Cells]]
+    content: str = ""
 
     @classmethod
     def of_records(
@@ -73,7 +77,7 @@ class ImageSet:
             DicomError: An image cannot be read, or may not be scored.
         """
         paths = [record.path for record in records]
-        pixels, _ = prepare_files(paths, preprocessing, folder, track=track)
+        pixels, content = prepare_files(paths, preprocessing, folder, track=track)
         return cls(
             source=source,
             pixels=pixels,
@@ -81,6 +85,7 @@ class ImageSet:
             labels=[record.labels for record in records],
             attributes=[record.attributes for record in records],
             regions=[_boxed(record, preprocessing) for record in records],
+            content=content,
         )
 
     @classmethod
@@ -88,19 +93,20 @@ class ImageSet:
         cls, seeds: Sequence[int], preprocessing: Preprocessing, folder: Path, track: Track = iter
     ) -> ImageSet:
         """Make phantoms; each is its own patient."""
-        pixels, _ = prepare_phantoms(seeds, preprocessing, folder, track=track)
+        pixels, content = prepare_phantoms(seeds, preprocessing, folder, track=track)
         # The truth of a phantom does not depend on its size, and a small one is quickly made.
         phantoms = [make_phantom(seed, size=4 * CELLS) for seed in seeds]
         return cls(
             source="phantom",
             pixels=pixels,
             patients=[str(seed) for seed in seeds],
-            labels=[phantom_labels(phantom) for phantom in phantoms],
+            labels=[phantom_labels(phantom.lesions) for phantom in phantoms],
             attributes=[
                 {"age_years": str(p.age_years), "sex": p.sex, "view_position": p.view}
                 for p in phantoms
             ],
             regions=[_masked(phantom) for phantom in phantoms],
+            content=content,
         )
 
     def __len__(self) -> int:
@@ -186,19 +192,19 @@ def years_of(attributes: Mapping[str, str]) -> float | None:
     return float(age) if age.replace(".", "", 1).isdigit() else None
 
 
-def phantom_labels(phantom: Phantom) -> dict[str, int]:
-    """Say which questions a phantom answers.
+def phantom_labels(lesions: Sequence[Lesion]) -> dict[str, int]:
+    """Say which questions a phantom of these lesions answers.
 
     Its opacity is an airspace opacity, so that it also stands for pneumonia. A nodule or an
     effusion is dense too: whether that counts as a lung opacity is left unknown.
 
     Args:
-        phantom: The phantom.
+        lesions: What is put in.
 
     Returns:
         1 or 0 a finding's key.
     """
-    labels = dict(phantom.findings)
+    labels = shown_findings(lesions)
     labels["pneumonia"] = labels["lung_opacity"]
     if not labels["lung_opacity"] and (labels["nodule"] or labels["effusion"]):
         del labels["lung_opacity"]

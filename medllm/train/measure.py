@@ -27,7 +27,7 @@ from medllm.metrics import (
 from medllm.models import Calibration, Comparison, ImageUse, Measurement, Model
 from medllm.models.calibration import fit_calibration, probability_of
 from medllm.train.image_set import ImageSet
-from medllm.train.measured_sets import Chosen, choose, measured_sets
+from medllm.train.measured_sets import Chosen, choose, measured_sets, patients_of
 from medllm.train.recipe import MeasuredSet
 
 Scorer = Callable[[ImageSet, str], Float[np.ndarray, " images"]]
@@ -60,7 +60,7 @@ def calibrate(model: Model, validation: Mapping[str, ImageSet]) -> Model:
 
     Args:
         model: A model whose card is not calibrated.
-        validation: Patients no weight was fitted on, by source.
+        validation: Patients no weight was fitted on, by source; phantoms where there are none.
 
     Returns:
         The calibrated model.
@@ -68,44 +68,52 @@ def calibrate(model: Model, validation: Mapping[str, ImageSet]) -> Model:
     Raises:
         TrainingError: A finding's log-odds do not rank the patients.
     """
+    patients = patients_of(validation)
+    log_odds = scores_by_source(model, patients, model.card.findings)
     questions = []
-    log_odds = scores_by_source(model, validation, model.card.findings)
     for column, question in enumerate(model.card.questions):
-        key = question.finding
-        scores, labels, weights, told = [], [], [], []
-        for name, images in validation.items():
-            chosen = choose(images, key, name, {})
-            if not len(chosen.rows) or (name == "phantom" and len(validation) > 1):
-                continue
-            scores.append(log_odds[name][chosen.rows, column])
-            labels.append(chosen.labels)
-            weights.append(np.full(len(chosen.rows), 1 / len(chosen.rows)))
-            told.append(f"{name} ({len(chosen.rows)} images)")
-        together, truth = np.concatenate(weights), np.concatenate(labels)
-        together *= len(truth) / together.sum()
-        share = float(np.average(truth, weights=together))
-        try:
-            calibration = fit_calibration(
-                np.concatenate(scores),
-                truth,
-                weights=together,
-                fitted_on=(
-                    f"validation patients of {' and '.join(told)}"
-                    + (", the data sets weighing the same" if len(told) > 1 else "")
-                    + f"; {share:.0%} positive"
-                ),
-            )
-        except ValueError as error:
-            raise TrainingError(
-                f"{key} cannot be calibrated on {' and '.join(told)}: {error} Train longer, or "
-                "give it more validation patients (data, shares)."
-            ) from error
+        scores = {name: rows[:, column] for name, rows in log_odds.items()}
+        calibration = _fitted(question.finding, patients, scores)
         questions.append(dataclasses.replace(question, calibration=calibration))
     return _with_questions(model, questions)
 
 
+def _fitted(
+    finding: str, sets: Mapping[str, ImageSet], log_odds: Mapping[str, np.ndarray]
+) -> Calibration:
+    kind, more = "validation patients of", "patients (data, shares)"
+    if "phantom" in sets:
+        kind, more = "validation", "phantoms (data, count)"
+    names = {"phantom": "phantoms"}
+    known = [choose(images, finding, names.get(name, name), {}) for name, images in sets.items()]
+    chosen = [one for one in known if len(one.rows)]
+    truth = np.concatenate([one.labels for one in chosen])
+    weights = np.concatenate([np.full(len(one.rows), 1 / len(one.rows)) for one in chosen])
+    weights *= len(truth) / weights.sum()
+    told = " and ".join(f"{one.name} ({len(one.rows)} images)" for one in chosen)
+    try:
+        return fit_calibration(
+            np.concatenate([log_odds[one.source][one.rows] for one in chosen]),
+            truth,
+            weights=weights,
+            fitted_on=(
+                f"{kind} {told}"
+                + (", the data sets weighing the same" if len(chosen) > 1 else "")
+                + f"; {np.average(truth, weights=weights):.0%} positive"
+            ),
+        )
+    except ValueError as error:
+        raise TrainingError(
+            f"{finding} cannot be calibrated on {told}: {error} Train longer, or give it more "
+            f"validation {more}."
+        ) from error
+
+
 def measure(
-    model: Model, sets: Mapping[str, ImageSet], wanted: Sequence[MeasuredSet], patients: str
+    model: Model,
+    sets: Mapping[str, ImageSet],
+    wanted: Sequence[MeasuredSet],
+    told: Mapping[str, str],
 ) -> Model:
     """Measure each question, with intervals by patient.
 
@@ -113,7 +121,7 @@ def measure(
         model: A calibrated model.
         sets: Images that no weight was fitted on, by source.
         wanted: Which of them.
-        patients: Which patients these are, in words.
+        told: Which patients these are, in words, by source.
 
     Returns:
         The model with the figures in its card.
@@ -123,7 +131,10 @@ def measure(
     for column, question in enumerate(model.card.questions):
         figures = [
             _measurement(
-                question.calibration, one, log_odds[one.source][one.rows, column], patients
+                question.calibration,
+                one,
+                log_odds[one.source][one.rows, column],
+                told.get(one.source, ""),
             )
             for one in measured_sets(sets, wanted, question.finding)
         ]
@@ -137,7 +148,7 @@ def _with_questions(model: Model, questions: Sequence[Any]) -> Model:
 
 
 def _measurement(
-    calibration: Calibration, chosen: Chosen, log_odds: Float[np.ndarray, " chosen"], patients: str
+    calibration: Calibration, chosen: Chosen, log_odds: Float[np.ndarray, " chosen"], told: str
 ) -> Measurement:
     probabilities = np.array([probability_of(value, calibration) for value in log_odds])
     called, labels = probabilities >= calibration.high, chosen.labels
@@ -146,7 +157,7 @@ def _measurement(
         return clustered_bootstrap(lambda at: figure(values[at], labels[at]), chosen.patients)
 
     return Measurement(
-        test_set=chosen.name if chosen.source == "phantom" else f"{chosen.name}; {patients}",
+        test_set=f"{chosen.name}; {told}" if told else chosen.name,
         n=len(labels),
         n_positive=int(labels.sum()),
         auroc=interval(auroc, log_odds),
@@ -174,8 +185,8 @@ def image_use(
     """
     rows = []
     for finding in model.card.findings:
-        for one in measured_sets(sets, wanted, finding):
-            if one.source == "phantom" or one.subgroup:
+        for one in measured_sets(patients_of(sets), wanted, finding):
+            if one.subgroup:
                 continue
             images = sets[one.source]
             for shown, pixels in _without_image(images.pixels[one.rows]).items():
@@ -267,7 +278,7 @@ def thumbnail_baseline(train: Mapping[str, ImageSet], findings: Sequence[str]) -
     Returns:
         Its scores of a source's images, for a finding.
     """
-    patients = {name: images for name, images in train.items() if name != "phantom"} or train
+    patients = patients_of(train)
     fitted = {}
     for finding in findings:
         chosen = [choose(images, finding, name, {}) for name, images in patients.items()]

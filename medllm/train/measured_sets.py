@@ -42,6 +42,18 @@ class Chosen:
         return bool(min(self.labels.sum(), (1 - self.labels).sum()) >= _FEWEST)
 
 
+def patients_of(sets: Mapping[str, ImageSet]) -> Mapping[str, ImageSet]:
+    """Leave phantoms out where there are patients.
+
+    Args:
+        sets: Images by source.
+
+    Returns:
+        Those of patients; phantoms where there are no others.
+    """
+    return {name: images for name, images in sets.items() if name != "phantom"} or sets
+
+
 def choose(images: ImageSet, finding: str, name: str, where: Mapping[str, Sequence[str]]) -> Chosen:
     """Choose the images of a source whose label is known.
 
@@ -60,7 +72,7 @@ def choose(images: ImageSet, finding: str, name: str, where: Mapping[str, Sequen
             for row, (labels, attributes) in enumerate(
                 zip(images.labels, images.attributes, strict=True)
             )
-            if finding in labels
+            if labels.get(finding) in (0, 1)
             and all(attributes.get(key) in allowed for key, allowed in where.items())
         ],
         dtype=np.int64,
@@ -87,8 +99,10 @@ def measured_sets(
     Returns:
         The sets that have enough cases of both classes.
     """
-    named = list(wanted) or [MeasuredSet(name=name, dataset=name) for name in sets]
-    if "phantom" in sets and all(entry.dataset != "phantom" for entry in named):
+    named = list(wanted) or [
+        MeasuredSet(name=name, dataset=name) for name in sets if name != "phantom"
+    ]
+    if all(entry.dataset != "phantom" for entry in named):
         named.append(MeasuredSet(name="phantoms of unseen seeds", dataset="phantom"))
     chosen = []
     for entry in named:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,8 +14,9 @@ from typing import Literal
 from medllm.data import Preprocessing
 from medllm.datasets import ImageRecord, read_dataset, split_by_patient
 from medllm.errors import TrainingError
-from medllm.phantom.record import PHANTOM_FINDINGS
-from medllm.train.image_set import ImageSet, Track
+from medllm.files import replace_file
+from medllm.phantom.lesions import random_lesions
+from medllm.train.image_set import ImageSet, Track, phantom_labels
 from medllm.train.questions import with_auxiliary_labels
 from medllm.train.recipe import Recipe, Source
 
@@ -65,12 +67,15 @@ class Division:
         return {name: with_auxiliary_labels(images) for name, images in sets.items()}
 
     def content(self) -> str:
-        """Hash over files' names, patients, labels, boxes and parts: what decides the training."""
+        """Hash over files' names, patients, labels, boxes and parts, without opening the files.
+
+        With the content of the images (`ImageSet.content`) it is what decides the training.
+        """
         digest = hashlib.sha256()
         for name, parts in sorted(self.records.items()):
             for part, records in parts.items():
                 for record in records:
-                    known = [record.path.name, record.patient_id, dict(record.labels)]
+                    known = [record.name, record.patient_id, dict(record.labels)]
                     row = [name, part, *known, dict(record.attributes), dict(record.boxes)]
                     digest.update(json.dumps(row, sort_keys=True).encode())
         digest.update(
@@ -80,14 +85,13 @@ class Division:
 
     def write(self, path: Path) -> None:
         """Write the division of the data sets as a table that can be shared."""
-        draft = path.with_suffix(".draft")
-        with draft.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(("dataset", "file", "patient_id", "split"))
-            for parts in self.records.values():
-                for part, records in parts.items():
-                    writer.writerows((r.dataset, r.path.name, r.patient_id, part) for r in records)
-        draft.replace(path)
+        table = io.StringIO()
+        writer = csv.writer(table)
+        writer.writerow(("dataset", "file", "patient_id", "split"))
+        for parts in self.records.values():
+            for part, records in parts.items():
+                writer.writerows((r.dataset, r.name, r.patient_id, part) for r in records)
+        replace_file(path, table.getvalue())
 
 
 def divide(recipe: Recipe) -> Division:
@@ -160,20 +164,25 @@ def _require_files(dataset: str, records: Sequence[ImageRecord]) -> None:
 def _require_classes(division: Division, recipe: Recipe) -> None:
     """Refuse a finding that cannot be learned, or shipped without being calibrated."""
     model = recipe.model
-    for part, findings in (("train", model.findings), ("validation", model.shipped)):
+    wanted: tuple[tuple[Part, Sequence[str]], ...] = (
+        ("train", model.findings),
+        ("validation", model.shipped),
+    )
+    whose, setting = ("patients", "shares") if division.records else ("phantoms", "count")
+    for part, findings in wanted:
+        rows = list(_labels(division, part))
         for finding in findings:
-            found = {
-                record.labels[finding]
-                for parts in division.records.values()
-                for record in parts[part]  # type: ignore[index]
-                if finding in record.labels
-            }
-            # Phantoms have all that they can show, but no weight is calibrated on them.
-            if part == "train" and division.seeds.get("train"):
-                found |= {0, 1} if finding in (*PHANTOM_FINDINGS, "pneumonia") else set()
-            if found != {0, 1}:
-                lacks = "no label" if not found else f"no label {1 - found.pop()}"
+            if lacking := {0, 1} - {row[finding] for row in rows if finding in row}:
+                lacks = "no label" if len(lacking) > 1 else f"no label {lacking.pop()}"
                 raise TrainingError(
-                    f"{finding} has {lacks} among the {part} patients; take it out of "
-                    "model.findings, or give it more patients (data, shares)."
+                    f"{finding} has {lacks} among the {part} {whose}; take it out of "
+                    f"model.findings, or give it more {whose} (data, {setting})."
                 )
+
+
+def _labels(division: Division, part: Part) -> Iterator[Mapping[str, float]]:
+    for parts in division.records.values():
+        yield from (record.labels for record in parts[part])
+    # Where there are patients, it is they that a model is calibrated on, and not phantoms.
+    if part == "train" or not division.records:
+        yield from (phantom_labels(random_lesions(seed)) for seed in division.seeds.get(part, ()))

@@ -110,7 +110,7 @@ def _demographic(source: str, attributes: Mapping[str, str]) -> dict[str, int]:
     return answers
 
 
-def _located(labels: Mapping[str, int], regions: Mapping[str, Cells]) -> dict[str, int]:
+def _located(labels: Mapping[str, float], regions: Mapping[str, Cells]) -> dict[str, int]:
     """Answer for side and half: of a negative always no, of a positive where its place is known.
 
     The patient's right is the image's left. What crosses the middle is on both sides.

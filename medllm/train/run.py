@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,6 +13,8 @@ from medllm.errors import TrainingError
 from medllm.models import Model, SelfTest, save_model
 from medllm.models.hub import quiet_transformers
 from medllm.phantom import make_phantom
+from medllm.train.claim import claim, claim_images
+from medllm.train.image_set import ImageSet
 from medllm.train.measure import (
     Scorer,
     beside,
@@ -35,10 +35,17 @@ _PATIENTS = {
     "test": "held-out test patients",
     "validation": "validation patients, on whom the calibration was fitted",
 }
+_PHANTOMS = {
+    "test": "held-out test phantoms",
+    "validation": "validation phantoms, on which the calibration was fitted",
+}
+# True of the figures of a training, also when a site has fitted its own calibration later.
+_PHANTOMS_ALONE = (
+    "It was calibrated and measured on phantoms (synthetic radiographs) alone when it was trained; "
+    "those figures say nothing about patients."
+)
 # A seed that no part of the phantoms reaches.
 _SELF_TEST_SEED = 3_900_000
-# What may differ between a training and its continuation.
-_FREE = {"out", "compute", "open_test", "measure", "card", "baselines"}
 
 
 def train(recipe: Recipe, watch: Watch | None = None) -> Model:
@@ -62,7 +69,7 @@ def train(recipe: Recipe, watch: Watch | None = None) -> Model:
     division = divide(recipe)
     with accelerator.main_process_first():
         if accelerator.is_main_process:
-            _claim(recipe, division)
+            claim(recipe, division)
     with quiet_transformers():
         return _train(recipe, division, accelerator, watch)
 
@@ -75,6 +82,7 @@ def _train(recipe: Recipe, division: Division, accelerator: Accelerator, watch: 
             division.load(part, model.card.preprocessing, prepared, watch.track)
             for part in ("train", "validation")
         )
+        claim_images(recipe.out, {"train": sets, "validation": validation})
     stages = Stages(recipe, model, sets, validation, accelerator, watch)
     stages.pretrain()
     stages.answer("align", recipe.align)
@@ -112,53 +120,20 @@ def _multiplies_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported())
 
 
-def _claim(recipe: Recipe, division: Division) -> None:
-    """Write down what is trained here, or check that it is the same as before."""
-    told = {
-        "recipe": recipe.model_dump(mode="json", exclude=_FREE),
-        "data": division.content(),
-    }
-    path = recipe.out / "training.json"
-    if path.exists():
-        _require_same(json.loads(path.read_text(encoding="utf-8")), told, recipe.out)
-        return
-    recipe.out.mkdir(parents=True, exist_ok=True)
-    division.write(recipe.out / "split.csv")
-    versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
-    _write_json(path, {**told, "versions": versions})
-
-
-def _require_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> None:
-    if before["recipe"] != now["recipe"]:
-        changed = [key for key in now["recipe"] if before["recipe"].get(key) != now["recipe"][key]]
-        raise TrainingError(
-            f"{out} holds a training by another recipe, which differs in {', '.join(changed)}; "
-            "name another out, or delete that folder."
-        )
-    if before["data"] != now["data"]:
-        raise TrainingError(
-            f"the data sets are not those that {out} was begun with; name another out, or delete "
-            "that folder."
-        )
-
-
-def _write_json(path: Path, values: Any) -> None:
-    draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    draft.replace(path)
-
-
 def _finish(
     stages: Stages, baselines: Mapping[str, Scorer], division: Division, prepared: Path
 ) -> Model:
     recipe, trained = stages.recipe, stages.model
     stages.watch.stage("calibration and measurement")
     ships = recipe.model.shipped
-    card = dataclasses.replace(trained.card, questions=trained.questions(ships))
+    limits = trained.card.limitations + (() if division.records else (_PHANTOMS_ALONE,))
+    card = dataclasses.replace(trained.card, questions=trained.questions(ships), limitations=limits)
     model = calibrate(dataclasses.replace(trained, card=card), stages.validation)
     part: Part = "test" if recipe.open_test else "validation"
-    unseen = division.load(part, model.card.preprocessing, prepared, stages.watch.track)
-    model = measure(model, unseen, recipe.measure, _PATIENTS[part])
+    unseen: Mapping[str, ImageSet] = stages.validation
+    if part == "test":
+        unseen = division.load(part, model.card.preprocessing, prepared, stages.watch.track)
+    model = measure(model, unseen, recipe.measure, _told_of(division, part))
     beside_it = {"thumbnails": thumbnail_baseline(stages.sets, ships), **baselines}
     compared = [
         row
@@ -173,6 +148,13 @@ def _finish(
     )
     model = _with_self_test(dataclasses.replace(model, card=card))
     return save_model(model, recipe.out / "checkpoint", dtype=torch.float16)
+
+
+def _told_of(division: Division, part: Part) -> dict[str, str]:
+    """Say of each source what the images of a part are; with patients, phantoms stand beside."""
+    if not division.records:
+        return {"phantom": _PHANTOMS[part]}
+    return dict.fromkeys(division.records, _PATIENTS[part])
 
 
 def _with_self_test(model: Model) -> Model:

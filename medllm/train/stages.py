@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import ViTModel
 
+from medllm.errors import TrainingError
 from medllm.metrics import auroc
 from medllm.models import Model
 from medllm.models.lora import merge_lora
@@ -75,7 +76,11 @@ class Stages:
     watch: Watch
 
     def pretrain(self) -> None:
-        """Make the encoder by masked autoencoding."""
+        """Make the encoder by masked autoencoding.
+
+        Raises:
+            TrainingError: There are phantoms alone, and they are not to be shown; or a step failed.
+        """
         settings, folder = self.recipe.pretrain, self.recipe.out / "pretrain"
         if settings is None:
             return
@@ -87,6 +92,11 @@ class Stages:
                 for _ in range(settings.repeats.get(name, 1))
                 if name != "phantom" or settings.phantoms
             ]
+            if not pixels:
+                raise TrainingError(
+                    "there are no images for pretrain but phantoms, which it is not to be shown; "
+                    "set pretrain.phantoms=true, or take pretrain out."
+                )
             task = MaskedAutoencoding(
                 self.model.network.config.vision_config,
                 torch.cat(pixels),

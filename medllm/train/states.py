@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -11,9 +12,31 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from medllm.errors import TrainingError
+from medllm.files import replace_file
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+
+@contextlib.contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Tell an error of the disk as one of the training.
+
+    Args:
+        folder: What is written to.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        TrainingError: It cannot be written to.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"{folder} cannot be written to ({error.strerror}); make room, or name another out."
+        ) from error
 
 
 class States:
@@ -84,16 +107,28 @@ class Log:
             path: The file.
             first: Steps done in the state that is gone on from.
             accelerator: The first process writes.
+
+        Raises:
+            TrainingError: It cannot be written.
         """
         self.path = path if accelerator.is_main_process else None
         if self.path is not None and path.exists():
             lines = path.read_text(encoding="utf-8").splitlines()
             # A line a step; what is torn by a kill lies behind the last whole state.
             kept = lines[:first]
-            path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            with disk_errors(path.parent):
+                replace_file(path, "".join(f"{line}\n" for line in kept))
 
     def write(self, entry: dict[str, Any]) -> None:
-        """Add a line."""
+        """Add a line.
+
+        Args:
+            entry: Values for JSON.
+
+        Raises:
+            TrainingError: It cannot be written; a line that is cut off is dropped when the
+                training goes on.
+        """
         if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as stream:
+            with disk_errors(self.path.parent), self.path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(entry) + "\n")

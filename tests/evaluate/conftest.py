@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.special import expit
 
 from medllm.datasets import ImageRecord
-from medllm.evaluate import ScoredRecord
+from medllm.evaluate import Predictions, ScoredRecord, performance
 
 
 def simulate(
@@ -55,3 +55,52 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         coarse.resize((72, 72), Image.Resampling.BICUBIC).save(path)
         paths.append(path)
     return paths
+
+
+def predictions_of(
+    rows: list[ScoredRecord], attributes: dict[str, list[str]] | None = None
+) -> Predictions:
+    """Put simulated rows into arrays, calibrated at temperature 3 and bias -.5."""
+    findings = tuple(rows[0].log_odds)
+    log_odds = np.array([[row.log_odds[key] for key in findings] for row in rows])
+    probabilities = expit(log_odds / 3 - 0.5)
+    columns = attributes or {}
+    return Predictions(
+        findings=findings,
+        paths=[row.record.path.name for row in rows],
+        patients=[row.record.patient_id for row in rows],
+        attributes=[
+            {key: values[at] for key, values in columns.items()} for at in range(len(rows))
+        ],
+        errors=[""] * len(rows),
+        shapes=np.tile([10.0, 20.0], (len(rows), 1)),
+        labels=np.array([[row.record.labels[key] for key in findings] for row in rows], float),
+        log_odds=log_odds,
+        probabilities=probabilities,
+        called=probabilities >= 0.5,
+        other_labels={},
+        probes={},
+    )
+
+
+@pytest.fixture(scope="session")
+def arrayed() -> Callable[..., Predictions]:
+    return predictions_of
+
+
+@pytest.fixture(scope="session")
+def simulated_predictions() -> Predictions:
+    return predictions_of(simulate())
+
+
+@pytest.fixture(scope="session")
+def two_findings() -> Predictions:
+    return predictions_of(simulate(("pneumonia", "effusion"), n_patients=150))
+
+
+@pytest.fixture(scope="module")
+def few_resamples() -> Iterator[None]:
+    """Resample less where what is tested does not depend on an interval's width."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(performance, "N_RESAMPLES", 50)
+        yield

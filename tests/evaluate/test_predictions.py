@@ -6,7 +6,7 @@ import torch
 from medllm.datasets import ImageRecord
 from medllm.dicom import read_radiograph
 from medllm.errors import LabelError
-from medllm.evaluate import score_records
+from medllm.evaluate import Decoder, score_records
 
 
 def _records(paths):
@@ -92,5 +92,6 @@ def test_a_gate_can_be_accepted(tiny_model, tmp_path):
     dataset.save_as(tmp_path / "a.dcm")
     records = _records([tmp_path / "a.dcm"])
     (refused,) = score_records(tiny_model, records)
-    (accepted,) = score_records(tiny_model, records, accept=["for-processing"])
+    decoder = Decoder(tiny_model.card.preprocessing, accept=["for-processing"])
+    (accepted,) = score_records(tiny_model, records, decoder=decoder)
     assert (refused.error, accepted.error) == ("for-processing", None)

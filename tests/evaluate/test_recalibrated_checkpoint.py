@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +19,8 @@ from medllm.evaluate import (
 from medllm.evaluate.recalibrated_checkpoint import figures_of
 from medllm.models import load_model, save_model
 from medllm.models.checkpoint import BUNDLED
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module", params=[torch.float32, torch.float16, torch.bfloat16], ids=str)
@@ -85,6 +89,18 @@ def test_the_figures_beside_the_checkpoint_are_those_that_were_measured(result, 
     assert told["before"]["calibration"] == dataclasses.asdict(one.before.calibration)
     assert told["after"]["calibration"] == dataclasses.asdict(one.after.calibration)
     assert page["findings"]["nodule"] == {"refitted": False, "reason": "no label"}
+
+
+def test_the_reference_page_names_all_that_is_written(result, tmp_path):
+    write_recalibrated(result, tmp_path / "new", torch.float32)
+    page = (ROOT / "docs" / "reference" / "checkpoint.md").read_text()
+    for file in (tmp_path / "new").iterdir():
+        assert f"`{file.name}`" in page
+    told = json.loads((tmp_path / "new" / "calibration.json").read_text())
+    kept, refitted = told["findings"]["nodule"], told["findings"]["pneumonia"]
+    for values in (told, kept, refitted, refitted["after"], refitted["after"]["bins"][0]):
+        for key in values.keys() - told["findings"].keys():
+            assert re.search(rf"`(findings\.\*\.)?{key}`", page), key
 
 
 def test_no_path_and_no_patient_is_told(result, tmp_path):

@@ -23,7 +23,7 @@ def ramp(path):
 
 def test_phantoms_answer_the_questions_they_can():
     def labels(*lesions):
-        return phantom_labels(make_phantom(1, size=64, lesions=lesions))
+        return phantom_labels(lesions)
 
     assert labels()["lung_opacity"] == 0
     opacity = labels(Lesion("lung_opacity", "left", "upper"))

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from itertools import chain
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +14,9 @@ from torch import nn
 
 from medllm.errors import TrainingError
 from medllm.train.loop import Schedule, Task, fit
+from medllm.train.states import Log
+
+ROOT = Path(__file__).parents[2]
 
 
 class _Line(nn.Module):
@@ -142,6 +149,38 @@ def test_a_full_disk_leaves_the_last_state_whole(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.glob("*state*")] == [state.name]
     run(tmp_path)
     assert len(losses(tmp_path)) == 15
+
+
+def test_a_full_disk_leaves_the_log_as_it_was_when_it_is_gone_on_with(tmp_path, full_disk):
+    path, accelerator = tmp_path / "log.jsonl", Accelerator(cpu=True)
+    written = '{"step": 1}\n{"step": 2}\n{"step": 3}\n'
+    path.write_text(written)
+    with full_disk(), pytest.raises(TrainingError, match="cannot be written to .File too large"):
+        Log(path, 2, accelerator)
+    assert path.read_text() == written
+    assert [entry.name for entry in tmp_path.iterdir()] == ["log.jsonl"]
+    log = Log(path, 2, accelerator)
+    with (
+        full_disk(room=30),
+        pytest.raises(TrainingError, match="cannot be written to .File too large"),
+    ):
+        log.write({"step": 3, "loss": 0.5})
+    # What was torn is behind the last whole state.
+    Log(path, 2, accelerator).write({"step": 3})
+    assert path.read_text() == written
+
+
+def test_the_how_to_page_plots_a_log_in_two_lines(tmp_path):
+    page = (ROOT / "docs" / "how-to" / "train-on-your-data.md").read_text()
+    lines = re.findall(r"^    ((?:import json|plt\.).*)$", page, re.M)
+    assert len(lines) == 2
+    run(tmp_path / "runs" / "site" / "finetune", after_epoch=lambda _: {"validation_auroc": {}})
+    code = "\n".join(lines)
+    result = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_batches_that_cannot_be_made_are_refused(tmp_path):

@@ -14,6 +14,7 @@ from medllm.train.measure import (
     beside,
     calibrate,
     image_use,
+    measure,
     thumbnail_baseline,
 )
 from medllm.train.measured_sets import Chosen, choose, measured_sets
@@ -83,6 +84,13 @@ def test_only_images_with_a_label_and_the_wanted_attribute_are_chosen():
     assert chosen.patients == [images.patients[row] for row in chosen.rows]
 
 
+def test_an_image_with_a_soft_label_is_not_chosen():
+    images = patients()
+    images.labels[4]["pneumonia"] = 0.6
+    chosen = choose(images, "pneumonia", "all", {})
+    assert chosen.rows.tolist() == [row for row in range(40) if row != 4]
+
+
 def test_subgroups_with_too_few_cases_give_no_figure():
     images = patients()
     names = {one.subgroup for one in measured_sets({"csv": images}, (), "pneumonia")}
@@ -111,10 +119,39 @@ def test_data_sets_weigh_the_same_in_the_calibration(model):
     assert "csv (80 images) and nih (20 images)" in fitted.fitted_on
 
 
-def test_log_odds_that_do_not_rank_cannot_be_calibrated(model):
+def test_a_model_is_calibrated_on_phantoms_where_there_are_no_patients_and_says_so(model):
+    sets = {"phantom": patients("phantom", count=20, seed=1)}
+    alone = calibrate(model, sets).card.questions[0].calibration
+    share = sets["phantom"].truth(("pneumonia",)).mean()
+    assert alone.fitted_on == f"validation phantoms (20 images); {share:.0%} positive"
+    beside_patients = calibrate(model, {"csv": patients(), **sets}).card.questions[0].calibration
+    assert beside_patients == calibrate(model, {"csv": patients()}).card.questions[0].calibration
+    assert beside_patients != alone
+
+
+def test_figures_say_whether_they_are_of_patients_or_of_phantoms(model):
+    sets = {"csv": patients(), "phantom": patients("phantom")}
+    measured = measure(model, sets, (), {"csv": "held-out patients"}).card.questions[0].measurements
+    assert {one.test_set for one in measured} == {
+        "csv; held-out patients",
+        "phantoms of unseen seeds",
+    }
+    del sets["csv"]
+    (one,) = measure(model, sets, (), {"phantom": "held out"}).card.questions[0].measurements
+    assert one.test_set == "phantoms of unseen seeds; held out"
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("csv", r"calibrated on csv \(40 images\).*validation patients \(data, shares\)"),
+        ("phantom", r"calibrated on phantoms \(40 images\).*validation phantoms \(data, count\)"),
+    ],
+)
+def test_log_odds_that_do_not_rank_cannot_be_calibrated(source, told, model):
     dark = Darkness(model.network, model.tokenizer, model.card)
-    with pytest.raises(TrainingError, match="pneumonia cannot be calibrated on csv"):
-        calibrate(dark, {"csv": patients()})
+    with pytest.raises(TrainingError, match=f"pneumonia cannot be {told}"):
+        calibrate(dark, {source: patients(source)})
 
 
 def test_without_the_image_nothing_is_told(model):
@@ -125,6 +162,13 @@ def test_without_the_image_nothing_is_told(model):
     # Its standard error with 200 of each class is .03.
     assert abs(rows["another patient's"].auroc - 0.5) < 0.12
     assert rows["image"].positives > rows["image"].negatives
+
+
+def test_use_of_the_image_is_measured_on_phantoms_where_there_are_no_patients(model):
+    sets = {"csv": patients(), "phantom": patients("phantom")}
+    assert {row.test_set for row in image_use(model, sets, ())} == {"csv"}
+    del sets["csv"]
+    assert {row.test_set for row in image_use(model, sets, ())} == {"phantoms of unseen seeds"}
 
 
 def test_a_baseline_is_compared_on_the_same_images(model):

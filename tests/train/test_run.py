@@ -12,6 +12,7 @@ import time
 import pytest
 import torch
 import yaml
+from PIL import Image, ImageOps
 from safetensors.torch import load_file
 from transformers import LlavaForConditionalGeneration
 from typer.testing import CliRunner
@@ -19,6 +20,7 @@ from typer.testing import CliRunner
 from medllm.cli import app
 from medllm.errors import CheckpointError, TrainingError
 from medllm.models import load_model
+from medllm.models.checkpoint import BUNDLED
 from medllm.train.network import new_model
 from medllm.train.reading import read_recipe
 from medllm.train.run import train
@@ -131,6 +133,14 @@ def test_another_recipe_or_other_data_is_not_mixed_into_a_training(
     values["data"] = [{**values["data"][0], "root": str(copy)}]
     path = str(write_recipe(values))
     train(read_recipe(path))
+    swapped = copy / "0.png"
+    before = swapped.read_bytes()
+    ImageOps.invert(Image.open(swapped)).save(swapped)
+    part = re.search(r"csv,0\.png,p0,(\w+)", (tmp_path / "other" / "split.csv").read_text())[1]
+    assert part in ("train", "validation")
+    with pytest.raises(TrainingError, match=rf"the images of csv \({part}\) are not those"):
+        train(read_recipe(path))
+    swapped.write_bytes(before)
     table.write_text(re.sub(r"^0.png,p0,0,0", "0.png,p0,1,1", table.read_text(), flags=re.M))
     with pytest.raises(TrainingError, match="data sets are not those"):
         train(read_recipe(path))
@@ -144,6 +154,32 @@ def test_a_training_goes_on_from_a_checkpoint(finished, recipe_values, write_rec
     values["model"] = {"start": str(recipe.out / "checkpoint"), "findings": ["pneumonia"]}
     model = train(read_recipe(str(write_recipe(values))))
     assert model.card.findings == ("pneumonia",)
+
+
+def test_a_model_of_phantoms_alone_says_so_on_its_card(recipe_values, write_recipe):
+    """The bundled model, since a tiny one learns too little of phantoms to be calibrated."""
+    values = {
+        "out": recipe_values["out"],
+        "card": {"name": "phantoms", "limitations": ["It is small."]},
+        "model": {"start": str(BUNDLED), "findings": ["pneumonia"]},
+        "data": [{"dataset": "phantom", "count": [12, 30, 0]}],
+    }
+    card = train(read_recipe(str(write_recipe(values)))).card
+    assert card.questions[0].calibration.fitted_on.startswith("validation phantoms (30 images)")
+    (measured,) = card.questions[0].measurements
+    assert measured.test_set == (
+        "phantoms of unseen seeds; validation phantoms, on which the calibration was fitted"
+    )
+    assert card.limitations[0] == "It is small."
+    assert "calibrated and measured on phantoms" in card.limitations[1]
+    assert {row.shown for row in card.image_use} > {"image", "blank"}
+
+
+def test_phantoms_are_not_pretrained_on_unasked(recipe_values, write_recipe):
+    values = {**recipe_values, "data": [{"dataset": "phantom", "count": [12, 12, 0]}]}
+    recipe = read_recipe(str(write_recipe(values)))
+    with pytest.raises(TrainingError, match=r"no images for pretrain but phantoms.*phantoms=true"):
+        train(recipe)
 
 
 def test_a_checkpoint_of_another_vocabulary_is_refused(

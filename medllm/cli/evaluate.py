@@ -1,0 +1,240 @@
+"""`medllm evaluate`: a model, or a peer's predictions, over a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from medllm.cli.inputs import Accept, AsJson, Findings, ModelSource, Polarity, check_accept
+
+if TYPE_CHECKING:
+    from medllm.evaluate import Evaluation, ScoredRecord
+
+DataSetName = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATASET",
+        help="A reader's name, see 'medllm datasets list'; csv for a table of one's own.",
+        show_default=False,
+    ),
+]
+Root = Annotated[
+    Path, typer.Option(metavar="DIR", help="Folder of the data set.", show_default=False)
+]
+
+
+def evaluate(
+    dataset: DataSetName,
+    root: Root,
+    model: ModelSource = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the results.")] = Path(
+        "out/evaluate"
+    ),
+    finding: Findings = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="S",
+            help="Part: train, validation or test; the official split where there is one, else "
+            "70, 10 and 20% of the patients, written to split.csv.",
+            show_default=False,
+        ),
+    ] = None,
+    split_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Split to take instead: CSV of dataset, patient_id, split.",
+            show_default=False,
+        ),
+    ] = None,
+    view: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="V",
+            help="View position to keep, such as PA; may be repeated. PA, AP and unknown ones "
+            "when left out.",
+            show_default=False,
+        ),
+    ] = None,
+    uncertain: Annotated[
+        Literal["unknown", "negative", "positive"] | None,
+        typer.Option(help="What an uncertain label is.", show_default=False),
+    ] = None,
+    readers: Annotated[
+        Literal["any", "majority", "consensus"] | None,
+        typer.Option(help="How many of several readers make a 1.", show_default=False),
+    ] = None,
+    blank: Annotated[
+        Literal["unknown", "negative"] | None,
+        typer.Option(help="What a finding is that is not mentioned.", show_default=False),
+    ] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Attribute to make subgroups of, beside age, sex, view, source and support "
+            "devices; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Leave out, and count, files this copy lacks.")
+    ] = False,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Another classifier's predictions instead of a model: CSV or Parquet of path, "
+            "finding, probability.",
+            show_default=False,
+        ),
+    ] = None,
+    thresholds: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="metrics.json of other patients, whose thresholds are tried here too.",
+            show_default=False,
+        ),
+    ] = None,
+    accept: Accept = None,
+    polarity: Polarity = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Processes that read images; by the cores when left out.",
+            show_default=False,
+        ),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder to keep prepared images in, for the next model.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a model on a data set: figures with intervals, subgroups, audits, and their page.
+
+    Writes predictions.parquet, metrics.json and report.html; killed, it goes on when the same
+    command is given again. An image that cannot be scored is a row with its error, and the exit
+    status is then 1.
+    """
+    from medllm.datasets import FRONTAL, find_dataset
+    from medllm.evaluate import evaluate_model, evaluate_predictions, open_study, write_evaluation
+    from medllm.models import load_model
+
+    check_accept(accept)
+    policy = find_dataset(dataset).policy.changed(
+        dataset, uncertain=uncertain, readers=readers, blank=blank
+    )
+    study = open_study(
+        dataset,
+        root,
+        out,
+        policy=policy,
+        views=view or FRONTAL,
+        split=split,
+        split_file=split_file,
+        partial=partial,
+        columns=group or (),
+        thresholds=thresholds,
+    )
+    if predictions is not None:
+        if model is not None:
+            raise typer.BadParameter("a model or predictions, not both", param_hint="--predictions")
+        evaluation = evaluate_predictions(study, predictions, out)
+    else:
+        evaluation = evaluate_model(
+            study,
+            load_model(model),
+            out,
+            finding,
+            accept=accept or (),
+            polarity=polarity,
+            workers=workers,
+            cache=cache,
+            watch=_watched,
+        )
+    write_evaluation(evaluation, study, out)
+    if as_json:
+        typer.echo((out / "metrics.json").read_text(encoding="utf-8"), nl=False)
+    else:
+        for line in _table(evaluation):
+            typer.echo(line)
+        typer.echo(f"\n{out / 'report.html'}")
+    if evaluation.errors:
+        raise typer.Exit(1)
+
+
+def _watched(scored: Iterable[ScoredRecord], total: int) -> Iterator[ScoredRecord]:
+    """Show progress with rate and time left on stderr, and say there why an image has no score."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("radiographs"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    ) as progress:
+        task = progress.add_task("", total=total, rate="")
+        for row in scored:
+            if row.error is not None:
+                progress.console.print(row.message, markup=False, highlight=False, soft_wrap=True)
+            speed = progress.tasks[0].speed
+            progress.update(task, advance=1, rate="" if speed is None else f"{speed:.1f}/s")
+            yield row
+
+
+def _table(evaluation: Evaluation) -> Iterator[str]:
+    left_out = sum(evaluation.left_out.values())
+    failed = sum(evaluation.errors.values())
+    yield (
+        f"{evaluation.dataset} ({evaluation.split}): {evaluation.n_images} images of "
+        f"{evaluation.n_patients} patients; {left_out} left out, {failed} not scored; "
+        f"{evaluation.model}. {evaluation.use}"
+    )
+    for reason, count in {**evaluation.left_out, **evaluation.errors}.items():
+        yield f"  {reason}: {count}"
+    for caveat in evaluation.caveats:
+        yield f"  {caveat}"
+    yield ""
+    yield (
+        f"{'finding':<28}{'positive':<14}{'AUROC (95%)':<24}{'AUPRC':<8}{'sens.':<8}{'spec.':<8}"
+        f"{'Brier':<8}{'ECE':<8}"
+    ).rstrip()
+    for finding, one in evaluation.findings.items():
+        figures = (one.auprc, one.sensitivity, one.specificity, one.brier, one.ece)
+        cells = "".join(f"{_number(figure.value):<8}" for figure in figures)
+        area = f"{_number(one.auroc.value)} ({_number(one.auroc.low)} to {_number(one.auroc.high)})"
+        yield f"{finding:<28}{f'{one.n_positive} of {one.n}':<14}{area:<24}{cells}".rstrip()
+    flagged = [row for row in evaluation.subgroups if row.larger_than_noise]
+    for row in flagged:
+        gap = row.auroc_difference
+        yield (
+            f"  {row.finding}, {row.attribute} {row.group}: AUROC {gap.value if gap else 0:+.3f} "
+            "against the others, more than noise"
+        )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

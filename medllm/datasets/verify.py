@@ -1,0 +1,295 @@
+"""Verification: what a copy of a data set on this machine holds, against what is known of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import multiprocessing
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from medllm.datasets.dataset import Published
+from medllm.datasets.record import ImageRecord
+from medllm.datasets.registry import find_dataset
+from medllm.datasets.selection import FRONTAL
+from medllm.errors import DicomError, MedllmError
+
+Seen = TypeVar("Seen")
+# What is done, how many images are done, of how many.
+Progress = Callable[[str, int, int], None]
+
+# Starting a process and importing the readers takes as long as reading this many thumbnails.
+_IMAGES_A_PROCESS = 256
+# Images that go to a process at once: few enough for an even progress.
+_CHUNK = 16
+# How many names a page can hold before it is no page.
+_EXAMPLES = 3
+_SIZES = 5
+# Corners of boxes are rounded in many tables.
+_BOX_TOLERANCE = 1
+
+
+@dataclass(frozen=True)
+class LabelCount:
+    """Images by their label of one finding.
+
+    Attributes:
+        positive: Labelled 1.
+        negative: Labelled 0.
+        soft: Between the two.
+        unknown: Without this label.
+    """
+
+    positive: int
+    negative: int
+    soft: int
+    unknown: int
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a copy holds. Names are those of files, never of patients.
+
+    Attributes:
+        dataset: Name of the data set.
+        title: What it calls itself.
+        published: Counts that it was published with; None where none can be compared.
+        images: Images that the tables name.
+        patients: Patients that the tables tell apart.
+        present: Images whose file is there.
+        missing: Names of the first images without a file.
+        labels: Counts a finding, by the default policy.
+        views: Images a view position; `unknown` where it is blank.
+        splits: Images a part of the official split; empty where there is none.
+        caveats: What the copy's figures must be read with, by its code.
+        unreadable: Images that cannot be read or scored, by the gate's code.
+        unreadable_names: Names of the first of them, a code.
+        warnings: Readable images that a gate warns of, by its code; polarity stands apart.
+        sizes: Readable images of the commonest sizes, `ROWS x COLUMNS`.
+        stored: Readable images by how they are stored: format, and mode or bits.
+        duplicates: Names of the images that are equal to the byte, a tuple a group.
+        frontal: Readable images in which polarity can be judged.
+        inverted: Those of them that look inverted: a guess, which the eye must confirm.
+        inverted_names: Names of the first of them.
+        boxes: Boxes on readable images.
+        boxes_outside: Those that leave their image, as on a copy that was scaled.
+    """
+
+    dataset: str
+    title: str
+    published: Published | None
+    images: int
+    patients: int
+    present: int
+    missing: tuple[str, ...]
+    labels: Mapping[str, LabelCount]
+    views: Mapping[str, int]
+    splits: Mapping[str, int]
+    caveats: Mapping[str, str]
+    unreadable: Mapping[str, int]
+    unreadable_names: Mapping[str, tuple[str, ...]]
+    warnings: Mapping[str, int]
+    sizes: Mapping[str, int]
+    stored: Mapping[str, int]
+    duplicates: tuple[tuple[str, ...], ...]
+    frontal: int
+    inverted: int
+    inverted_names: tuple[str, ...]
+    boxes: int
+    boxes_outside: int
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What reading one image told; `error` is the gate's code, and then the rest is blank."""
+
+    error: str = ""
+    sha256: str = ""
+    rows: int = 0
+    columns: int = 0
+    stored: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+def verify(
+    name: str,
+    root: Path | str,
+    *,
+    accept: Collection[str] = (),
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> Verification:
+    """Look at each file of a copy and count.
+
+    A copy may be partial: a missing file is counted and is no fault.
+
+    Args:
+        name: A key of `DATASETS`.
+        root: Folder of the copy.
+        accept: Codes of gates that shall not refuse an image.
+        workers: Processes that read at the same time.
+        progress: Told after each image.
+
+    Returns:
+        What was found.
+
+    Raises:
+        LabelError: No data set has this name, or its labels cannot be read.
+        ValueError: `accept` holds a code that cannot be accepted.
+    """
+    dataset, root = find_dataset(name), Path(root)
+    records = dataset.read(root, dataset.policy)
+    present = [record for record in records if record.path.is_file()]
+    there = set(map(id, present))
+    look = functools.partial(_look, accept=tuple(accept))
+    seen = list(each_image(look, present, workers=workers, progress=progress))
+    refused = [pair for pair in zip(present, seen, strict=True) if pair[1].error]
+    read = [pair for pair in zip(present, seen, strict=True) if not pair[1].error]
+    frontal = [pair for pair in read if pair[0].attributes.get("view_position", "") in FRONTAL]
+    inverted = [record for record, one in frontal if "polarity-doubtful" in one.warnings]
+    sizes = Counter(f"{one.rows} x {one.columns}" for _, one in read)
+    return Verification(
+        dataset=name,
+        title=dataset.title,
+        published=dataset.published,
+        images=len(records),
+        patients=len({record.patient_id for record in records}),
+        present=len(present),
+        missing=_first_names([record for record in records if id(record) not in there]),
+        labels=_count_labels(records),
+        views=_counted(r.attributes.get("view_position", "") or "unknown" for r in records),
+        splits=_counted(record.split for record in records if record.split),
+        caveats=dict(dataset.caveats(root)),
+        unreadable=_counted(one.error for _, one in refused),
+        unreadable_names=_names_by_code(refused),
+        warnings=_counted(
+            code for _, one in read for code in one.warnings if code != "polarity-doubtful"
+        ),
+        sizes=dict(sizes.most_common(_SIZES)),
+        stored=_counted(one.stored for _, one in read),
+        duplicates=_duplicates(read),
+        frontal=len(frontal),
+        inverted=len(inverted),
+        inverted_names=_first_names(inverted),
+        boxes=sum(len(boxes) for record, _ in read for boxes in record.boxes.values()),
+        boxes_outside=sum(_boxes_outside(record, one) for record, one in read),
+    )
+
+
+def each_image(
+    look: Callable[[ImageRecord], Seen],
+    records: Sequence[ImageRecord],
+    *,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> Iterator[Seen]:
+    """Look at images, in several processes if there are many.
+
+    Processes, not threads: an archive is read by a place in it that threads would share, and
+    Python's warnings are caught for all threads at once. They are started anew (`spawn`), since
+    forking a process that has threads can lock it.
+
+    Args:
+        look: What is done with an image: a function of a module, so that processes find it. It
+            gets the record without labels, boxes, masks and attributes.
+        records: The images.
+        workers: Processes at most; 1 stays in this one.
+        progress: Told after each image.
+
+    Yields:
+        Seen: What `look` returned, in the order of the records.
+
+    Raises:
+        MedllmError: A process was ended from outside.
+    """
+    bare = [
+        dataclasses.replace(r, labels={}, attributes={}, boxes={}, masks={}, other_labels={})
+        for r in records
+    ]
+    for done, seen in enumerate(_map(look, bare, workers), 1):
+        if progress:
+            progress("reading images", done, len(bare))
+        yield seen
+
+
+def _map(
+    look: Callable[[ImageRecord], Seen], records: Sequence[ImageRecord], workers: int
+) -> Iterator[Seen]:
+    workers = min(workers, math.ceil(len(records) / _IMAGES_A_PROCESS))
+    if workers <= 1:
+        yield from map(look, records)
+        return
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(workers, context) as pool:
+            yield from pool.map(look, records, chunksize=_CHUNK)
+    except BrokenProcessPool:
+        raise MedllmError(
+            f"one of {workers} processes that read images was ended, perhaps for want of memory; "
+            "use fewer workers.",
+            code="process-ended",
+        ) from None
+
+
+def _look(record: ImageRecord, accept: Collection[str]) -> _Seen:
+    try:
+        scan = record.radiograph(accept=accept)
+    except DicomError as error:
+        return _Seen(error=error.code)
+    decoded = [step.detail for step in scan.pipeline if step.name == "decode"]
+    return _Seen(
+        sha256=scan.sha256,
+        rows=scan.rows,
+        columns=scan.columns,
+        stored=decoded[0] if decoded else "array, 8 bits",
+        warnings=tuple(gate.code for gate in scan.warnings),
+    )
+
+
+def _counted(words: Iterator[str]) -> dict[str, int]:
+    return dict(Counter(words).most_common())
+
+
+def _first_names(records: Sequence[ImageRecord]) -> tuple[str, ...]:
+    return tuple(record.name for record in records[:_EXAMPLES])
+
+
+def _names_by_code(refused: Sequence[tuple[ImageRecord, _Seen]]) -> dict[str, tuple[str, ...]]:
+    records: defaultdict[str, list[ImageRecord]] = defaultdict(list)
+    for record, one in refused:
+        records[one.error].append(record)
+    return {code: _first_names(found) for code, found in records.items()}
+
+
+def _count_labels(records: Sequence[ImageRecord]) -> dict[str, LabelCount]:
+    counts = {}
+    for finding in sorted({key for record in records for key in record.labels}):
+        values = [record.labels[finding] for record in records if finding in record.labels]
+        positive, negative = values.count(1), values.count(0)
+        soft = len(values) - positive - negative
+        counts[finding] = LabelCount(positive, negative, soft, len(records) - len(values))
+    return counts
+
+
+def _duplicates(read: Sequence[tuple[ImageRecord, _Seen]]) -> tuple[tuple[str, ...], ...]:
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for record, one in read:
+        groups[one.sha256].append(record.name)
+    return tuple(tuple(names) for names in groups.values() if len(names) > 1)
+
+
+def _boxes_outside(record: ImageRecord, one: _Seen) -> int:
+    return sum(
+        x < -_BOX_TOLERANCE
+        or y < -_BOX_TOLERANCE
+        or x + width > one.columns + _BOX_TOLERANCE
+        or y + height > one.rows + _BOX_TOLERANCE
+        for boxes in record.boxes.values()
+        for x, y, width, height in boxes
+    )

@@ -1,0 +1,163 @@
+"""How the audits are to be read, in sentences; verdicts only where the intervals carry them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from medllm.evaluate.document import (
+    ImageUseAudit,
+    Interval,
+    LabelNoiseAudit,
+    PromptAudit,
+    ShortcutAudit,
+)
+
+_CHANCE = 0.5
+AuditRow = ImageUseAudit | ShortcutAudit | PromptAudit | LabelNoiseAudit
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How one audit is to be read.
+
+    Attributes:
+        title: Heading.
+        read: What the table shows and how the interval was made.
+        alarming: What would be alarming.
+    """
+
+    title: str
+    read: str
+    alarming: str
+
+
+READINGS: dict[str, Reading] = {
+    "image_use": Reading(
+        "Is the image used?",
+        "AUROC on a sample with the image as it is, blurred to 4 by 4 pixels, and exchanged for "
+        "another patient's. The mean log-odds of the images stand beside those of a blank one.",
+        "an AUROC with the blurred image close to the real one, so that coarse brightness does "
+        "the ranking; or one above .5 with another patient's image.",
+    ),
+    "shortcuts": Reading(
+        "Do acquisition facts tell the label?",
+        "AUROC of a logistic regression on the facts alone, cross-fitted by patient, beside the "
+        "model's on the same images. .5 is chance.",
+        "facts alone well above .5: then the model may owe its ranking to how the images were "
+        "taken, not to what they show.",
+    ),
+    "prompts": Reading(
+        "Does the question matter?",
+        "AUROC of the finding's labels by the answer to another question on the same images, and "
+        "its difference from that of the model's own question. A reworded question should change "
+        "nothing; a question for another finding should rank worse.",
+        "an answer to another finding's question that ranks as well as the own one, unless "
+        "the two occur together, or a rewording that changes the ranking or many calls.",
+    ),
+    "label_noise": Reading(
+        "Do two sources of labels agree?",
+        "Images by the label that is evaluated and by a second source, Cohen's kappa (1 is "
+        "agreement, 0 chance), and the model's AUROC by either.",
+        "a low kappa, or an AUROC that hangs on the source: then the figures say as much about "
+        "the labels as about the model.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What follows from the intervals.
+
+    Attributes:
+        tone: `clear` where nothing speaks against the figures, `caution` where the intervals
+            leave it open or something small does, `alarm` where they owe to something else.
+        words: The sentence.
+    """
+
+    tone: Literal["clear", "caution", "alarm"]
+    words: str
+
+
+def verdict(row: AuditRow) -> Verdict | None:
+    """Say what follows from the intervals of an audit.
+
+    Args:
+        row: The audit of a finding.
+
+    Returns:
+        The verdict; None where an interval that it needs is not defined.
+    """
+    match row:
+        case ImageUseAudit():
+            return _image_use(row)
+        case ShortcutAudit():
+            return _shortcut(row)
+        case PromptAudit():
+            return _prompt(row)
+        case LabelNoiseAudit():
+            return _label_noise(row)
+
+
+def _image_use(row: ImageUseAudit) -> Verdict | None:
+    real, blurred, shuffled = _ends(row.real), _ends(row.blurred), _ends(row.shuffled)
+    if real is None or blurred is None or shuffled is None:
+        return None
+    if shuffled[0] > _CHANCE:
+        return Verdict("alarm", "Ranks better than chance with another patient's image.")
+    if real[0] <= _CHANCE:
+        return Verdict("caution", "Not shown to rank better than chance, even with the image.")
+    if blurred[1] < real[0]:
+        return Verdict("clear", "Ranks better with the image than blurred: its detail is used.")
+    if blurred[0] > _CHANCE and blurred[1] >= (row.real.value or 0):
+        return Verdict("alarm", "The blurred image ranks as well, as far as its interval tells.")
+    return Verdict("caution", "The intervals overlap: the detail is not shown to be used.")
+
+
+def _shortcut(row: ShortcutAudit) -> Verdict | None:
+    facts, model = _ends(row.auroc), _ends(row.model_auroc)
+    if facts is None or model is None:
+        return None
+    if facts[0] <= _CHANCE:
+        return Verdict("clear", "Not shown to tell the label.")
+    if facts[1] < model[0]:
+        return Verdict("caution", "Tell something of the label, less than the model does.")
+    return Verdict("alarm", "Tell the label as well as the model, as far as the intervals tell.")
+
+
+def _prompt(row: PromptAudit) -> Verdict | None:
+    difference, area = _ends(row.auroc_difference), _ends(row.auroc)
+    if difference is None or area is None:
+        return None
+    if row.kind == "reworded":
+        return _rewording(*difference)
+    if difference[1] < 0:
+        return Verdict("clear", "Ranks worse than the model's own question, as it should.")
+    if difference[0] > 0:
+        return Verdict("alarm", "Ranks better than the model's own question.")
+    if area[0] > _CHANCE:
+        return Verdict("alarm", "Ranks as well as the model's own, as far as the interval tells.")
+    return Verdict("caution", "Not shown to rank worse than the model's own question.")
+
+
+def _label_noise(row: LabelNoiseAudit) -> Verdict | None:
+    first, second = _ends(row.auroc), _ends(row.auroc_second)
+    if first is None or second is None:
+        return None
+    if first[0] <= second[1] and second[0] <= first[1]:
+        return Verdict("clear", "No difference of the AUROC is shown.")
+    return Verdict("alarm", "The AUROC hangs on the source of the labels.")
+
+
+def _rewording(low: float, high: float) -> Verdict:
+    if high < 0:
+        return Verdict("alarm", "Ranks worse when reworded.")
+    if low > 0:
+        return Verdict("caution", "Ranks better when reworded.")
+    return Verdict("clear", "No change of the ranking is shown.")
+
+
+def _ends(interval: Interval) -> tuple[float, float] | None:
+    if interval.value is None or interval.low is None or interval.high is None:
+        return None
+    return interval.low, interval.high

@@ -1,0 +1,195 @@
+"""Two models on the same images, in pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from medllm.errors import LabelError
+from medllm.evaluate.document import RESEARCH_USE, Figure, Interval, Section
+from medllm.evaluate.performance import Answers, intervals, resamples_for
+from medllm.evaluate.table import Predictions, read_predictions
+from medllm.metrics import (
+    auroc,
+    brier,
+    clustered_difference,
+    delong_difference,
+    holm,
+    sensitivity,
+    specificity,
+)
+
+
+class PairedFigures(Section):
+    """One finding, two models, the same images; differences are second minus first.
+
+    Attributes:
+        finding: Its key.
+        n: Images with a label that both scored.
+        n_positive: Those with the finding.
+        n_patients: Their patients.
+        first_auroc: Area under the ROC curve of the first model.
+        second_auroc: Of the second.
+        auroc_difference: With the interval of resampled patients.
+        p_value: That the difference is chance: by resampling patients.
+        p_value_delong: DeLong's, as if each image were a patient.
+        p_value_holm: The former, corrected over the findings of this comparison.
+        sensitivity_difference: At each model's own threshold.
+        specificity_difference: At each model's own threshold.
+        brier_difference: Below 0 the second is better.
+    """
+
+    finding: str
+    n: int
+    n_positive: int
+    n_patients: int
+    first_auroc: Interval
+    second_auroc: Interval
+    auroc_difference: Interval
+    p_value: float
+    p_value_delong: Figure
+    p_value_holm: float
+    sensitivity_difference: Interval
+    specificity_difference: Interval
+    brier_difference: Interval
+
+
+class Comparison(Section):
+    """Models compared in pairs with the first of them.
+
+    Attributes:
+        use: What it may be used for.
+        first: Name of the first model's results.
+        others: The others' figures, by the name of their results.
+        unpaired: Images that only one of the two has scored, by the same name.
+    """
+
+    use: str = RESEARCH_USE
+    first: str
+    others: dict[str, tuple[PairedFigures, ...]]
+    unpaired: dict[str, int]
+
+
+def compare(paths: Sequence[Path]) -> Comparison:
+    """Compare predictions with the first ones, on the images that both scored.
+
+    Args:
+        paths: Folders that `medllm evaluate` wrote, or their `predictions.parquet`; two or more,
+            on the same data set.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        LabelError: A file is missing, two have no image or finding in common, or their labels
+            differ.
+    """
+    files = [path / "predictions.parquet" if path.is_dir() else path for path in paths]
+    for file in files:
+        if not file.is_file():
+            raise LabelError(f"{file} is not there; name a folder that medllm evaluate wrote.")
+    first, *others = (read_predictions(file) for file in files)
+    names = _names(paths)
+    compared, unpaired = {}, {}
+    for name, other in zip(names[1:], others, strict=True):
+        compared[name] = _paired(first, other, name)
+        unpaired[name] = len(_scored(first) ^ _scored(other))
+    return Comparison(first=names[0], others=compared, unpaired=unpaired)
+
+
+def _scored(predictions: Predictions) -> set[str]:
+    rows = zip(predictions.paths, predictions.errors, strict=True)
+    return {path for path, error in rows if not error}
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """Name results by their folder; by the whole path where two folders have one name."""
+    short = [(path if path.is_dir() else path.parent).resolve().name for path in paths]
+    return short if len(set(short)) == len(short) else [str(path) for path in paths]
+
+
+def _paired(first: Predictions, second: Predictions, name: str) -> tuple[PairedFigures, ...]:
+    shared = [key for key in first.findings if key in second.findings]
+    places = {path: at for at, path in enumerate(second.paths)}
+    rows: list[PairedFigures] = []
+    for finding in shared:
+        ours, theirs = Answers.of(first, finding), Answers.of(second, finding)
+        there = {int(at): index for index, at in enumerate(theirs.at)}
+        pairs = [
+            (index, there[places[first.paths[at]]])
+            for index, at in enumerate(ours.at.tolist())
+            if places.get(first.paths[at], -1) in there
+        ]
+        if pairs:
+            one, two = np.array(pairs).T
+            figures = _figures(ours, one, theirs, two, name)
+            rows += [] if figures is None else [figures]
+    if not rows:
+        raise LabelError(
+            f"{name} and the first have no finding in common on the same images with both labels; "
+            "compare results on one data set."
+        )
+    corrected = holm(np.array([row.p_value for row in rows])).tolist()
+    return tuple(
+        row.model_copy(update={"p_value_holm": value})
+        for row, value in zip(rows, corrected, strict=True)
+    )
+
+
+def _figures(
+    first: Answers,
+    one: Int[np.ndarray, " pairs"],
+    second: Answers,
+    two: Int[np.ndarray, " pairs"],
+    name: str,
+) -> PairedFigures | None:
+    labels = first.labels[one]
+    if (labels != second.labels[two]).any():
+        raise LabelError(
+            f"{name}: the labels of {first.finding} differ from the first's on the same images; "
+            "evaluate both by the same label policy."
+        )
+    if len(np.unique(labels)) < 2:
+        return None
+    patients = [first.patients[index] for index in one.tolist()]
+    ours, theirs = first.probabilities[one], second.probabilities[two]
+    our_calls, their_calls = first.called[one], second.called[two]
+    n_resamples = resamples_for(len(labels))
+    measured = intervals(
+        {
+            "first_auroc": lambda at: auroc(ours[at], labels[at]),
+            "second_auroc": lambda at: auroc(theirs[at], labels[at]),
+            "sensitivity_difference": lambda at: (
+                sensitivity(their_calls[at], labels[at]) - sensitivity(our_calls[at], labels[at])
+            ),
+            "specificity_difference": lambda at: (
+                specificity(their_calls[at], labels[at]) - specificity(our_calls[at], labels[at])
+            ),
+            "brier_difference": lambda at: (
+                brier(theirs[at], labels[at]) - brier(ours[at], labels[at])
+            ),
+        },
+        patients,
+        n_resamples,
+    )
+    difference = clustered_difference(
+        lambda at: auroc(theirs[at], labels[at]),
+        lambda at: auroc(ours[at], labels[at]),
+        patients,
+        n_resamples=n_resamples,
+    )
+    figures: Mapping[str, object] = {
+        **measured,
+        "finding": first.finding,
+        "n": len(labels),
+        "n_positive": int(labels.sum()),
+        "n_patients": len(set(patients)),
+        "auroc_difference": Interval.of(difference.difference),
+        "p_value": difference.p_value,
+        "p_value_delong": delong_difference(theirs, ours, labels).p_value,
+        "p_value_holm": difference.p_value,
+    }
+    return PairedFigures.model_validate(figures)

@@ -1,0 +1,350 @@
+"""`metrics.json`: every figure of an evaluation, and nothing that a page would have to compute."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from medllm.metrics import Estimate
+
+RESEARCH_USE = "Research use only; not for diagnosis."
+
+
+def _defined(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+# A figure that is not defined, such as an AUROC of one class, is null.
+Figure = Annotated[float | None, BeforeValidator(_defined)]
+
+
+class Section(BaseModel):
+    """A part of the document; it holds what is named here and nothing else."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Interval(Section):
+    """A figure with its 95% interval; null where it is not defined."""
+
+    value: Figure
+    low: Figure
+    high: Figure
+
+    @classmethod
+    def of(cls, estimate: Estimate) -> Interval:
+        """Take an estimate over."""
+        return cls(value=estimate.value, low=estimate.low, high=estimate.high)
+
+
+class OperatingPoint(Section):
+    """What calls at one threshold are worth; intervals by patient.
+
+    Attributes:
+        threshold: Probability from which on a call is positive.
+        threshold_source: Where it is from, in words.
+        true_positive: Images.
+        false_positive: Images.
+        true_negative: Images.
+        false_negative: Images.
+        sensitivity: True positives of all with the finding.
+        specificity: True negatives of all without it.
+        positive_predictive_value: True positives of all that were called.
+        negative_predictive_value: True negatives of all that were not.
+        f1: Harmonic mean of sensitivity and positive predictive value.
+    """
+
+    threshold: float
+    threshold_source: str
+    true_positive: int
+    false_positive: int
+    true_negative: int
+    false_negative: int
+    sensitivity: Interval
+    specificity: Interval
+    positive_predictive_value: Interval
+    negative_predictive_value: Interval
+    f1: Interval
+
+
+class Curve(Section):
+    """A curve to draw, thinned to what a picture can show; x rises.
+
+    Attributes:
+        x: Of the points.
+        y: Of the points.
+    """
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+
+class Bin(Section):
+    """Images of about the same probability: mean probability, frequency, number."""
+
+    probability: float
+    frequency: Interval
+    n: int
+
+
+class NetBenefit(Section):
+    """Decision curve (Vickers and Elkin 2006), in true positives an image.
+
+    Attributes:
+        thresholds: Probability at which one would act.
+        model: Net benefit of acting on the model's probability.
+        everyone: Net benefit of acting on everyone; on no one it is 0.
+    """
+
+    thresholds: tuple[float, ...]
+    model: tuple[float, ...]
+    everyone: tuple[float, ...]
+
+
+class FindingFigures(OperatingPoint):
+    """Figures of one finding; those of the operating point are at the threshold of the model.
+
+    Attributes:
+        n: Images with a label that were scored.
+        n_positive: Those with the finding.
+        n_patients: Their patients.
+        prevalence: Share with the finding; the AUPRC of chance.
+        auroc: Area under the ROC curve, interval by resampling patients.
+        auroc_delong: The same area, DeLong's interval, as if each image were a patient.
+        auprc: Average precision.
+        brier: Mean squared error of the probability.
+        ece: Expected calibration error, ten bins of equal count.
+        calibration_slope: 1 is perfect; below it probabilities are too extreme.
+        calibration_intercept: 0 is perfect; above it the finding is more frequent than predicted.
+        youden_threshold: Probability at which sensitivity and specificity add up to most, on
+            these images; to be taken over to other patients, not to be reported on these.
+        fixed_threshold: Calls at a threshold taken over from other patients; null without.
+        roc: False positive share against sensitivity.
+        precision_recall: Sensitivity against positive predictive value.
+        reliability: Probability against frequency.
+        net_benefit: The decision curve.
+    """
+
+    n: int
+    n_positive: int
+    n_patients: int
+    prevalence: float
+    auroc: Interval
+    auroc_delong: Interval
+    auprc: Interval
+    brier: Interval
+    ece: Interval
+    calibration_slope: Interval
+    calibration_intercept: Interval
+    youden_threshold: Figure
+    fixed_threshold: OperatingPoint | None
+    roc: Curve
+    precision_recall: Curve
+    reliability: tuple[Bin, ...]
+    net_benefit: NetBenefit
+
+
+class Averages(Section):
+    """Over all findings: the mean of theirs (macro), and all answers in one pot (micro)."""
+
+    macro_auroc: Interval
+    macro_auprc: Interval
+    micro_auroc: Interval
+    micro_auprc: Interval
+
+
+class SubgroupFigures(Section):
+    """One finding in one group, against all images with a label outside of it.
+
+    Attributes:
+        finding: Its key.
+        attribute: What divides the images, such as `sex`.
+        group: Its value, such as `F`.
+        n: Images of the group with a label.
+        n_positive: Those with the finding.
+        auroc: In the group; null where there are too few cases.
+        auroc_difference: The group's minus the others'.
+        sensitivity: At the threshold of the model.
+        specificity: At the threshold of the model.
+        p_value: Two-sided, that the difference of AUROC is chance; corrected by Holm over all
+            groups and findings.
+        larger_than_noise: Whether that is below .05.
+    """
+
+    finding: str
+    attribute: str
+    group: str
+    n: int
+    n_positive: int
+    auroc: Interval | None = None
+    auroc_difference: Interval | None = None
+    sensitivity: Interval | None = None
+    specificity: Interval | None = None
+    p_value: Figure = None
+    larger_than_noise: bool = False
+
+
+class ImageUseAudit(Section):
+    """What remains of the ranking when the image is taken away, on a sample.
+
+    Attributes:
+        finding: Its key.
+        n: Images of the sample with a label.
+        real: AUROC with the image.
+        blurred: AUROC with the image blurred to 4 x 4 pixels.
+        shuffled: AUROC with another patient's image; chance is .5.
+        blank_log_odds: Log-odds of a blank image.
+        real_log_odds: Mean log-odds of the images.
+    """
+
+    finding: str
+    n: int
+    real: Interval
+    blurred: Interval
+    shuffled: Interval
+    blank_log_odds: float
+    real_log_odds: float
+
+
+class ShortcutAudit(Section):
+    """How well acquisition facts alone tell a label: logistic regression cross-fitted by patient.
+
+    Attributes:
+        finding: Its key.
+        facts: What the regression was given, such as `view_position` or `image size`.
+        n: Images.
+        auroc: .5 where they tell nothing.
+        model_auroc: The model's on the same images.
+    """
+
+    finding: str
+    facts: str
+    n: int
+    auroc: Interval
+    model_auroc: Interval
+
+
+class PromptAudit(Section):
+    """Another question on the same images, on a sample.
+
+    Attributes:
+        finding: The finding whose labels are ranked.
+        kind: `reworded`, or `another finding` whose name stands in the question.
+        question: What was asked.
+        n: Images of the sample with a label.
+        auroc: Of the finding's labels by the answer to this question.
+        auroc_difference: Minus that of the model's own question.
+        mean_shift: Mean absolute difference of the log-odds from those of the own question.
+        calls_changed: Share of the images whose call differs; null for another finding.
+    """
+
+    finding: str
+    kind: str
+    question: str
+    n: int
+    auroc: Interval
+    auroc_difference: Interval
+    mean_shift: float
+    calls_changed: Figure
+
+
+class LabelNoiseAudit(Section):
+    """Two sources of labels on the same images.
+
+    Attributes:
+        finding: Its key.
+        source: The second source.
+        n: Images with a label of both.
+        both_positive: Images.
+        only_first: With the finding by the label that is evaluated alone.
+        only_second: With it by the second source alone.
+        both_negative: Images.
+        kappa: Cohen's; 1 is agreement, 0 chance.
+        auroc: The model's by the label that is evaluated.
+        auroc_second: By the second source.
+    """
+
+    finding: str
+    source: str
+    n: int
+    both_positive: int
+    only_first: int
+    only_second: int
+    both_negative: int
+    kappa: Figure
+    auroc: Interval
+    auroc_second: Interval
+
+
+class Audits(Section):
+    """What the figures may owe to something else than the radiograph."""
+
+    image_use: tuple[ImageUseAudit, ...] = ()
+    shortcuts: tuple[ShortcutAudit, ...] = ()
+    prompts: tuple[PromptAudit, ...] = ()
+    label_noise: tuple[LabelNoiseAudit, ...] = ()
+
+
+class WorstError(Section):
+    """An image on which the model was surest and wrong.
+
+    Attributes:
+        path: Relative to the data set's folder.
+        label: 1 or 0.
+        probability: The model's.
+    """
+
+    path: str
+    label: int
+    probability: float
+
+
+class Evaluation(Section):
+    """A model over a data set.
+
+    Attributes:
+        schema_version: Of this form.
+        medllm_version: Of the program.
+        use: What it may be used for.
+        dataset: Name of the data set's reader.
+        split: Part that was evaluated; `all` for all of it.
+        policy: Label policy: the choices that the data set leaves.
+        model: Name and version.
+        model_sha256: Hash of the checkpoint; empty for predictions that were given.
+        training_data: What the model says it was trained on: figures on those images are no
+            evidence.
+        n_images: Images that were chosen.
+        n_patients: Their patients.
+        left_out: Images that were not chosen, by reason.
+        errors: Images that could not be scored, by the cause's code.
+        caveats: What the figures of this data set must be read with, in sentences.
+        n_resamples: Resamples of the intervals, by patient.
+        findings: Figures by finding.
+        averages: Over all findings; null for a single one.
+        subgroups: Findings in groups.
+        audits: What the figures may owe to something else.
+        worst: By finding, surest errors first.
+    """
+
+    schema_version: int = 1
+    medllm_version: str
+    use: str = RESEARCH_USE
+    dataset: str
+    split: str
+    policy: dict[str, str]
+    model: str
+    model_sha256: str
+    training_data: tuple[str, ...]
+    n_images: int
+    n_patients: int
+    left_out: dict[str, int]
+    errors: dict[str, int]
+    caveats: tuple[str, ...] = ()
+    n_resamples: int
+    findings: dict[str, FindingFigures]
+    averages: Averages | None
+    subgroups: tuple[SubgroupFigures, ...]
+    audits: Audits
+    worst: dict[str, tuple[WorstError, ...]] = Field(default_factory=dict)

@@ -1,0 +1,172 @@
+"""From predictions to `metrics.json` and its page."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from medllm import __version__
+from medllm.datasets import ImageRecord
+from medllm.errors import LabelError, MedllmError
+from medllm.evaluate.audits import audit
+from medllm.evaluate.document import Evaluation, WorstError
+from medllm.evaluate.page import render
+from medllm.evaluate.performance import Answers, averages, figures_of, resamples_for
+from medllm.evaluate.probes import Probe
+from medllm.evaluate.study import Study
+from medllm.evaluate.subgroups import groups_of, subgroup_figures
+from medllm.evaluate.table import Predictions, path_of
+from medllm.files import replace_file
+from medllm.models import Model
+
+# Of each kind, images that were called and have not the finding, and the reverse.
+_WORST = 4
+_THUMBNAIL = 160
+
+
+def measure(
+    study: Study,
+    predictions: Predictions,
+    name: str,
+    *,
+    model: Model | None = None,
+    probes: Sequence[Probe] = (),
+    shipped: Callable[[str], tuple[float, str]] = lambda finding: (0.5, "even odds"),
+) -> Evaluation:
+    """Measure predictions.
+
+    Args:
+        study: What was evaluated.
+        predictions: The predictions.
+        name: Name of the model.
+        model: The model; None for predictions that were given.
+        probes: What was asked of the sample.
+        shipped: Threshold of a finding, and where it is from.
+
+    Returns:
+        Every figure.
+
+    Raises:
+        LabelError: No finding of the model has a label.
+    """
+    answers = [one for key in predictions.findings if len((one := Answers.of(predictions, key)).at)]
+    if not answers:
+        raise LabelError(
+            f"no image that was scored has a label of: {', '.join(predictions.findings)}; choose "
+            "another data set, or findings that it labels."
+        )
+    fixed = study.thresholds or {}
+    findings = {
+        one.finding: figures_of(one, *shipped(one.finding), fixed.get(one.finding))
+        for one in answers
+    }
+    told = [one for one in answers if one.both]
+    groups = groups_of(predictions, study.columns)
+    questions = {} if model is None else {one.finding: one for one in model.card.questions}
+    return Evaluation(
+        medllm_version=__version__,
+        dataset=study.dataset,
+        split=study.split or "all",
+        policy={key: value for key, value in vars(study.policy).items() if value},
+        model=name,
+        model_sha256="" if model is None else model.sha256,
+        training_data=() if model is None else model.card.training_data,
+        n_images=len(predictions.paths),
+        n_patients=len(set(predictions.patients)),
+        left_out=dict(study.selection.left_out),
+        errors=dict(Counter(error for error in predictions.errors if error)),
+        caveats=tuple(study.caveats),
+        n_resamples=resamples_for(len(predictions.paths)),
+        findings=findings,
+        averages=averages(predictions, told),
+        subgroups=subgroup_figures(told, groups),
+        audits=audit(
+            predictions,
+            told,
+            groups,
+            probes=probes,
+            blank=None if model is None else _blank(model, predictions.findings),
+            calibrations={key: one.calibration for key, one in questions.items()} or None,
+        ),
+        worst={one.finding: _worst(one, predictions) for one in answers},
+    )
+
+
+def _blank(model: Model, findings: Sequence[str]) -> dict[str, float]:
+    size = model.card.preprocessing.size
+    grey = torch.full((1, size, size), 0.5)
+    with torch.inference_mode():
+        row = model.log_odds(model.card.preprocessing.pixel_values(grey), findings)[0]
+    return dict(zip(findings, row.double().tolist(), strict=True))
+
+
+def _worst(answers: Answers, predictions: Predictions) -> tuple[WorstError, ...]:
+    """List the surest errors, false alarms first, an image a patient."""
+    worst: list[WorstError] = []
+    for label, sign in ((0, -1), (1, 1)):
+        wrong = np.flatnonzero((answers.labels == label) & (answers.called != label))
+        seen: set[str] = set()
+        for index in wrong[np.argsort(sign * answers.probabilities[wrong], kind="stable")].tolist():
+            if len(seen) == _WORST:
+                break
+            if answers.patients[index] not in seen:
+                seen.add(answers.patients[index])
+                worst.append(
+                    WorstError(
+                        path=predictions.paths[int(answers.at[index])],
+                        label=label,
+                        probability=float(answers.probabilities[index]),
+                    )
+                )
+    return tuple(worst)
+
+
+def write(evaluation: Evaluation, study: Study, out: Path) -> None:
+    """Write `metrics.json` and `report.html`.
+
+    Args:
+        evaluation: The figures.
+        study: For the pictures of the worst errors.
+        out: Folder.
+
+    Raises:
+        MedllmError: It cannot be written.
+    """
+    wanted = {one.path for worst in evaluation.worst.values() for one in worst}
+    pictures = {}
+    for record in study.selection.records:
+        path = path_of(record.path, record.member, study.root)
+        if path in wanted and (picture := _thumbnail(record)):
+            pictures[path] = picture
+    values: dict[str, Any] = evaluation.model_dump(mode="json")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        replace_file(out / "metrics.json", json.dumps(values, indent=1, allow_nan=False) + "\n")
+        folder = Path(os.path.relpath(study.root, out)).as_posix()
+        replace_file(out / "report.html", render(evaluation, pictures, folder=folder))
+    except OSError as error:
+        raise MedllmError(
+            f"{out} cannot be written ({error.strerror}); name another --out.", code="not-written"
+        ) from error
+
+
+def _thumbnail(record: ImageRecord) -> bytes | None:
+    """Draw an image small; nothing for one that cannot be read without its gates accepted."""
+    try:
+        pixels = record.radiograph().pixels
+    except MedllmError:
+        return None
+    picture = Image.fromarray((pixels * 255).round().astype(np.uint8))
+    picture.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    picture.save(stream, format="jpeg", quality=85)
+    return stream.getvalue()

@@ -1,0 +1,138 @@
+"""The forest plot of a finding: AUROC with interval by group, as an SVG fragment."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+
+from markupsafe import Markup
+
+from medllm.evaluate.document import Interval, SubgroupFigures
+from medllm.evaluate.panel import (
+    BLUE,
+    GREY,
+    GRID,
+    INK,
+    VERMILLION,
+    Marker,
+    mark,
+    opening,
+    text,
+)
+from medllm.evaluate.wording import attribute, count, with_ends
+
+TOO_FEW = "too few cases"
+# Beside the marker's shape and colour, so that a flag is seen without either.
+FLAG = "\N{BLACK UP-POINTING TRIANGLE}"
+
+# In units of the view box, of which one is about a CSS pixel.
+_WIDTH, _ROW, _HEAD = 760, 21, 26
+_COUNTS, _PLOT, _PLOT_END, _WORDS = 290, 315, 555, 575
+_LONGEST = 26
+
+
+def draw_forest(name: str, overall: Interval, groups: Sequence[SubgroupFigures]) -> Markup:
+    """Draw a row a group, under headings of what divides the images.
+
+    Args:
+        name: The finding, for who does not see the plot.
+        overall: Its AUROC on all images; a vertical line.
+        groups: Its groups; those of one attribute stand together.
+
+    Returns:
+        The `svg` element. Groups that differ by more than noise have a diamond and a sign.
+    """
+    low, high, step = _range([overall, *(one.auroc for one in groups if one.auroc)])
+
+    def across(value: float) -> float:
+        return _PLOT + (_PLOT_END - _PLOT) * (value - low) / (high - low)
+
+    rows = list(_rows(groups))
+    bottom = _HEAD + _ROW * (len(rows) + 1)
+    ticks = [low + index * step for index in range(round((high - low) / step) + 1)]
+    parts = [_heads(bottom)]
+    parts += [_tick(across(tick), f"{tick:.2f}", bottom) for tick in ticks]
+    if overall.value is not None:
+        line = Markup('<path d="M{0:.1f} {1}V{2}" stroke="{3}" stroke-dasharray="4 3"/>')
+        parts.append(line.format(across(overall.value), _HEAD - 4, bottom, GREY))
+    parts.append(text(0, _HEAD + 14, "All images", bold=True))
+    parts += _estimate(overall, _HEAD + 10, across, INK, "square")
+    parts.append(text(_WORDS, _HEAD + 14, with_ends(overall)))
+    for index, row in enumerate(rows, start=1):
+        top = _HEAD + _ROW * index
+        if isinstance(row, str):
+            parts.append(text(0, top + 15, row, bold=True))
+            continue
+        flagged = row.larger_than_noise
+        parts.append(text(16, top + 14, _short(row.group), bold=flagged))
+        counts = f"{count(row.n)} ({count(row.n_positive)})"
+        parts.append(text(_COUNTS, top + 14, counts, anchor="end"))
+        if row.auroc is None:
+            parts.append(text(_WORDS, top + 14, TOO_FEW, color=GREY))
+            continue
+        color = VERMILLION if flagged else BLUE
+        parts += _estimate(row.auroc, top + 10, across, color, "diamond" if flagged else "circle")
+        words = f"{with_ends(row.auroc)} {FLAG}" if flagged else with_ends(row.auroc)
+        parts.append(text(_WORDS, top + 14, words, bold=flagged))
+    return Markup("").join(
+        (opening(_WIDTH, bottom + 38, _said(name, overall, groups)), *parts, Markup("</svg>"))
+    )
+
+
+def _rows(groups: Sequence[SubgroupFigures]) -> Iterator[str | SubgroupFigures]:
+    """Give each attribute's heading before its groups."""
+    for key, members in groupby(groups, lambda one: one.attribute):
+        yield _short(attribute(key)).capitalize()
+        yield from members
+
+
+def _range(intervals: Sequence[Interval]) -> tuple[float, float, float]:
+    """Give the axis' ends and the step of its ticks."""
+    reached = [
+        end for one in intervals for end in (one.low, one.value, one.high) if end is not None
+    ] or [0.5, 1.0]
+    low, high = math.floor(min(reached) * 10), math.ceil(max(reached) * 10)
+    high = max(high, low + 1)
+    return low / 10, high / 10, 0.05 if high - low <= 2 else 0.1 if high - low <= 5 else 0.2
+
+
+def _heads(bottom: float) -> Markup:
+    return Markup("").join(
+        (
+            text(0, 14, "Group", color=GREY),
+            text(_COUNTS, 14, "n (with finding)", anchor="end", color=GREY),
+            text((_PLOT + _PLOT_END) / 2, bottom + 33, "AUROC", anchor="middle"),
+            text(_WORDS, 14, "AUROC (95% interval)", color=GREY),
+        )
+    )
+
+
+def _tick(at: float, words: str, bottom: float) -> Markup:
+    line = Markup('<path d="M{:.1f} {}V{}" stroke="{}"/>').format(at, _HEAD, bottom, GRID)
+    return line + text(round(at, 1), bottom + 16, words, anchor="middle", color=GREY)
+
+
+def _estimate(
+    interval: Interval, y: float, across: Callable[[float], float], color: str, marker: Marker
+) -> list[Markup]:
+    if interval.value is None:
+        return []
+    point = mark(across(interval.value), y, color, marker)
+    if interval.low is None or interval.high is None:
+        return [point]
+    bar = Markup('<path d="M{:.1f} {}H{:.1f}" stroke="{}" stroke-width="1.6"/>')
+    return [bar.format(across(interval.low), y, across(interval.high), color), point]
+
+
+def _short(words: str) -> str:
+    return words if len(words) <= _LONGEST else words[: _LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def _said(name: str, overall: Interval, groups: Sequence[SubgroupFigures]) -> str:
+    flagged = [f"{attribute(one.attribute)} {one.group}" for one in groups if one.larger_than_noise]
+    differ = f"Differ by more than noise: {', '.join(flagged) or 'none'}."
+    return (
+        f"Forest plot of {name}: AUROC by group beside {with_ends(overall)} on all images. "
+        f"{differ} The table below holds the figures."
+    )

@@ -1,0 +1,310 @@
+"""What the probabilities of one finding are worth, and of all findings together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.special import logit
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from medllm.evaluate.document import (
+    Averages,
+    Bin,
+    Curve,
+    FindingFigures,
+    Interval,
+    NetBenefit,
+    OperatingPoint,
+)
+from medllm.evaluate.table import Predictions
+from medllm.metrics import (
+    Estimate,
+    auroc,
+    average_precision,
+    brier,
+    calibration_intercept,
+    calibration_slope,
+    clustered_bootstraps,
+    delong_interval,
+    expected_calibration_error,
+    f1,
+    negative_predictive_value,
+    net_benefit,
+    net_benefit_of_all,
+    positive_predictive_value,
+    reliability_bins,
+    sensitivity,
+    specificity,
+    youden_threshold,
+)
+
+UNDEFINED = Interval(value=None, low=None, high=None)
+# Points of a curve that a picture can show.
+_POINTS = 200
+# Images a bin of the reliability plot: with fewer, an interval spans half of the axis.
+_IMAGES_A_BIN = 20
+N_RESAMPLES = 1000
+_ACTED_ON = np.linspace(0.01, 0.99, 99)
+
+Resampled = Callable[[Int[np.ndarray, " chosen"]], float]
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """The answers of one finding on the images with a label that were scored.
+
+    Attributes:
+        finding: Its key.
+        at: Their places among all images.
+        labels: 1 or 0.
+        log_odds: Uncalibrated.
+        probabilities: Calibrated.
+        called: Whether the call is positive.
+        patients: Their patients.
+    """
+
+    finding: str
+    at: Int[np.ndarray, " images"]
+    labels: Int[np.ndarray, " images"]
+    log_odds: Float[np.ndarray, " images"]
+    probabilities: Float[np.ndarray, " images"]
+    called: Bool[np.ndarray, " images"]
+    patients: Sequence[str]
+
+    @classmethod
+    def of(cls, predictions: Predictions, finding: str) -> Answers:
+        """Take the labelled and scored images of a finding."""
+        column = predictions.findings.index(finding)
+        labels = predictions.labels[:, column]
+        at = np.flatnonzero(
+            np.isin(labels, (0, 1)) & ~np.isnan(predictions.probabilities[:, column])
+        )
+        return cls(
+            finding=finding,
+            at=at,
+            labels=labels[at].astype(int),
+            log_odds=predictions.log_odds[at, column],
+            probabilities=predictions.probabilities[at, column],
+            called=predictions.called[at, column],
+            patients=[predictions.patients[index] for index in at.tolist()],
+        )
+
+    @property
+    def both(self) -> bool:
+        """Whether there are images with the finding and images without it."""
+        return bool(0 < self.labels.sum() < len(self.labels))
+
+
+def resamples_for(n_images: int) -> int:
+    """Choose how often patients are resampled; an interval of many images needs less.
+
+    Args:
+        n_images: Images.
+
+    Returns:
+        1,000, or a fifth of that beyond 20,000 images.
+    """
+    return N_RESAMPLES if n_images <= 20_000 else N_RESAMPLES // 5
+
+
+def intervals(
+    figures: Mapping[str, Resampled], patients: Sequence[str], n_resamples: int
+) -> dict[str, Interval]:
+    """Estimate figures on the same resamples of patients.
+
+    Args:
+        figures: From the places of the chosen images to the figure, by name.
+        patients: The patient of each image.
+        n_resamples: Resamples.
+
+    Returns:
+        The figures by name; null where one is not defined on all images.
+    """
+    everyone = np.arange(len(patients))
+    defined = {name: figure for name, figure in figures.items() if not np.isnan(figure(everyone))}
+    measured: dict[str, Estimate] = {}
+    if defined:
+        measured = clustered_bootstraps(defined, patients, n_resamples=n_resamples)
+    return {
+        name: Interval.of(measured[name]) if name in measured else UNDEFINED for name in figures
+    }
+
+
+def figures_of(
+    answers: Answers, threshold: float, source: str, fixed: float | None = None
+) -> FindingFigures:
+    """Measure one finding, with intervals by patient.
+
+    Args:
+        answers: Its answers; at least one.
+        threshold: Probability from which on the call is positive.
+        source: Where that is from, in words.
+        fixed: A threshold taken over from other patients; None without.
+
+    Returns:
+        The figures.
+    """
+    labels, probabilities = answers.labels, answers.probabilities
+    # A probability of 0 or 1 is as sure as a double can be.
+    calibrated = logit(np.clip(probabilities, 1e-12, 1 - 1e-12))
+    measured = intervals(
+        {
+            "auroc": lambda at: auroc(probabilities[at], labels[at]),
+            "auprc": lambda at: average_precision(probabilities[at], labels[at]),
+            "brier": lambda at: brier(probabilities[at], labels[at]),
+            "ece": lambda at: expected_calibration_error(probabilities[at], labels[at]),
+            "calibration_slope": lambda at: calibration_slope(calibrated[at], labels[at]),
+            "calibration_intercept": lambda at: calibration_intercept(calibrated[at], labels[at]),
+        },
+        answers.patients,
+        resamples_for(len(labels)),
+    )
+    point = operating_point(answers, answers.called, threshold, source)
+    figures = {
+        **point.model_dump(),
+        **measured,
+        **_curves(answers),
+        "n": len(labels),
+        "n_positive": int(labels.sum()),
+        "n_patients": len(set(answers.patients)),
+        "prevalence": float(labels.mean()),
+        "auroc_delong": Interval.of(delong_interval(probabilities, labels)),
+        "youden_threshold": youden_threshold(probabilities, labels),
+        "fixed_threshold": None
+        if fixed is None
+        else operating_point(answers, probabilities >= fixed, fixed, "fixed on other patients"),
+    }
+    return FindingFigures.model_validate(figures)
+
+
+def operating_point(
+    answers: Answers, called: Bool[np.ndarray, " images"], threshold: float, source: str
+) -> OperatingPoint:
+    """Measure calls.
+
+    Args:
+        answers: The answers.
+        called: Whether each is called positive.
+        threshold: At which probability.
+        source: Where that is from, in words.
+
+    Returns:
+        The figures.
+    """
+    labels = answers.labels
+    measured = intervals(
+        {
+            "sensitivity": lambda at: sensitivity(called[at], labels[at]),
+            "specificity": lambda at: specificity(called[at], labels[at]),
+            "positive_predictive_value": lambda at: positive_predictive_value(
+                called[at], labels[at]
+            ),
+            "negative_predictive_value": lambda at: negative_predictive_value(
+                called[at], labels[at]
+            ),
+            "f1": lambda at: f1(called[at], labels[at]),
+        },
+        answers.patients,
+        resamples_for(len(labels)),
+    )
+    return OperatingPoint(
+        threshold=threshold,
+        threshold_source=source,
+        true_positive=int((called & (labels == 1)).sum()),
+        false_positive=int((called & (labels == 0)).sum()),
+        true_negative=int((~called & (labels == 0)).sum()),
+        false_negative=int((~called & (labels == 1)).sum()),
+        **measured,
+    )
+
+
+def averages(predictions: Predictions, answers: Sequence[Answers]) -> Averages | None:
+    """Average over findings: the mean of the figures, and all answers in one pot.
+
+    Args:
+        predictions: All predictions.
+        answers: Those of the findings that have both classes.
+
+    Returns:
+        The averages; None for fewer than two findings.
+    """
+    if len(answers) < 2:
+        return None
+    columns = [predictions.findings.index(one.finding) for one in answers]
+    labels, scores = predictions.labels[:, columns], predictions.probabilities[:, columns]
+    known = np.isin(labels, (0, 1)) & ~np.isnan(scores)
+    kept = np.flatnonzero(known.any(axis=1))
+
+    def macro(figure: Callable[..., float]) -> Resampled:
+        def mean(at: Int[np.ndarray, " chosen"]) -> float:
+            rows = kept[at]
+            values = []
+            for column in range(len(columns)):
+                chosen = rows[known[rows, column]]
+                values.append(figure(scores[chosen, column], labels[chosen, column].astype(int)))
+            return float(np.mean(values))
+
+        return mean
+
+    def micro(figure: Callable[..., float]) -> Resampled:
+        def pooled(at: Int[np.ndarray, " chosen"]) -> float:
+            rows = kept[at]
+            chosen = known[rows]
+            return figure(scores[rows][chosen], labels[rows][chosen].astype(int))
+
+        return pooled
+
+    measured = intervals(
+        {
+            "macro_auroc": macro(auroc),
+            "macro_auprc": macro(average_precision),
+            "micro_auroc": micro(auroc),
+            "micro_auprc": micro(average_precision),
+        },
+        [predictions.patients[index] for index in kept.tolist()],
+        # All findings are ranked again at every resample.
+        resamples_for(len(kept) * len(answers)),
+    )
+    return Averages(**measured)
+
+
+def _curves(answers: Answers) -> dict[str, object]:
+    labels, probabilities = answers.labels, answers.probabilities
+    empty = Curve(x=(), y=())
+    roc = precision_recall = empty
+    if answers.both:
+        fall_out, recall, _ = roc_curve(labels, probabilities)
+        roc = _thinned(fall_out, recall)
+        precision, recall, _ = precision_recall_curve(labels, probabilities)
+        precision_recall = _thinned(recall[::-1], precision[::-1])
+    n_bins = min(10, max(2, len(labels) // _IMAGES_A_BIN))
+    bins = reliability_bins(
+        probabilities, labels, answers.patients, n_bins=min(n_bins, len(labels))
+    )
+    return {
+        "roc": roc,
+        "precision_recall": precision_recall,
+        "reliability": tuple(
+            Bin(probability=one.probability, frequency=Interval.of(one.frequency), n=one.n)
+            for one in bins
+        ),
+        "net_benefit": NetBenefit(
+            thresholds=tuple(_ACTED_ON.round(2).tolist()),
+            model=tuple(net_benefit(probabilities, labels, _ACTED_ON).tolist()),
+            everyone=tuple(net_benefit_of_all(labels, _ACTED_ON).tolist()),
+        ),
+    }
+
+
+def _thinned(x: Float[np.ndarray, " points"], y: Float[np.ndarray, " points"]) -> Curve:
+    """Keep the points nearest to equal steps along the curve, both ends among them."""
+    along = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
+    if len(x) > _POINTS:
+        wanted = np.linspace(0, along[-1], _POINTS)
+        kept = np.unique(np.searchsorted(along, wanted, side="left").clip(0, len(x) - 1))
+        kept = np.union1d(kept, [0, len(x) - 1])
+        x, y = x[kept], y[kept]
+    return Curve(x=tuple(x.tolist()), y=tuple(y.tolist()))

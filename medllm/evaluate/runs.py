@@ -1,0 +1,122 @@
+"""A data set scored by a model, or by a peer, and measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+
+from medllm.datasets import ImageRecord
+from medllm.dicom.pixels import Polarity
+from medllm.errors import LabelError
+from medllm.evaluate.decoding import Decoder, default_workers
+from medllm.evaluate.document import Evaluation
+from medllm.evaluate.evaluation import measure
+from medllm.evaluate.foreign import THRESHOLD, foreign_rows
+from medllm.evaluate.predictions import ScoredRecord, score_records
+from medllm.evaluate.probes import probes_of, sampler
+from medllm.evaluate.resumable import predict
+from medllm.evaluate.study import Study
+from medllm.evaluate.table import read_predictions, write_rows
+from medllm.models import Model
+
+Watch = Callable[[Iterable[ScoredRecord], int], Iterable[ScoredRecord]]
+
+
+def evaluate_model(
+    study: Study,
+    model: Model,
+    out: Path,
+    findings: Sequence[str] | None = None,
+    *,
+    accept: Collection[str] = (),
+    polarity: Polarity = "auto",
+    workers: int | None = None,
+    cache: Path | None = None,
+    watch: Watch = lambda scored, total: scored,
+) -> Evaluation:
+    """Score a data set and measure the model, going on from what `out` holds already.
+
+    Args:
+        study: What is evaluated.
+        model: The model.
+        out: Folder; `predictions.parquet` is written there.
+        findings: Keys; those of the checkpoint that the data set labels when None.
+        accept: Codes of gates that shall not refuse an image.
+        polarity: Override of the files'.
+        workers: Processes that read images; by the cores when None.
+        cache: Folder to keep prepared images in; None keeps none.
+        watch: Passes on the scored records, to show progress; it is told how many there are.
+
+    Returns:
+        Every figure.
+
+    Raises:
+        LabelError: The model does not answer for a finding, or the data set labels none.
+        MedllmError: `out` holds another run or cannot be written.
+    """
+    records = study.selection.records
+    keys = _findings(study, model, findings)
+    probes = probes_of(model, keys)
+    decoder = Decoder(model.card.preprocessing, tuple(accept), polarity, cache)
+
+    def score(missing: Sequence[ImageRecord]) -> Iterable[ScoredRecord]:
+        scored = score_records(
+            model,
+            missing,
+            keys,
+            decoder=decoder,
+            workers=default_workers(len(missing)) if workers is None else workers,
+            probes=probes,
+            is_probed=sampler(records, keys),
+        )
+        return watch(scored, len(missing))
+
+    told = {"accept": sorted(accept), "polarity": polarity, "probes": [one.name for one in probes]}
+    path = predict(model, records, keys, study.root, out, score, told)
+    calibrations = {one.finding: one.calibration for one in model.questions(keys)}
+    return measure(
+        study,
+        read_predictions(path),
+        f"{model.card.name} {model.card.version}",
+        model=model,
+        probes=probes,
+        shipped=lambda key: (calibrations[key].high, "shipped with the model"),
+    )
+
+
+def _findings(study: Study, model: Model, findings: Sequence[str] | None) -> list[str]:
+    asked = [question.finding for question in model.questions(findings)]
+    labelled = {key for record in study.selection.records for key in record.labels}
+    kept = [key for key in asked if key in labelled]
+    if not kept:
+        raise LabelError(
+            f"'{model.card.name}' is asked for {', '.join(asked)}; the images are labelled for "
+            f"{', '.join(sorted(labelled)) or 'nothing'}. Choose another model or data set.",
+            code="nothing-labelled",
+        )
+    return kept
+
+
+def evaluate_predictions(study: Study, file: Path, out: Path) -> Evaluation:
+    """Measure the predictions of another classifier.
+
+    Args:
+        study: What is evaluated.
+        file: CSV or Parquet of `path, finding, probability`.
+        out: Folder; `predictions.parquet` is written there.
+
+    Returns:
+        Every figure; no probe could be made, so the audits of image and prompt are missing.
+
+    Raises:
+        LabelError: The file is not as described.
+        OSError: `out` cannot be written.
+    """
+    rows, _ = foreign_rows(file, study.selection.records, study.root)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "predictions.parquet"
+    write_rows(rows, path)
+    source = f"{THRESHOLD:g}, since the predictions came without a threshold"
+    return measure(
+        study, read_predictions(path), file.name, shipped=lambda key: (THRESHOLD, source)
+    )

@@ -1,0 +1,148 @@
+"""Whether a finding is told as well in one group of patients as in the others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Int
+from scipy.special import ndtr, ndtri
+
+from medllm.evaluate.document import Interval, SubgroupFigures
+from medllm.evaluate.performance import UNDEFINED, Answers, intervals, resamples_for
+from medllm.evaluate.table import Predictions
+from medllm.metrics import auroc, holm, sensitivity, specificity
+
+# Images with the finding, and as many without, in a group and outside of it; with fewer an
+# interval of the AUROC spans a quarter of the axis (Hanley and McNeil, Radiology 1982).
+MIN_CASES = 20
+# Of an attribute with more values than these the rarer ones are joined.
+MAX_GROUPS = 8
+_OTHERS = "others"
+_AGES = ((0, 18, "under 18"), (18, 40, "18 to 39"), (40, 60, "40 to 59"), (60, 80, "60 to 79"))
+_OLDEST = "80 and over"
+_SIGNIFICANT = 0.05
+# Attributes that every evaluation divides by, with what a reader calls them.
+STANDARD = {
+    "age_years": "age group",
+    "sex": "sex",
+    "view_position": "view",
+    "source": "source",
+    "support_devices": "support devices",
+}
+
+
+def groups_of(predictions: Predictions, columns: Sequence[str] = ()) -> dict[str, list[str]]:
+    """Say which group each image is in.
+
+    Args:
+        predictions: The predictions.
+        columns: Attributes to divide by beside age, sex, view, source and support devices.
+
+    Returns:
+        The group of each image by the attribute's name; blank where it is unknown. An attribute
+        with a single group is left out.
+    """
+    divided = {}
+    for column in dict.fromkeys([*STANDARD, *columns]):
+        values = [row.get(column, "").strip() for row in predictions.attributes]
+        if column == "age_years":
+            values = [_age_group(value) for value in values]
+        counts = Counter(value for value in values if value)
+        if len(counts) > MAX_GROUPS:
+            common = {value for value, _ in counts.most_common(MAX_GROUPS - 1)}
+            values = [value if value in common or not value else _OTHERS for value in values]
+        if len({value for value in values if value}) > 1:
+            divided[STANDARD.get(column, column)] = values
+    return divided
+
+
+def _age_group(text: str) -> str:
+    try:
+        years = float(text)
+    except ValueError:
+        return ""
+    named = (name for low, high, name in _AGES if low <= years < high)
+    return next(named, _OLDEST if years >= _AGES[-1][1] else "")
+
+
+def subgroup_figures(
+    answers: Sequence[Answers], groups: Mapping[str, Sequence[str]]
+) -> tuple[SubgroupFigures, ...]:
+    """Measure each finding in each group, and against all others.
+
+    Args:
+        answers: A finding each.
+        groups: Of all images, by attribute.
+
+    Returns:
+        A row a finding, attribute and group. Whether a gap is larger than noise is judged with
+        Holm's correction over all rows.
+    """
+    rows = [
+        _row(one, attribute, group, np.array([values[at] == group for at in one.at]))
+        for one in answers
+        for attribute, values in groups.items()
+        for group in sorted({values[at] for at in one.at} - {""})
+    ]
+    tested = [row.p_value is not None for row in rows]
+    p_values = np.array([row.p_value for row in rows], dtype=float)
+    return tuple(
+        row.model_copy(update={"p_value": p_value, "larger_than_noise": p_value < _SIGNIFICANT})
+        if is_tested
+        else row
+        for row, is_tested, p_value in zip(rows, tested, holm(p_values).tolist(), strict=True)
+    )
+
+
+def _row(
+    answers: Answers, attribute: str, group: str, inside: Bool[np.ndarray, " images"]
+) -> SubgroupFigures:
+    labels = answers.labels
+    told = {
+        "finding": answers.finding,
+        "attribute": attribute,
+        "group": group,
+        "n": int(inside.sum()),
+        "n_positive": int(labels[inside].sum()),
+    }
+    cases = [
+        int(((labels == label) & side).sum()) for label in (0, 1) for side in (inside, ~inside)
+    ]
+    if min(cases[0], cases[2]) < MIN_CASES:
+        return SubgroupFigures.model_validate(told)
+
+    def within(
+        figure: Callable[..., float], values: np.ndarray, side: Bool[np.ndarray, " images"]
+    ) -> Callable[[Int[np.ndarray, " chosen"]], float]:
+        def of(at: Int[np.ndarray, " chosen"]) -> float:
+            chosen = at[side[at]]
+            return figure(values[chosen], labels[chosen]) if len(chosen) else float("nan")
+
+        return of
+
+    ours = within(auroc, answers.probabilities, inside)
+    theirs = within(auroc, answers.probabilities, ~inside)
+    figures = {
+        "auroc": ours,
+        "sensitivity": within(sensitivity, answers.called, inside),
+        "specificity": within(specificity, answers.called, inside),
+    }
+    if min(cases) >= MIN_CASES:
+        figures["auroc_difference"] = lambda at: ours(at) - theirs(at)
+    measured = intervals(figures, answers.patients, resamples_for(len(labels)))
+    p_value = _p_value(measured.get("auroc_difference", UNDEFINED))
+    return SubgroupFigures.model_validate({**told, **measured, "p_value": p_value})
+
+
+def _p_value(difference: Interval) -> float | None:
+    """Test against 0 by a normal distribution as wide as the interval.
+
+    The share of resamples beyond 0 cannot fall below one over their number, and Holm's
+    correction of many groups would then never find a gap.
+    """
+    if difference.value is None or difference.low is None or difference.high is None:
+        return None
+    error = (difference.high - difference.low) / (2 * ndtri(0.975))
+    return float(2 * ndtr(-abs(difference.value) / error)) if error > 0 else None

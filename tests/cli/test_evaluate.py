@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from medllm.cli import app
+from medllm.errors import MedllmError
+from medllm.evaluate import performance
+from medllm.models import save_model
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_resamples():
+    """Resample less; what the figures are is tested where they are made."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(performance, "N_RESAMPLES", 50)
+        yield
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    save_model(tiny_model, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("set")
+    rng = np.random.default_rng(0)
+    rows = ["path,patient_id,pneumonia,sex"]
+    for index in range(60):
+        coarse = Image.fromarray(rng.integers(256, size=(4, 4), dtype=np.uint8))
+        coarse.resize((72, 72), Image.Resampling.BICUBIC).save(folder / f"{index}.png")
+        rows.append(f"{index}.png,LM-{index},{index % 2},{'FM'[index % 3 == 0]}")
+    (folder / "labels.csv").write_text("\n".join(rows))
+    return folder
+
+
+def test_a_table_is_printed_and_three_files_are_written(root, checkpoint, tmp_path):
+    result = run("evaluate", "csv", "--root", root, "--model", checkpoint, "--out", tmp_path / "o")
+    assert result.exit_code == 0, result.output
+    assert "csv (all): 60 images of 60 patients; 0 left out, 0 not scored; tiny 0." in result.stdout
+    assert "Research use only; not for diagnosis." in result.stdout
+    assert "pneumonia                   30 of 60" in result.stdout
+    assert {"metrics.json", "report.html", "predictions.parquet"} <= {
+        path.name for path in (tmp_path / "o").iterdir()
+    }
+
+
+def test_a_damaged_file_is_told_the_others_are_scored_and_the_exit_status_is_1(
+    root, checkpoint, tmp_path
+):
+    (tmp_path / "labels.csv").write_text(
+        (root / "labels.csv").read_text() + "\ncut.png,LM-99,1,F\ngone.png,LM-99,1,F"
+    )
+    for path in root.glob("*.png"):
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "cut.png").write_bytes((root / "0.png").read_bytes()[:99])
+    result = run(
+        "evaluate", "csv", "--root", tmp_path, "--model", checkpoint, "--out", tmp_path / "out"
+    )
+    assert result.exit_code == 1
+    assert "62 images of 61 patients; 0 left out, 2 not scored" in result.stdout
+    assert "30 of 60" in result.stdout
+    assert "cut.png: the PNG is cut off" in result.stderr
+    assert "gone.png: no such file" in result.stderr
+    assert "LM-99" not in result.output
+    left_out = run(
+        *("evaluate", "csv", "--root", tmp_path, "--model", checkpoint, "--partial"),
+        *("--out", tmp_path / "partial"),
+    )
+    assert "file not in this copy: 1" in left_out.stdout
+
+
+def test_json_is_the_file(root, checkpoint, tmp_path):
+    result = run(
+        *("evaluate", "csv", "--root", root, "--model", checkpoint),
+        *("--out", tmp_path / "out", "--json"),
+    )
+    assert json.loads(result.stdout) == json.loads((tmp_path / "out" / "metrics.json").read_text())
+
+
+def test_a_peer_is_compared_in_pairs(root, checkpoint, tmp_path):
+    ours, peers = tmp_path / "ours", tmp_path / "peers"
+    run("evaluate", "csv", "--root", root, "--model", checkpoint, "--out", ours)
+    lines = [f"{at}.png,pneumonia,{0.9 if at % 2 else 0.1 + at / 1000}" for at in range(60)]
+    (tmp_path / "peer.csv").write_text("path,finding,probability\n" + "\n".join(lines))
+    result = run(
+        "evaluate", "csv", "--root", root, "--predictions", tmp_path / "peer.csv", "--out", peers
+    )
+    assert result.exit_code == 0, result.output
+    assert "1.000 (1.000 to 1.000)" in result.stdout
+    compared = run("compare", ours, peers)
+    assert compared.exit_code == 0, compared.output
+    assert "peers against ours" in compared.stdout
+    as_json = json.loads(run("compare", ours, peers, "--json").stdout)
+    assert as_json["others"]["peers"][0]["second_auroc"]["value"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["evaluate", "csv"], 2, "Missing option '--root'"),
+        (["evaluate", "nihh", "--root", "x"], 1, "Did you mean 'nih'?"),
+        (["evaluate", "csv", "--root", "x"], 1, "labels.csv is not in x"),
+        (["evaluate", "csv", "--root", "x", "--uncertain", "negative"], 1, "no choice of 'unc"),
+        (["evaluate", "csv", "--root", "x", "--uncertain", "soft"], 2, "'soft' is not one of"),
+        (["evaluate", "csv", "--root", "x", "--accept", "nothing"], 2, "'nothing' is not one of"),
+        (["compare", "x"], 2, "name two folders or more"),
+        (["compare", "x", "y"], 1, "is not there; name a folder that medllm evaluate wrote"),
+    ],
+)
+def test_wrong_usage_and_bad_input_are_told_in_one_line(arguments, status, message):
+    result = run(*arguments)
+    if isinstance(result.exception, MedllmError):
+        assert (1, message in str(result.exception)) == (status, True), result.exception
+    else:
+        assert result.exit_code == status
+        assert message in result.output
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_at_any_moment_ends_as_an_unbroken_one(root, checkpoint, tmp_path):
+    command = [
+        *(sys.executable, "-m", "medllm", "evaluate", "csv", "--root", str(root)),
+        *("--model", str(checkpoint), "--out"),
+    ]
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)  # noqa: S603
+    for seconds in (6.0, 9.0, 12.0):
+        process = subprocess.Popen(  # noqa: S603
+            [*command, str(tmp_path / "broken")],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        time.sleep(seconds)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    subprocess.run([*command, str(tmp_path / "broken")], check=True, capture_output=True)  # noqa: S603
+    for name in ("predictions.parquet", "metrics.json", "report.html"):
+        assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medllm.datasets import LabelPolicy
+from medllm.errors import LabelError
+from medllm.evaluate import (
+    Evaluation,
+    evaluate_model,
+    evaluate_predictions,
+    open_study,
+    write_evaluation,
+)
+from medllm.metrics import auroc
+
+N_PATIENTS = 60
+
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Two images a patient, some of them with a label, and one of each kind of damage."""
+    folder = tmp_path_factory.mktemp("set")
+    rng = np.random.default_rng(0)
+    rows = ["path,patient_id,pneumonia,effusion,sex,age_years,view_position,split"]
+    for index in range(2 * N_PATIENTS):
+        coarse = Image.fromarray(rng.integers(256, size=(4, 4), dtype=np.uint8))
+        coarse.resize((72, 72), Image.Resampling.BICUBIC).save(folder / f"{index}.png")
+        patient = index // 2
+        effusion = "" if index % 5 == 0 else rng.integers(2)
+        split = "test" if patient % 2 else "validation"
+        view = "LATERAL" if index == 7 else "PA" if index % 3 else "AP"
+        rows.append(
+            f"{index}.png,p{patient},{rng.integers(2)},{effusion},{'FM'[patient % 2]},"
+            f"{20 + patient},{view},{split}"
+        )
+    (folder / "cut.png").write_bytes((folder / "0.png").read_bytes()[:100])
+    (folder / "empty.dcm").write_bytes(b"")
+    colour = np.zeros((64, 64, 3), np.uint8)
+    colour[..., 0] = 255
+    Image.fromarray(colour).save(folder / "colour.png")
+    for name in ("cut.png", "empty.dcm", "colour.png", "gone.png"):
+        rows.append(f"{name},bad,1,0,F,50,PA,test")
+    (folder / "labels.csv").write_text("\n".join(rows))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evaluated(root, tiny_model, tmp_path_factory, few_resamples):
+    out = tmp_path_factory.mktemp("out")
+    study = open_study("csv", root, out)
+    evaluation = evaluate_model(study, tiny_model, out, workers=0)
+    write_evaluation(evaluation, study, out)
+    return evaluation, study, out
+
+
+def test_every_image_is_counted_and_every_damage_is_named(evaluated):
+    evaluation, _, _ = evaluated
+    assert evaluation.n_images == 2 * N_PATIENTS - 1 + 4
+    assert evaluation.n_patients == N_PATIENTS + 1
+    assert evaluation.left_out == {"view LATERAL": 1}
+    assert evaluation.errors == {
+        "truncated": 1,
+        "empty-file": 1,
+        "color": 1,
+        "file-not-found": 1,
+    }
+    assert evaluation.findings["pneumonia"].n == 2 * N_PATIENTS - 1
+
+
+def test_figures_are_those_of_the_model_on_the_labelled_images(evaluated, tiny_model):
+    evaluation, study, _ = evaluated
+    scores, labels = [], []
+    for record in study.selection.records:
+        if "effusion" in record.labels and (record.path.name[0].isdigit()):
+            (answer,) = tiny_model.predict([record.radiograph()], ["effusion"])[0].findings
+            scores.append(answer.log_odds)
+            labels.append(int(record.labels["effusion"]))
+    figures = evaluation.findings["effusion"]
+    assert (figures.n, figures.n_positive) == (len(labels), sum(labels))
+    # Batches sum in another order, which can swap two images that are all but equal.
+    assert figures.auroc.value == pytest.approx(auroc(np.array(scores), np.array(labels)), abs=1e-3)
+
+
+def test_findings_without_a_label_are_not_asked(evaluated):
+    evaluation, _, _ = evaluated
+    assert list(evaluation.findings) == ["pneumonia", "effusion"]
+    assert evaluation.averages is not None
+
+
+def test_groups_audits_and_worst_errors_are_there(evaluated, root):
+    evaluation, _, _ = evaluated
+    assert {row.attribute for row in evaluation.subgroups} == {"sex", "age group", "view"}
+    assert {row.finding for row in evaluation.audits.image_use} == {"pneumonia", "effusion"}
+    assert "all of these" in {row.facts for row in evaluation.audits.shortcuts}
+    worst = evaluation.worst["pneumonia"]
+    assert worst
+    for one in worst:
+        assert (root / one.path).is_file()
+        threshold = evaluation.findings["pneumonia"].threshold
+        assert (one.probability >= threshold) == (one.label == 0)
+
+
+def test_the_files_hold_the_evaluation_and_its_page(evaluated):
+    evaluation, _, out = evaluated
+    text = (out / "metrics.json").read_text()
+    assert Evaluation.model_validate_json(text) == evaluation
+    # The names that other programs read.
+    values = json.loads(text)["findings"]["pneumonia"]
+    for name in ("auroc", "auprc", "sensitivity", "specificity", "brier", "ece"):
+        assert set(values[name]) == {"value", "low", "high"}
+    page = (out / "report.html").read_text()
+    assert "data:image/jpeg;base64" in page
+    assert sorted(path.name for path in out.iterdir()) == [
+        "metrics.json",
+        "predictions.parquet",
+        "report.html",
+        "run.json",
+    ]
+
+
+def test_the_same_command_again_gives_the_same_bytes(evaluated, tiny_model):
+    _, study, out = evaluated
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    write_evaluation(evaluate_model(study, tiny_model, out), study, out)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_thresholds_of_the_validation_part_are_tried_on_the_test_part(root, tiny_model, tmp_path):
+    validation = open_study("csv", root, tmp_path / "v", split="validation")
+    first = evaluate_model(validation, tiny_model, tmp_path / "v", workers=0)
+    write_evaluation(first, validation, tmp_path / "v")
+    study = open_study(
+        "csv", root, tmp_path / "t", split="test", thresholds=tmp_path / "v" / "metrics.json"
+    )
+    second = evaluate_model(study, tiny_model, tmp_path / "t", workers=0)
+    assert second.left_out == {
+        "of the part validation": N_PATIENTS,
+        "view LATERAL": 1,
+    }
+    for finding, figures in second.findings.items():
+        assert figures.fixed_threshold.threshold == first.findings[finding].youden_threshold
+
+
+def test_a_peers_probabilities_get_the_same_figures(evaluated, root, tmp_path):
+    ours, study, out = evaluated
+    peer = evaluate_predictions(study, out / "predictions.parquet", tmp_path)
+    for finding, figures in ours.findings.items():
+        theirs = peer.findings[finding]
+        assert theirs.auroc == figures.auroc
+        assert theirs.brier == figures.brier
+        assert theirs.threshold == 0.5
+    assert peer.errors == {"no-prediction": 4}
+    assert peer.audits.image_use == ()
+
+
+def test_a_split_is_drawn_by_patient_and_written_down(tmp_path, images):
+    rows = "\n".join(f"{at}.png,p{at // 2},{at % 2}" for at in range(40))
+    (tmp_path / "labels.csv").write_text("path,patient_id,pneumonia\n" + rows)
+    for at, path in enumerate(images):
+        (tmp_path / f"{at}.png").write_bytes(path.read_bytes())
+    out = tmp_path / "out"
+    parts = {
+        part: {record.patient_id for record in study.selection.records}
+        for part in ("train", "test")
+        if (study := open_study("csv", tmp_path, out, split=part))
+    }
+    assert not parts["train"] & parts["test"]
+    again = open_study("csv", tmp_path, tmp_path, split="test", split_file=out / "split.csv")
+    assert {record.patient_id for record in again.selection.records} == parts["test"]
+
+
+def test_what_cannot_be_evaluated_is_refused_before_the_first_image(root, tiny_model, tmp_path):
+    with pytest.raises(LabelError, match="soft labels are for training"):
+        open_study("csv", root, tmp_path, policy=LabelPolicy(uncertain="soft"))
+    with pytest.raises(LabelError, match="no image is of the part 'train'; the data set has: test"):
+        open_study("csv", root, tmp_path, split="train")
+    with pytest.raises(LabelError, match="is not a metrics.json of medllm evaluate"):
+        open_study("csv", root, tmp_path, thresholds=root / "labels.csv")
+    study = open_study("csv", root, tmp_path)
+    with pytest.raises(LabelError, match="is asked for nodule; the images are labelled for eff"):
+        evaluate_model(study, tiny_model, tmp_path, ["nodule"])
+    unlabelled = dataclasses.replace(
+        study,
+        selection=dataclasses.replace(
+            study.selection,
+            records=[
+                record for record in study.selection.records if record.path.name == "gone.png"
+            ],
+        ),
+    )
+    with pytest.raises(LabelError, match="no image that was scored has a label"):
+        evaluate_model(unlabelled, tiny_model, tmp_path / "x")

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import math
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from medllm.datasets import ImageRecord
+from medllm.errors import LabelError
+from medllm.evaluate.foreign import foreign_rows
+
+HEADER = "path,finding,probability\n"
+
+
+@pytest.fixture
+def records(tmp_path):
+    return [
+        ImageRecord("csv", tmp_path / "a" / "1.png", "p1", {"mass": 1}, {"sex": "F"}),
+        ImageRecord("csv", tmp_path / "b" / "1.png", "p2", {"mass": 0}),
+        ImageRecord("csv", tmp_path / "b" / "2.png", "p2", {"nodule": 0}),
+    ]
+
+
+def _rows(tmp_path, records, text):
+    (tmp_path / "peer.csv").write_text(HEADER + text)
+    return foreign_rows(tmp_path / "peer.csv", records, tmp_path)
+
+
+def test_probabilities_are_joined_by_path_or_by_a_name_that_is_the_only_one(tmp_path, records):
+    rows, findings = _rows(
+        tmp_path, records, "a/1.png,mass,0.75\n1.png,mass,0.1\n2.png,mass,0.25\n2.png,nodule,1\n"
+    )
+    assert findings == ("mass", "nodule")
+    got = {(row["path"], row["finding"]): row for row in rows}
+    first = got["a/1.png", "mass"]
+    assert (first["probability"], first["call"], first["label"]) == (0.75, "positive", 1)
+    assert first["log_odds"] == pytest.approx(math.log(3))
+    # Two images are called 1.png, so that the name alone names neither.
+    assert got["b/1.png", "mass"]["error"] == "no-prediction"
+    assert got["b/2.png", "mass"]["call"] == "negative"
+    certain = got["b/2.png", "nodule"]
+    assert certain["probability"] == 1
+    assert math.isfinite(certain["log_odds"])
+    assert [row["finding"] for row in rows] == ["mass", "nodule"] * 3
+
+
+def test_parquet_is_read_too_and_our_own_rows_without_a_score_are_passed_over(tmp_path, records):
+    table = {
+        "path": ["a/1.png", "b/1.png"],
+        "finding": ["mass", "mass"],
+        "probability": [0.5, None],
+    }
+    pq.write_table(pa.table(table), tmp_path / "peer.parquet")
+    rows, _ = foreign_rows(tmp_path / "peer.parquet", records, tmp_path)
+    assert [row.get("probability") for row in rows] == [0.5, None, None]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a/1.png,mass,1.2\n", "line 2: probability is '1.2'; wanted is a number from 0 to 1"),
+        ("a/1.png,mass,nan\n", "probability is 'nan'"),
+        ("a/1.png,mass,\n", "probability is ''"),
+        ("a/1.png,Mass,.2\n", "line 2: 'Mass' is no finding's key"),
+        ("a/1.png,mass,.2\na/1.png,mass,.3\n", "line 3: mass of this path stands above already"),
+        ("c.png,mass,.2\n", "has no path of the data set's; its first is 'c.png', wanted is 'a/1."),
+        ("", "has no rows"),
+    ],
+)
+def test_a_file_that_is_not_as_wanted_is_refused_in_one_line(tmp_path, records, text, message):
+    with pytest.raises(LabelError) as caught:
+        _rows(tmp_path, records, text)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_missing_column_are_named(tmp_path, records):
+    with pytest.raises(LabelError, match="is not there; check --predictions"):
+        foreign_rows(tmp_path / "peer.csv", records, tmp_path)
+    (tmp_path / "peer.csv").write_text("path,score\na,1\n")
+    with pytest.raises(LabelError, match=r"lacks the column\(s\) finding, probability; it has pa"):
+        foreign_rows(tmp_path / "peer.csv", records, tmp_path)
+    (tmp_path / "peer.parquet").write_text("no table")
+    with pytest.raises(LabelError, match="no Parquet file"):
+        foreign_rows(tmp_path / "peer.parquet", records, tmp_path)

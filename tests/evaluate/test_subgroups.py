@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from medllm.evaluate.performance import Answers
+from medllm.evaluate.subgroups import groups_of, subgroup_figures
+
+
+def _measured(predictions, **groups):
+    return subgroup_figures([Answers.of(predictions, key) for key in predictions.findings], groups)
+
+
+def test_a_group_in_which_the_answers_are_noise_is_flagged_and_chance_is_not(
+    simulated_predictions,
+):
+    rng = np.random.default_rng(0)
+    n = len(simulated_predictions.paths)
+    worse = rng.random(n) < 0.3
+    probabilities = simulated_predictions.probabilities.copy()
+    probabilities[worse, 0] = rng.permutation(probabilities[worse, 0])
+    spoilt = dataclasses.replace(simulated_predictions, probabilities=probabilities)
+    rows = _measured(
+        spoilt,
+        site=["B" if one else "A" for one in worse],
+        coin=rng.choice(["heads", "tails"], n).tolist(),
+    )
+    flagged = {(row.attribute, row.group): row.larger_than_noise for row in rows}
+    assert flagged == {
+        ("site", "A"): True,
+        ("site", "B"): True,
+        ("coin", "heads"): False,
+        ("coin", "tails"): False,
+    }
+    (bad,) = (row for row in rows if row.group == "B")
+    labels = spoilt.labels[:, 0]
+    inside = roc_auc_score(labels[worse], probabilities[worse, 0])
+    outside = roc_auc_score(labels[~worse], probabilities[~worse, 0])
+    assert bad.auroc.value == pytest.approx(inside)
+    assert bad.auroc_difference.value == pytest.approx(inside - outside)
+    assert bad.auroc_difference.high < 0
+    assert (bad.n, bad.n_positive) == (worse.sum(), labels[worse].sum())
+
+
+def test_a_false_alarm_is_as_rare_as_the_level_says(arrayed, simulated):
+    # Ten groups of chance each, corrected together: one alarm in twenty runs is expected.
+    alarms = 0
+    for seed in range(20):
+        predictions = arrayed(simulated(n_patients=200, seed=seed))
+        rng = np.random.default_rng(seed)
+        groups = {
+            f"coin {at}": rng.choice(["a", "b"], len(predictions.paths)).tolist() for at in range(5)
+        }
+        alarms += any(row.larger_than_noise for row in _measured(predictions, **groups))
+    # Binomial of 20 at .05: more than 4 has a chance of .003.
+    assert alarms <= 4
+
+
+def test_few_cases_are_counted_and_given_no_figure(simulated_predictions):
+    n = len(simulated_predictions.paths)
+    rows = _measured(simulated_predictions, site=["few"] * 25 + ["many"] * (n - 25))
+    few, many = rows
+    assert (few.group, few.n, few.auroc, few.auroc_difference) == ("few", 25, None, None)
+    # The others have a figure, but nothing to be compared with.
+    assert many.auroc is not None
+    assert (many.auroc_difference, many.p_value) == (None, None)
+    assert not many.larger_than_noise
+
+
+def test_ages_are_grouped_and_unknown_ones_are_in_no_group(arrayed, simulated):
+    rows = simulated(n_patients=5)
+    ages = ["17", "18", "39.5", "40", "59", "60", "79", "80", "414", ""]
+    predictions = arrayed(
+        rows, {"age_years": ages, "sex": ["F"] * 10, "scanner": list("aabbccdd  ")}
+    )
+    assert groups_of(predictions) == {
+        "age group": [
+            "under 18",
+            "18 to 39",
+            "18 to 39",
+            "40 to 59",
+            "40 to 59",
+            "60 to 79",
+            "60 to 79",
+            "80 and over",
+            "80 and over",
+            "",
+        ]
+    }
+    # One sex alone divides nothing; a column divides where it is asked for.
+    assert groups_of(predictions, ["scanner"])["scanner"] == [*"aabbccdd", "", ""]
+
+
+def test_rare_values_are_joined(arrayed, simulated):
+    rows = simulated(n_patients=50)
+    sites = [f"s{at % 20 if at < 40 else at % 4}" for at in range(100)]
+    groups = groups_of(arrayed(rows, {"site": sites}), ["site"])["site"]
+    assert len(set(groups)) == 8
+    assert "others" in groups
+    assert {"s0", "s1", "s2", "s3"} <= set(groups)
+
+
+def test_images_of_unknown_group_are_among_the_others(simulated_predictions):
+    n = len(simulated_predictions.paths)
+    values = ["F"] * (n // 2) + [""] * (n - n // 2)
+    (row,) = _measured(simulated_predictions, sex=values)
+    assert row.group == "F"
+    assert row.auroc_difference is not None

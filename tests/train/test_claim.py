@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+from PIL import Image, ImageOps
+
+from medllm.data import Preprocessing, prepared
+from medllm.errors import TrainingError
+from medllm.phantom import make_phantom
+from medllm.train.claim import CLAIM_FILE, claim, claim_images
+from medllm.train.parts import divide
+from medllm.train.reading import read_recipe
+from medllm.train.run import train
+
+CONTRACT = Preprocessing(size=64)
+
+
+@pytest.fixture
+def recipe(recipe_values, write_recipe, phantom_table, tmp_path):
+    """A recipe with a copy of the data that a test may change."""
+    root = shutil.copytree(phantom_table, tmp_path / "data")
+    recipe_values["data"] = [
+        {**recipe_values["data"][0], "root": str(root)},
+        {"dataset": "phantom", "count": [2, 2, 0]},
+    ]
+    return read_recipe(str(write_recipe(recipe_values)))
+
+
+def claim_all(recipe):
+    """What a training does before its first step."""
+    division = divide(recipe)
+    claim(recipe, division)
+    parts = {
+        part: division.load(part, CONTRACT, recipe.out / "prepared")
+        for part in ("train", "validation")
+    }
+    claim_images(recipe.out, parts)
+
+
+def swap_first_of(part, recipe):
+    """Put another image in the place of one, under its name."""
+    with (recipe.out / "split.csv").open() as stream:
+        name = next(row["file"] for row in csv.DictReader(stream) if row["split"] == part)
+    path = recipe.data[0].root / name
+    ImageOps.invert(Image.open(path)).save(path)
+
+
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_an_image_that_was_swapped_is_noticed_though_names_and_labels_are_the_same(part, recipe):
+    claim_all(recipe)
+    claim_all(recipe)
+    swap_first_of(part, recipe)
+    claim(recipe, divide(recipe))
+    with pytest.raises(TrainingError, match=rf"the images of csv \({part}\) are not those"):
+        claim_all(recipe)
+
+
+def test_an_image_that_nothing_was_trained_on_may_still_come(recipe):
+    claim_all(recipe)
+    swap_first_of("test", recipe)
+    claim_all(recipe)
+
+
+def test_phantoms_that_are_made_otherwise_are_noticed(recipe, monkeypatch):
+    claim_all(recipe)
+
+    def darker(seed, **options):
+        phantom = make_phantom(seed, **options)
+        return replace(phantom, pixels=phantom.pixels * 0.9)
+
+    monkeypatch.setattr(prepared, "make_phantom", darker)
+    told = r"the images of phantom \(train\), phantom \(validation\) are not those"
+    with pytest.raises(TrainingError, match=told):
+        claim_all(recipe)
+
+
+def test_a_training_killed_while_images_are_prepared_goes_on(recipe):
+    claim(recipe, divide(recipe))
+    before = json.loads((recipe.out / CLAIM_FILE).read_text())
+    assert "images" not in before
+    claim_all(recipe)
+    after = json.loads((recipe.out / CLAIM_FILE).read_text())
+    images = after.pop("images")
+    assert after == before
+    assert {part: set(sets) for part, sets in images.items()} == {
+        "train": {"csv", "phantom"},
+        "validation": {"csv", "phantom"},
+    }
+
+
+def test_a_folder_is_claimed_before_any_image_is_prepared(recipe, recipe_values, write_recipe):
+    claim(recipe, divide(recipe))
+    other = read_recipe(str(write_recipe(recipe_values)), ["seed=1"])
+    with pytest.raises(TrainingError, match="differs in seed"):
+        train(other)
+    assert not (recipe.out / "prepared").exists()
+
+
+def test_a_disk_that_is_full_or_closed_is_told_in_one_line(recipe, tmp_path, full_disk):
+    division = divide(recipe)
+    (tmp_path / "file").write_text("")
+    closed = recipe.model_copy(update={"out": tmp_path / "file" / "run"})
+    with pytest.raises(TrainingError, match=r"cannot be written to \(Not a directory\); make room"):
+        claim(closed, division)
+    with full_disk(), pytest.raises(TrainingError, match=r"cannot be written to \(File too large"):
+        claim(recipe, division)
+    assert not list(recipe.out.iterdir())
+    claim(recipe, division)
+    held = (recipe.out / CLAIM_FILE).read_bytes()
+    with full_disk(), pytest.raises(TrainingError, match=r"cannot be written to \(File too large"):
+        claim_images(recipe.out, {"train": {}})
+    assert (recipe.out / CLAIM_FILE).read_bytes() == held
