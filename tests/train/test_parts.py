@@ -47,3 +47,25 @@ def test_phantoms_do_not_stand_in_for_validation_patients(recipe_values, write_r
     with pytest.raises(TrainingError, match="effusion has no label among the validation patients"):
         divide(recipe)
     divide(read_recipe(str(write_recipe(recipe_values)), ["model.ships=[pneumonia]"]))
+
+
+def _division(tmp_path, splits, recipe_values, write_recipe):
+    root = tmp_path / "divided"
+    root.mkdir()
+    rows = [f"{at}.png,p{at},{at % 2},{split}" for at, split in enumerate(splits)]
+    (root / "labels.csv").write_text("path,patient_id,pneumonia,split\n" + "\n".join(rows))
+    for at in range(len(splits)):
+        (root / f"{at}.png").write_bytes(bytes([at]))
+    recipe_values["model"]["findings"] = ["pneumonia"]
+    recipe_values["data"] = [{"dataset": "csv", "root": str(root)}]
+    return divide(read_recipe(str(write_recipe(recipe_values)))).records["csv"]
+
+
+def test_an_official_test_part_stays_one_and_validation_is_taken_from_training(
+    tmp_path, recipe_values, write_recipe
+):
+    parts = _division(tmp_path, ["train"] * 60 + ["test"] * 20, recipe_values, write_recipe)
+    assert [record.patient_id for record in parts["test"]] == [f"p{at}" for at in range(60, 80)]
+    # A ninth of 60 is expected; four binomial standard deviations are 10.
+    assert 0 < len(parts["validation"]) < 17
+    assert len(parts["train"]) + len(parts["validation"]) == 60
