@@ -22,13 +22,11 @@ from medllm.phantom import make_phantom
 
 @runtime_checkable
 class StoredImage(Protocol):
-    """An image that lies in a file, such as a record of a data set.
+    """An image that lies in a file, such as a record of a data set."""
 
-    Attributes:
-        polarity: How its grey scale is read; part of what the result is kept under.
-    """
-
-    polarity: Polarity
+    @property
+    def polarity(self) -> Polarity:
+        """How its grey scale is read; part of what the result is kept under."""
 
     def content(self) -> bytes:
         """Give the bytes that it is stored as."""

@@ -215,7 +215,11 @@ def test_a_missing_table_is_named(root, name):
         read_mimic_cxr(root)
 
 
-@pytest.mark.parametrize("data", [b"no gzip", gzip.compress(b"x" * 99)[:-9], b"\x1f\x8b\x08" * 9])
+@pytest.mark.parametrize(
+    "data",
+    [b"no gzip", gzip.compress(b"x" * 99, mtime=0)[:-9], b"\x1f\x8b\x08" * 9],
+    ids=["other bytes", "cut off", "damaged"],
+)
 def test_a_damaged_packed_table_is_told(tmp_path, data):
     for name, text in _TABLES.items():
         (tmp_path / f"mimic-cxr-2.0.0-{name}.csv").write_text(text)
