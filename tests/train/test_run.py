@@ -146,18 +146,16 @@ def test_another_recipe_or_other_data_is_not_mixed_into_a_training(
         train(read_recipe(path))
 
 
-def test_a_training_goes_on_from_a_checkpoint(finished, recipe_values, write_recipe, tmp_path):
-    recipe, model = finished
-    values = {**recipe_values, "out": str(tmp_path / "further")}
-    for stage in ("pretrain", "align"):
-        del values[stage]
-    values["model"] = {"start": str(recipe.out / "checkpoint"), "findings": ["pneumonia"]}
+def test_a_training_goes_on_from_a_checkpoint(recipe_values, write_recipe):
+    """The bundled model, since a tiny one learns too little to be calibrated but by luck."""
+    values = {**recipe_values, "pretrain": None, "align": None}
+    values["model"] = {"start": str(BUNDLED), "findings": ["pneumonia"]}
     # Too small a step to go anywhere: what is found at the end is what was begun with.
     values["finetune"] = {"epochs": 1, "batch_size": 8, "learning_rate": 1e-7}
-    further = train(read_recipe(str(write_recipe(values))))
+    further, begun = train(read_recipe(str(write_recipe(values)))), load_model(BUNDLED)
     assert further.card.findings == ("pneumonia",)
     for name in ("vision_tower", "language_model"):
-        halves = (getattr(one.network.model, name).state_dict() for one in (further, model))
+        halves = (getattr(one.network.model, name).state_dict() for one in (further, begun))
         # Half precision keeps 11 bits of each weight.
         torch.testing.assert_close(*halves, rtol=1e-3, atol=1e-5)
 
