@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from medllm.datasets.boxes import read_box
 from medllm.datasets.dataset import DataSet
 from medllm.datasets.policy import LabelPolicy
 from medllm.datasets.record import Box, ImageRecord, read_label, read_rows
@@ -189,30 +189,11 @@ def _read_boxes(table: Path, paths: Sequence[str]) -> dict[str, dict[str, tuple[
                 f"{_hint([finding])} "
                 f"Keys are: {', '.join(sorted(FINDINGS))}."
             )
-        boxes[path][finding] = (*boxes[path].get(finding, ()), _box(where, row))
-    return boxes
-
-
-def _box(where: str, row: Mapping[str, str]) -> Box:
-    x, y, width, height = (
-        _number(where, name, row[name]) for name in ("x", "y", "width", "height")
-    )
-    if width <= 0 or height <= 0:
-        raise LabelError(
-            f"{where}: the box is {width:g} wide and {height:g} high; both must be above 0, in "
-            "pixels of the file."
+        boxes[path][finding] = (
+            *boxes[path].get(finding, ()),
+            read_box(where, row["x"], row["y"], row["width"], row["height"]),
         )
-    return (x, y, width, height)
-
-
-def _number(where: str, name: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise LabelError(f"{where}: {name} is '{text}'; wanted is a number of pixels of the file.")
-    return value
+    return boxes
 
 
 def _read(root: Path, policy: LabelPolicy) -> list[ImageRecord]:

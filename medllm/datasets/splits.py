@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import dataclasses
 import hashlib
+import io
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from medllm.datasets.record import ImageRecord, read_rows
 from medllm.errors import LabelError
+from medllm.files import replace_file
 
 _COLUMNS = ("dataset", "file", "patient_id", "split")
 
@@ -45,23 +47,22 @@ def split_by_patient(
     return parts
 
 
-def write_split(path: Path, parts: Mapping[str, Sequence[ImageRecord]]) -> None:
+def write_split(path: Path, parts: Iterable[tuple[str, Sequence[ImageRecord]]]) -> None:
     """Write a split as a table that can be shared: `dataset, file, patient_id, split`.
 
     Args:
         path: The file, CSV.
-        parts: Records a part.
+        parts: Name of a part with records of it; a part may come again, as of another data set.
 
     Raises:
         OSError: It cannot be written.
     """
-    draft = path.with_suffix(".draft")
-    with draft.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(_COLUMNS)
-        for part, records in parts.items():
-            writer.writerows((r.dataset, r.name, r.patient_id, part) for r in records)
-    draft.replace(path)
+    table = io.StringIO()
+    writer = csv.writer(table)
+    writer.writerow(_COLUMNS)
+    for part, records in parts:
+        writer.writerows((r.dataset, r.name, r.patient_id, part) for r in records)
+    replace_file(path, table.getvalue())
 
 
 def with_split(records: Sequence[ImageRecord], path: Path) -> list[ImageRecord]:

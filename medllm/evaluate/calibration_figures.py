@@ -86,9 +86,20 @@ def calibration_figures(
         patients,
         n_resamples=n_resamples,
     )
-    n_bins = min(10, max(2, len(labels) // _IMAGES_A_BIN))
     return CalibrationFigures(
         calibration=calibration,
         **measured,
-        bins=reliability_bins(probabilities, labels, patients, n_bins=n_bins),
+        bins=reliability_bins(probabilities, labels, patients, n_bins=bins_of(len(labels))),
     )
+
+
+def bins_of(n_images: int) -> int:
+    """Choose the number of bins of a reliability plot.
+
+    Args:
+        n_images: Images; 1 or more.
+
+    Returns:
+        2 to 10, and never more than there are images.
+    """
+    return min(10, max(2, n_images // _IMAGES_A_BIN), n_images)

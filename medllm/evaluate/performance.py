@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.special import logit
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from medllm.evaluate.calibration_figures import bins_of
 from medllm.evaluate.document import (
     Averages,
     Bin,
@@ -44,8 +45,6 @@ from medllm.metrics import (
 UNDEFINED = Interval(value=None, low=None, high=None)
 # Points of a curve that a picture can show.
 _POINTS = 200
-# Images a bin of the reliability plot: with fewer, an interval spans half of the axis.
-_IMAGES_A_BIN = 20
 N_RESAMPLES = 1000
 _ACTED_ON = np.linspace(0.01, 0.99, 99)
 
@@ -280,10 +279,7 @@ def _curves(answers: Answers) -> dict[str, object]:
         roc = _thinned(fall_out, recall)
         precision, recall, _ = precision_recall_curve(labels, probabilities)
         precision_recall = _thinned(recall[::-1], precision[::-1])
-    n_bins = min(10, max(2, len(labels) // _IMAGES_A_BIN))
-    bins = reliability_bins(
-        probabilities, labels, answers.patients, n_bins=min(n_bins, len(labels))
-    )
+    bins = reliability_bins(probabilities, labels, answers.patients, n_bins=bins_of(len(labels)))
     return {
         "roc": roc,
         "precision_recall": precision_recall,

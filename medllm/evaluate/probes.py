@@ -17,13 +17,9 @@ from medllm.data import Preprocessing
 from medllm.datasets import ImageRecord
 from medllm.findings import FINDINGS
 from medllm.models import Model
+from medllm.train.questions import WORDINGS
 
 BLURRED = "blurred"
-_WORDINGS = (
-    "Does this radiograph show {name}?",
-    "Is {name} present?",
-    "Can {name} be seen?",
-)
 # Of these the first that the model does not answer for: nobody confuses it with an opacity.
 _CONTROLS = ("fracture", "hernia", "support_devices")
 # What remains of a blurred image; enough to tell exposure and the body's outline.
@@ -62,7 +58,7 @@ def probes_of(model: Model, findings: Sequence[str]) -> tuple[Probe, ...]:
     """
     asked = _asking(model, {key: model.questions([key])[0].text for key in findings})
     probes = [Probe(BLURRED, "blurred", asked)]
-    for wording in _WORDINGS:
+    for wording in WORDINGS:
         texts = {key: wording.format(name=FINDINGS[key].name) for key in findings}
         own = {question.text for question in asked.card.questions}
         if own.isdisjoint(texts.values()) and _knows(model, texts.values()):

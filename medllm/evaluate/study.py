@@ -97,7 +97,7 @@ def open_study(
     elif split is not None and not any(record.split for record in records):
         parts = split_by_patient(records, _SHARES, seed=0)
         out.mkdir(parents=True, exist_ok=True)
-        write_split(out / "split.csv", parts)
+        write_split(out / "split.csv", parts.items())
         records = [
             dataclasses.replace(record, split=part)
             for part, chosen in parts.items()

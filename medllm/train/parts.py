@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from medllm.data import Preprocessing
-from medllm.datasets import ImageRecord, read_dataset, split_by_patient
+from medllm.datasets import ImageRecord, read_dataset, split_by_patient, write_split
 from medllm.errors import TrainingError
-from medllm.files import replace_file
 from medllm.phantom.lesions import random_lesions
 from medllm.train.image_set import ImageSet, Track, phantom_labels
 from medllm.train.questions import with_auxiliary_labels
@@ -83,13 +80,7 @@ class Division:
 
     def write(self, path: Path) -> None:
         """Write the division of the data sets as a table that can be shared."""
-        table = io.StringIO()
-        writer = csv.writer(table)
-        writer.writerow(("dataset", "file", "patient_id", "split"))
-        for parts in self.records.values():
-            for part, records in parts.items():
-                writer.writerows((r.dataset, r.name, r.patient_id, part) for r in records)
-        replace_file(path, table.getvalue())
+        write_split(path, (item for parts in self.records.values() for item in parts.items()))
 
 
 def divide(recipe: Recipe) -> Division:

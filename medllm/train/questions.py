@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from medllm.findings import FINDINGS
 from medllm.train.image_set import ADULT_YEARS, CELLS, Cells, ImageSet, years_of
 
-_WORDINGS = (
+WORDINGS = (
     "Does this radiograph show {name}?",
     "Is {name} present?",
     "Can {name} be seen?",
@@ -69,7 +69,7 @@ def questions_of(findings: Sequence[str], *, auxiliary: bool) -> tuple[AskedQues
             key,
             (
                 FINDINGS[key].question,
-                *(wording.format(name=FINDINGS[key].name) for wording in _WORDINGS),
+                *(wording.format(name=FINDINGS[key].name) for wording in WORDINGS),
             ),
         )
         for key in findings
