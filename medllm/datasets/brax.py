@@ -8,7 +8,7 @@ from pathlib import Path
 from medllm.datasets.chexpert_labels import CHEXPERT_COLUMNS, CHEXPERT_POLICY, mentioned_labels
 from medllm.datasets.dataset import DataSet, Published
 from medllm.datasets.policy import LabelPolicy
-from medllm.datasets.record import ImageRecord, iterate_rows, read_word
+from medllm.datasets.record import ImageRecord, iterate_rows, read_given, read_word
 from medllm.errors import LabelError
 
 _TABLE = "master_spreadsheet_update.csv"
@@ -40,14 +40,12 @@ def read_brax(root: Path, policy: LabelPolicy = CHEXPERT_POLICY) -> list[ImageRe
     records = []
     for line, row in iterate_rows(table, (path_column, *_COLUMNS, *CHEXPERT_COLUMNS)):
         where = f"{table}, line {line}"
-        patient, view = row["PatientID"].strip(), row["ViewPosition"].strip().upper()
-        for column in (path_column, "PatientID"):
-            if not row[column].strip():
-                raise LabelError(f"{where}: {column} is blank; get the table again.")
+        patient = read_given(where, "PatientID", row["PatientID"])
+        view = row["ViewPosition"].strip().upper()
         records.append(
             ImageRecord(
                 dataset="brax",
-                path=root / row[path_column].strip(),
+                path=root / read_given(where, path_column, row[path_column]),
                 patient_id=patient,
                 labels=mentioned_labels(where, row, policy),
                 attributes={

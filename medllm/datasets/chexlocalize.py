@@ -136,4 +136,5 @@ CHEXLOCALIZE = DataSet(
         "chexpert": "its validation and test images",
         "chexpert-plus": "its validation images",
     },
+    pseudonyms="chexpert",
 )

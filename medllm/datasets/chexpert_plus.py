@@ -11,7 +11,7 @@ from medllm.datasets.chexpert import read_attributes, read_path
 from medllm.datasets.chexpert_labels import CHEXPERT_COLUMNS, CHEXPERT_POLICY, mentioned_labels
 from medllm.datasets.dataset import DataSet
 from medllm.datasets.policy import LabelPolicy
-from medllm.datasets.record import ImageRecord, iterate_rows, read_word
+from medllm.datasets.record import ImageRecord, iterate_rows, read_given, read_word
 from medllm.errors import LabelError
 
 _TABLE = "df_chexpert_plus_240401.csv"
@@ -72,7 +72,7 @@ def read_chexpert_plus(root: Path, policy: LabelPolicy = CHEXPERT_POLICY) -> lis
             ImageRecord(
                 dataset="chexpert-plus",
                 path=folder / file,
-                patient_id=_patient_id(where, row["deid_patient_id"]),
+                patient_id=read_given(where, "deid_patient_id", row["deid_patient_id"]),
                 labels=labels.get(image, {}),
                 attributes=attributes | {name: row[name].strip() for name in _GROUPS},
                 study_id=path.study_id,
@@ -81,12 +81,6 @@ def read_chexpert_plus(root: Path, policy: LabelPolicy = CHEXPERT_POLICY) -> lis
             )
         )
     return records
-
-
-def _patient_id(where: str, text: str) -> str:
-    if not text.strip():
-        raise LabelError(f"{where}: deid_patient_id is blank; get the table again.")
-    return text.strip()
 
 
 def _picture_place(root: Path) -> tuple[Path, str]:
@@ -146,4 +140,5 @@ CHEXPERT_PLUS = DataSet(
     read=read_chexpert_plus,
     policy=CHEXPERT_POLICY,
     descends={"chexpert": "the same images, of training and validation, with their reports"},
+    pseudonyms="chexpert",
 )

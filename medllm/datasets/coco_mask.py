@@ -40,12 +40,12 @@ def read_coco_mask(where: str, outline: Any) -> RunLengthMask:
         rows, columns = (int(number) for number in outline["size"])
         counts = outline["counts"]
         runs = _unpack(counts) if isinstance(counts, str) else tuple(int(run) for run in counts)
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise LabelError(
             f"{where}: the outline cannot be read ({type(error).__name__}); wanted is size, rows "
             "and columns, and counts, a list or a string. Get the file again."
         ) from None
-    if min(runs, default=-1) < 0 or sum(runs) != rows * columns:
+    if min(rows, columns, *runs) < 0 or sum(runs) != rows * columns or not runs:
         raise LabelError(
             f"{where}: the outline's runs do not fill its image of {rows} x {columns}; get the "
             "file again."

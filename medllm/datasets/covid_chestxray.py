@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
 from medllm.datasets.dataset import DataSet
 from medllm.datasets.policy import LabelPolicy
-from medllm.datasets.record import ImageRecord, read_rows
+from medllm.datasets.record import ImageRecord, read_given, read_rows
 from medllm.datasets.terms import whole_term
 from medllm.errors import LabelError
 
@@ -79,13 +80,13 @@ def _record(root: Path, where: str, row: Mapping[str, str]) -> ImageRecord:
         )
     if sex not in _SEXES:
         raise LabelError(f"{where}: sex is {sex!r}; wanted is F, M or blank.")
-    for column in ("patientid", "folder", "filename"):
-        if not row[column].strip():
-            raise LabelError(f"{where}: {column} is blank; get the table again.")
+    patient, folder, file = (
+        read_given(where, column, row[column]) for column in ("patientid", "folder", "filename")
+    )
     return ImageRecord(
         dataset="covid-chestxray",
-        path=root / row["folder"].strip() / row["filename"].strip(),
-        patient_id=row["patientid"].strip(),
+        path=root / folder / file,
+        patient_id=patient,
         labels=dict(_LABELS[whole_term(finding)]),
         attributes={
             "age_years": _age_years(where, row["age"].strip()),
@@ -107,12 +108,15 @@ def _view_position(modality: str, view: str) -> str:
 
 
 def _age_years(where: str, text: str) -> str:
+    if not text:
+        return ""
     try:
-        return f"{float(text):g}" if text else ""
+        years = float(text)
     except ValueError:
-        raise LabelError(
-            f"{where}: age is {text!r}; wanted is a number of years, or blank."
-        ) from None
+        years = math.nan
+    if not 0 <= years < math.inf:
+        raise LabelError(f"{where}: age is {text!r}; wanted is a number of years, or blank.")
+    return f"{years:g}"
 
 
 def _read(root: Path, policy: LabelPolicy) -> list[ImageRecord]:

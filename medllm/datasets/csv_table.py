@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from medllm.datasets.boxes import read_box
 from medllm.datasets.dataset import DataSet
 from medllm.datasets.policy import LabelPolicy
-from medllm.datasets.record import Box, ImageRecord, read_label, read_rows
+from medllm.datasets.record import Box, ImageRecord, iterate_rows, read_label, read_rows
 from medllm.errors import LabelError
 from medllm.findings import FINDINGS
 
@@ -61,7 +61,7 @@ def read_csv(root: Path) -> list[ImageRecord]:
             path=root / path,
             patient_id=_patient_id(f"{table}, line {line}", row, path),
             labels=known,
-            attributes={name: row[name] for name in attributes},
+            attributes={name: _attribute(name, row[name]) for name in attributes},
             boxes=boxes.get(path, {}),
             split=row.get("split", "").strip(),
         )
@@ -141,6 +141,11 @@ def _patient_id(where: str, row: Mapping[str, str], path: str) -> str:
     return patient
 
 
+def _attribute(name: str, text: str) -> str:
+    # Views are chosen by their word in capitals.
+    return text.strip().upper() if name == "view_position" else text
+
+
 def _labels(
     table: Path, rows: Sequence[tuple[int, Mapping[str, str]]], findings: Sequence[str]
 ) -> list[dict[str, int]]:
@@ -201,10 +206,23 @@ def _read(root: Path, policy: LabelPolicy) -> list[ImageRecord]:
     return read_csv(root)
 
 
+def _caveats(root: Path) -> Mapping[str, str]:
+    table = root / "labels.csv"
+    first = next(iterate_rows(table, ()), None) if table.is_file() else None
+    if first is None or "patient_id" in first[1]:
+        return {}
+    return {
+        "patients-unknown": "Without a column patient_id in labels.csv each image counts as a "
+        "patient of its own: parts may share patients, and intervals are too narrow, if one "
+        "has several images."
+    }
+
+
 CSV = DataSet(
     name="csv",
     title="A table of one's own",
     terms="those of its images",
     citation="",
     read=_read,
+    caveats=_caveats,
 )

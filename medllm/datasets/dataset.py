@@ -12,7 +12,7 @@ from medllm.datasets.record import ImageRecord
 
 @dataclass(frozen=True)
 class Published:
-    """Counts that a data set was published with.
+    """Counts that a data set, or one layout of it, was published with.
 
     Attributes:
         images: Images, all views.
@@ -38,8 +38,13 @@ class DataSet:
             in the table's order. Files are not opened; they may be missing from a partial copy.
             It raises `LabelError` where a table or a column is missing or a label is none.
         policy: The default label policy; a choice that the set does not leave is None.
-        published: Counts to compare a copy with; None where none can be.
+        published: Counts of all of it; None where none can be compared.
+        counts: From the folder of a copy to the counts of its layout, where the set was published
+            in several; None where `published` holds for each copy.
         descends: Data sets whose images it has, with what is known of it.
+        pseudonyms: Name of the data set whose pseudonyms its patients go by; blank for its own.
+            Ids of any two other sets are never compared: patient 17 of one hospital is not
+            patient 17 of the next.
         caveats: From the folder of a copy to what its figures must be read with, a sentence a
             code. `patients-unknown` says that each image counts as a patient of its own, so that
             parts may share patients and intervals are too narrow.
@@ -52,5 +57,23 @@ class DataSet:
     read: Callable[[Path, LabelPolicy], list[ImageRecord]]
     policy: LabelPolicy = field(default_factory=LabelPolicy)
     published: Published | None = None
+    counts: Callable[[Path], Published] | None = None
     descends: Mapping[str, str] = field(default_factory=dict)
+    pseudonyms: str = ""
     caveats: Callable[[Path], Mapping[str, str]] = lambda root: {}
+
+    @property
+    def patients_of(self) -> str:
+        """Name of the data set whose pseudonyms its patients go by, its own included."""
+        return self.pseudonyms or self.name
+
+    def published_in(self, root: Path) -> Published | None:
+        """Give the counts to compare a copy with.
+
+        Args:
+            root: Folder of the copy.
+
+        Returns:
+            Those of its layout; None where none can be compared.
+        """
+        return self.counts(root) if self.counts else self.published

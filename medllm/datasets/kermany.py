@@ -7,7 +7,7 @@ from pathlib import Path
 
 from medllm.datasets.dataset import DataSet, Published
 from medllm.datasets.policy import LabelPolicy
-from medllm.datasets.record import ImageRecord, read_label, read_rows
+from medllm.datasets.record import ImageRecord, read_given, read_label, read_rows
 from medllm.errors import LabelError
 
 _PARTS = {"train": "train", "val": "validation", "test": "test"}
@@ -51,8 +51,10 @@ def read_kermany(root: Path) -> list[ImageRecord]:
 def _from_table(root: Path, table: Path) -> list[ImageRecord]:
     records = []
     for line, row in read_rows(table, ("path", "patient_id", "pneumonia")):
-        label = read_label(f"{table}, line {line}", "pneumonia", row["pneumonia"])
-        records.append(_record(root / row["path"], row["patient_id"], label, ""))
+        where = f"{table}, line {line}"
+        label = read_label(where, "pneumonia", row["pneumonia"])
+        path = root / read_given(where, "path", row["path"])
+        records.append(_record(path, read_given(where, "patient_id", row["patient_id"]), label, ""))
     return records
 
 

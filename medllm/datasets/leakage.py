@@ -28,9 +28,6 @@ from medllm.errors import DicomError, LabelError
 Kind = Literal["patients", "identical", "alike", "names"]
 Relation = Literal["sets", "parts", "patients"]
 
-# Whose pseudonyms a data set's are, where they are not its own. Ids of any two other sets are
-# never compared: patient 17 of one hospital is not patient 17 of the next.
-_PSEUDONYMS_OF = {"rsna": "nih", "chexpert-plus": "chexpert", "chexlocalize": "chexpert"}
 # Whether an image should be scored is no matter here, but a flat one is like every other.
 _ACCEPTED = tuple(sorted(ACCEPTABLE - {"flat-image"}))
 
@@ -231,15 +228,15 @@ def _collect(
         dataset = find_dataset(name)
         records = dataset.read(Path(root), dataset.policy)
         known = "patients-unknown" not in dataset.caveats(Path(root))
-        copies.append((f"{name}:{root}" if names[name] > 1 else name, dataset.name, records, known))
+        label = f"{name}:{root}" if names[name] > 1 else name
+        # A table of one's own has pseudonyms of its own, and so has another such table.
+        copies.append((label, label if name == "csv" else dataset.patients_of, records, known))
     present = [r for _, _, records, _ in copies for r in records if r.path.is_file()]
     seen = iter(list(each_image(_look, present, workers=workers, progress=progress)))
     there = set(map(id, present))
     items: list[_Item] = []
     audited: list[AuditedSet] = []
-    for label, name, records, known in copies:
-        # A table of one's own has pseudonyms of its own, and so has another such table.
-        owner = label if name == "csv" else _PSEUDONYMS_OF.get(name, name)
+    for label, owner, records, known in copies:
         found = [
             _Item(
                 record,

@@ -38,6 +38,10 @@ _CHEST = (
 )
 
 
+# TypeError: a single array, which NumPy opens whatever the file's name.
+_DAMAGE = (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
 def read_pneumoniamnist(root: Path) -> list[ImageRecord]:
     """Read PneumoniaMNIST; of several sizes the largest.
 
@@ -103,7 +107,7 @@ def _read_labels(path: Path, part: str, width: int) -> list[list[int]]:
         with np.load(path) as archive:
             labels = archive[f"{part}_labels"]
         count = count_archived(path, f"{part}_images")
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGE as error:
         raise LabelError(
             f"{path}: {part}_labels cannot be read ({type(error).__name__}); get the file again."
         ) from None

@@ -15,7 +15,7 @@ from medllm.datasets.chexpert_labels import (
 )
 from medllm.datasets.dataset import DataSet
 from medllm.datasets.policy import LabelPolicy
-from medllm.datasets.record import Box, ImageRecord, iterate_rows, read_word
+from medllm.datasets.record import Box, ImageRecord, iterate_rows, read_given, read_word
 from medllm.errors import LabelError
 
 Labeller = Literal["chexpert", "negbio"]
@@ -65,8 +65,11 @@ def read_mimic_cxr(
     others = _read_labels(_table(root, other), policy) if has_other else {}
     parts, boxes = _read_split(_table(root, "split")), _read_boxes(root)
     records = []
-    for _, row in iterate_rows(_table(root, "metadata"), _METADATA):
-        image, patient, study = (row[name].strip() for name in _METADATA[:3])
+    table = _table(root, "metadata")
+    for line, row in iterate_rows(table, _METADATA):
+        image, patient, study = (
+            read_given(f"{table}, line {line}", name, row[name]) for name in _METADATA[:3]
+        )
         records.append(
             ImageRecord(
                 dataset="mimic-cxr",
@@ -105,10 +108,13 @@ def _read_labels(table: Path, policy: LabelPolicy) -> dict[str, dict[str, float]
 
 
 def _read_split(table: Path) -> dict[str, str]:
-    return {
-        row["dicom_id"].strip(): read_word(f"{table}, line {line}", "split", row["split"], _SPLITS)
-        for line, row in iterate_rows(table, ("dicom_id", "split"))
-    }
+    parts: dict[str, str] = {}
+    for line, row in iterate_rows(table, ("dicom_id", "split")):
+        where, image = f"{table}, line {line}", row["dicom_id"].strip()
+        part = read_word(where, "split", row["split"], _SPLITS)
+        if parts.setdefault(image, part) != part:
+            raise LabelError(f"{where}: the image is in another part above; get the table again.")
+    return parts
 
 
 def _read_boxes(root: Path) -> defaultdict[str, list[tuple[str, Box]]]:

@@ -17,7 +17,7 @@ from medllm.datasets.nih_labels import (
     rsna_opacity,
 )
 from medllm.datasets.policy import LabelPolicy
-from medllm.datasets.record import Box, ImageRecord, read_rows, read_word
+from medllm.datasets.record import Box, ImageRecord, read_given, read_rows, read_word
 from medllm.errors import LabelError
 
 _ATTRIBUTES = ("age_years", "sex", "view_position", "rsna_class")
@@ -80,6 +80,7 @@ def _read_extract(root: Path) -> list[ImageRecord]:
     records = []
     for line, row in read_rows(table, ("path", "patient_id", "findings", *_ATTRIBUTES)):
         where = f"{table}, line {line}"
+        path = read_given(where, "path", row["path"])
         labels = mined_labels(where, row["findings"])
         pneumonia = labels.pop("pneumonia")
         opacity = rsna_opacity(where, row["rsna_class"])
@@ -90,11 +91,11 @@ def _read_extract(root: Path) -> list[ImageRecord]:
         records.append(
             ImageRecord(
                 dataset="nih",
-                path=root / row["path"],
-                patient_id=row["patient_id"],
+                path=root / path,
+                patient_id=read_given(where, "patient_id", row["patient_id"]),
                 labels=labels,
                 attributes={name: row[name] for name in _ATTRIBUTES},
-                boxes=group_boxes(boxes[row["path"]]),
+                boxes=group_boxes(boxes[path]),
                 other_labels={MINED: {"pneumonia": pneumonia}},
             )
         )
@@ -107,7 +108,7 @@ def _read_extract_boxes(table: Path) -> defaultdict[str, list[tuple[str, Box]]]:
         where = f"{table}, line {line}"
         key = _box_finding(where, row["finding"], _EXTRACT_BOX_FINDINGS)
         box = read_box(where, row["x"], row["y"], row["width"], row["height"])
-        found[row["path"]].append((key, box))
+        found[row["path"].strip()].append((key, box))
     return found
 
 
@@ -118,7 +119,8 @@ def _read_published(root: Path, table: Path) -> list[ImageRecord]:
     parts, google = _official_split(root), read_google(root)
     records = []
     for line, row in rows:
-        where, image = f"{table}, line {line}", row["Image Index"].strip()
+        where = f"{table}, line {line}"
+        image = read_given(where, "Image Index", row["Image Index"])
         mined = mined_labels(where, row["Finding Labels"])
         reading = google.get(image, GoogleReading(""))
         other = reading.mined(mined)
@@ -131,8 +133,8 @@ def _read_published(root: Path, table: Path) -> list[ImageRecord]:
             ImageRecord(
                 dataset="nih",
                 path=paths.get(image, root / "images" / image),
-                patient_id=row["Patient ID"].strip(),
-                labels=mined | reading.labels,
+                patient_id=read_given(where, "Patient ID", row["Patient ID"]),
+                labels=reading.over(mined),
                 attributes=attributes | ({"google_set": reading.part} if google else {}),
                 boxes=group_boxes(boxes[image]),
                 split=parts.get(image, ""),
@@ -193,13 +195,20 @@ def _official_split(root: Path) -> dict[str, str]:
     for name, part in _LISTS.items():
         if not (root / name).is_file():
             continue
-        for line, text in enumerate((root / name).read_text("utf-8-sig").splitlines(), 1):
+        for line, text in enumerate(_read_list(root / name), 1):
             if text.strip() and parts.setdefault(text.strip(), part) != part:
                 raise LabelError(
                     f"{root / name}, line {line}: the image is in {' and in '.join(_LISTS)}; get "
                     "the lists again."
                 )
     return parts
+
+
+def _read_list(path: Path) -> list[str]:
+    try:
+        return path.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise LabelError(f"{path} is not UTF-8 ({error.reason}); get it again.") from None
 
 
 def _read(root: Path, policy: LabelPolicy) -> list[ImageRecord]:

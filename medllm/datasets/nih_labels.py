@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,10 +111,25 @@ class GoogleReading:
     Attributes:
         part: `validation` or `test` of their study.
         labels: 1 or 0 a finding's key.
+        differing: Findings on which two of their rows differ: nobody knows which one holds, so
+            that these are unknown, and no other label stands in for them.
     """
 
     part: str
     labels: dict[str, int] = field(default_factory=dict)
+    differing: set[str] = field(default_factory=set)
+
+    def over(self, labels: Mapping[str, int]) -> dict[str, int]:
+        """Put the reading in place of the mined labels.
+
+        Args:
+            labels: All mined labels of the image.
+
+        Returns:
+            1 or 0 a finding's key, without those on which the rows differ.
+        """
+        both = {**labels, **self.labels}
+        return {key: label for key, label in both.items() if key not in self.differing}
 
     def mined(self, labels: Mapping[str, int]) -> dict[str, int]:
         """Give the mined labels of what was read, to be compared with the reading.
@@ -143,18 +157,16 @@ def read_google(root: Path) -> dict[str, GoogleReading]:
         LabelError: A column is missing, or a value is neither YES, NO nor blank.
     """
     readings: dict[str, GoogleReading] = {}
-    differing: defaultdict[str, set[str]] = defaultdict(set)
     for name, part in _GOOGLE_TABLES.items():
         if (root / name).is_file():
             for image, reading in _google_rows(root / name, part):
                 known = readings.setdefault(image, GoogleReading(reading.part))
                 for key, label in reading.labels.items():
                     if known.labels.setdefault(key, label) != label:
-                        differing[image].add(key)
-    # A few images are listed twice; where the two rows differ, nobody knows which one holds.
-    for image, keys in differing.items():
-        for key in keys:
-            del readings[image].labels[key]
+                        known.differing.add(key)  # a few images are listed twice
+    for reading in readings.values():
+        for key in reading.differing:
+            del reading.labels[key]
     return readings
 
 

@@ -160,7 +160,7 @@ def _labels(where: str, text: str, blank: Blank) -> tuple[dict[str, float], str]
         return {}, _NO_LABELS
     try:
         listed = ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         listed = None
     if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
         raise LabelError(

@@ -114,7 +114,8 @@ class LabelPolicy:
             readers: Readers who looked; 1 or more.
 
         Returns:
-            1 or 0; None where a consensus is wanted and they differ.
+            1 or 0; None where a consensus is wanted and they differ. Where the policy makes no
+            choice the majority decides.
 
         Example:
             >>> LabelPolicy(readers="majority").of_votes(1, 3)
@@ -122,5 +123,6 @@ class LabelPolicy:
         """
         if self.readers == "consensus" and 0 < positive < readers:
             return None
-        needed = {"any": 1.0, "majority": readers / 2 + 0.5}.get(self.readers or "", readers)
+        choice = self.readers or "majority"
+        needed = {"any": 1.0, "majority": readers / 2 + 0.5, "consensus": readers}[choice]
         return int(positive >= needed)

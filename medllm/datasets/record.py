@@ -224,6 +224,29 @@ def read_label(where: str, finding: str, text: str) -> int | None:
         ) from None
 
 
+def read_given(where: str, column: str, text: str) -> str:
+    """Read a cell that may not be blank, such as a patient's pseudonym or an image's name.
+
+    Args:
+        where: File and line, for the message.
+        column: The column.
+        text: What stands there; spaces around it do not count.
+
+    Returns:
+        The text without them.
+
+    Raises:
+        LabelError: It is blank.
+
+    Example:
+        >>> read_given("labels.csv, line 2", "patient_id", " 17 ")
+        '17'
+    """
+    if given := text.strip():
+        return given
+    raise LabelError(f"{where}: {column} is blank; get the table again.")
+
+
 def read_word(where: str, column: str, text: str, words: Mapping[str, str]) -> str:
     """Read one word of a table whose words are known.
 

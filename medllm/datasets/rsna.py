@@ -12,7 +12,7 @@ from medllm.datasets.boxes import group_boxes, read_box
 from medllm.datasets.dataset import DataSet, Published
 from medllm.datasets.nih_labels import MINED, rsna_opacity
 from medllm.datasets.policy import LabelPolicy
-from medllm.datasets.record import Box, ImageRecord, read_rows
+from medllm.datasets.record import Box, ImageRecord, read_given, read_rows
 from medllm.errors import LabelError
 
 _TABLE = "stage_2_train_labels.csv"
@@ -92,7 +92,8 @@ def _read_targets(
     targets: dict[str, int] = {}
     boxes: defaultdict[str, list[Box]] = defaultdict(list)
     for line, row in read_rows(table, ("patientId", *_BOX_COLUMNS, "Target")):
-        where, image = f"{table}, line {line}", row["patientId"].strip()
+        where = f"{table}, line {line}"
+        image = read_given(where, "patientId", row["patientId"])
         target = _TARGETS.get(row["Target"].strip())
         if target is None:
             raise LabelError(f"{where}: Target is '{row['Target']}'; wanted is 1 or 0.")
@@ -127,6 +128,8 @@ def _read_mapping(path: Path) -> dict[str, _Original]:
         entries = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise LabelError(f"{path} is not JSON ({type(error).__name__}); get it again.") from None
+    if not entries:
+        raise LabelError(f"{path} names no image; get it again.")
     try:
         return {str(entry["subset_img_id"]): _original(entry) for entry in entries}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -179,5 +182,6 @@ RSNA = DataSet(
     read=_read,
     published=Published(images=26_684, positive=dict.fromkeys(_FINDINGS, 6012)),
     descends={"nih": f"all images are NIH's; {_MAPPING} tells which"},
+    pseudonyms="nih",
     caveats=_caveats,
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 from medllm.datasets.dataset import DataSet, Published
 from medllm.datasets.masks import RunLengthMask
 from medllm.datasets.policy import LabelPolicy
-from medllm.datasets.record import ImageRecord, read_rows
+from medllm.datasets.record import ImageRecord, read_given, read_rows
 from medllm.errors import LabelError
 
 _ROWS = _COLUMNS = 1024
@@ -34,7 +34,8 @@ def read_siim(root: Path) -> list[ImageRecord]:
     outlines: dict[str, list[tuple[int, int]]] = {}
     for line, row in read_rows(table, ("ImageId", "EncodedPixels")):
         where = f"{table}, line {line}"
-        outlines.setdefault(row["ImageId"].strip(), []).extend(_spans(where, row["EncodedPixels"]))
+        image = read_given(where, "ImageId", row["ImageId"])
+        outlines.setdefault(image, []).extend(_spans(where, row["EncodedPixels"]))
     paths = {path.stem: path for folder in _FOLDERS for path in (root / folder).glob("*/*/*.dcm")}
     records = []
     for image, spans in outlines.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
@@ -11,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from medllm.datasets.record import ImageRecord, read_rows
-from medllm.errors import LabelError
+from medllm.datasets.registry import DATASETS
+from medllm.errors import DicomError, LabelError
 from medllm.files import replace_file
 
 _COLUMNS = ("dataset", "file", "patient_id", "split")
@@ -22,8 +24,10 @@ def split_by_patient(
 ) -> dict[str, list[ImageRecord]]:
     """Divide records so that no patient, and no image under two names, is in two parts.
 
-    Patients who share a byte-identical file are kept together. A group's part follows from
-    a hash of its first patient's name and the seed, so that adding images moves nobody.
+    Patients who share a byte-identical file are kept together; a file that is not there shares
+    nothing. Data sets that have their patients in common by name, such as RSNA's and NIH's, have
+    them in the same part. A group's part follows from a hash of its first patient's name and the
+    seed, so that adding images moves nobody.
 
     Args:
         records: Records of any number of data sets.
@@ -94,7 +98,8 @@ def with_split(records: Sequence[ImageRecord], path: Path) -> list[ImageRecord]:
 
 
 def _patient(record: ImageRecord) -> str:
-    return f"{record.dataset}/{record.patient_id}"
+    known = DATASETS.get(record.dataset)
+    return f"{known.patients_of if known else record.dataset}/{record.patient_id}"
 
 
 def _part(position: float, shares: Mapping[str, float]) -> str:
@@ -110,7 +115,9 @@ def _group_leaders(records: Sequence[ImageRecord]) -> dict[str, str]:
     """Map each patient to the smallest name among those it shares a file with."""
     by_hash: defaultdict[str, set[str]] = defaultdict(set)
     for record in records:
-        by_hash[hashlib.sha256(record.content()).hexdigest()].add(_patient(record))
+        # Of a partial copy, or damaged: told as an error when the image is asked for.
+        with contextlib.suppress(OSError, DicomError):
+            by_hash[hashlib.sha256(record.content()).hexdigest()].add(_patient(record))
     parent = {_patient(record): _patient(record) for record in records}
 
     def root(patient: str) -> str:

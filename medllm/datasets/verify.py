@@ -59,7 +59,7 @@ class Verification:
     Attributes:
         dataset: Name of the data set.
         title: What it calls itself.
-        published: Counts that it was published with; None where none can be compared.
+        published: Counts that its layout was published with; None where none can be compared.
         images: Images that the tables name.
         patients: Patients that the tables tell apart.
         present: Images whose file is there.
@@ -157,7 +157,7 @@ def verify(
     return Verification(
         dataset=name,
         title=dataset.title,
-        published=dataset.published,
+        published=dataset.published_in(root),
         images=len(records),
         patients=len({record.patient_id for record in records}),
         present=len(present),

@@ -107,9 +107,15 @@ def _train_labels(table: Path, policy: LabelPolicy) -> dict[str, dict[str, float
     readings: _Readings = {}
     lines: dict[str, int] = {}
     for line, row in read_rows(table, ("image_id", "rad_id", *VINDR_FINDINGS)):
-        image, labels = row["image_id"].strip(), _row_labels(f"{table}, line {line}", row)
-        readings.setdefault(image, {})[row["rad_id"].strip()] = labels
+        where = f"{table}, line {line}"
+        image, reader = row["image_id"].strip(), row["rad_id"].strip()
         lines.setdefault(image, line)
+        if reader in readings.setdefault(image, {}):
+            raise LabelError(
+                f"{where}: the reader has a line of this image above; the training part has one "
+                "each. Get the table again."
+            )
+        readings[image][reader] = _row_labels(where, row)
     return _vote(table, readings, lines, policy)
 
 
@@ -195,6 +201,11 @@ def _vote(
     return voted
 
 
+def _counts(root: Path) -> Published:
+    """Give the counts of Kaggle's layout, which has the training part alone, or those of both."""
+    return _KAGGLE if (root / "train.csv").is_file() else _PUBLISHED
+
+
 def _caveats(root: Path) -> Mapping[str, str]:
     del root  # no copy tells the patients
     return {
@@ -203,6 +214,17 @@ def _caveats(root: Path) -> Mapping[str, str]:
     }
 
 
+_PUBLISHED = Published(images=15_000 + 3000)
+# With at least two of three readers.
+_KAGGLE = Published(
+    images=15_000,
+    positive={
+        "atelectasis": 62,
+        "consolidation": 121,
+        "lung_opacity": 547,
+        "cardiomegaly": 1817,
+    },
+)
 VINDR = DataSet(
     name="vindr",
     title="VinDr-CXR",
@@ -210,6 +232,7 @@ VINDR = DataSet(
     citation="Nguyen et al., VinDr-CXR, Scientific Data 2022; PhysioNet 10.13026/3akn-b287",
     read=read_vindr,
     policy=LabelPolicy(readers="majority"),
-    published=Published(images=18_000),
+    published=_PUBLISHED,
+    counts=_counts,
     caveats=_caveats,
 )

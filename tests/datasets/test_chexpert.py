@@ -154,3 +154,12 @@ def test_what_is_odd_is_told_with_its_place(tmp_path, old, new, message):
 def test_a_folder_without_any_table_is_told_what_is_wanted(tmp_path):
     with pytest.raises(LabelError, match="none of train.csv, valid.csv, test.csv, test_labels.csv"):
         read_chexpert(tmp_path)
+
+
+def test_a_copy_with_the_test_set_is_compared_with_its_counts_too(tmp_path):
+    dataset = DATASETS["chexpert"]
+    counts = dataset.published_in(write_chexpert(tmp_path, ""))
+    assert (counts.images, counts.patients) == (223_648, 64_740)
+    (tmp_path / "test.csv").write_text(f"Path,{FINDINGS}\n")
+    counts = dataset.published_in(tmp_path)
+    assert (counts.images, counts.patients) == (224_316, 65_240)

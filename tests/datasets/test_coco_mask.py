@@ -89,6 +89,7 @@ def test_a_packed_picture_is_decoded_to_its_pixels():
         {"size": [2, 2], "counts": [5, -1]},
         {"size": [2, 2], "counts": ""},
         {"size": [2, 2], "counts": []},
+        {"size": [-2, -2], "counts": [1, 3]},
     ],
 )
 def test_runs_that_do_not_fill_the_image_are_told(outline):
@@ -104,6 +105,7 @@ def test_runs_that_do_not_fill_the_image_are_told(outline):
         {"size": [2], "counts": [4]},
         {"size": [2, 2], "counts": None},
         {"size": [2, 2], "counts": ["a"]},
+        {"size": [2, 2], "counts": [float("inf")]},
         {"size": [2, 2], "counts": "4 "},
         {"size": [2, 2], "counts": "4\N{LATIN SMALL LETTER E WITH ACUTE}"},
         {"size": [2, 2], "counts": "4P"},  # a number that goes on, and does not

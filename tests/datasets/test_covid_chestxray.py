@@ -171,6 +171,8 @@ def test_the_registry_reads_it_and_tells_whose_labels_they_are(tmp_path):
         ({"finding": "Pneumonia/Viral/COVID-19, ARDS"}, "which medllm does not know"),
         ({"sex": "male"}, "sex is 'male'; wanted is F, M or blank"),
         ({"age": "adult"}, "age is 'adult'; wanted is a number of years"),
+        ({"age": "nan"}, "age is 'nan'; wanted is a number of years"),
+        ({"age": "-1"}, "age is '-1'; wanted is a number of years"),
         ({"patientid": ""}, "patientid is blank"),
         ({"folder": ""}, "folder is blank"),
         ({"filename": " "}, "filename is blank"),

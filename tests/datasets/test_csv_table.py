@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from medllm.datasets import read_csv
+from medllm.datasets import DATASETS, read_csv, select
 from medllm.errors import LabelError
 
 _BOXES = "path,finding,x,y,width,height\n"
@@ -165,3 +165,17 @@ def test_the_real_copies_are_read(data_root):
     # Of the 14 findings the copy has none with a hernia.
     assert {len(record.labels) for record in mined} == {13}
     assert sum(bool(record.boxes) for record in mined) > 0
+
+
+def test_without_patient_ids_the_figures_are_to_be_read_with_care(tmp_path):
+    caveats = DATASETS["csv"].caveats
+    assert caveats(tmp_path) == {}
+    assert set(caveats(_write(tmp_path, "path,nodule\na.png,1\n"))) == {"patients-unknown"}
+    assert caveats(_write(tmp_path, "path, patient_id,nodule\na.png,p,1\n")) == {}
+
+
+def test_views_are_in_capitals_so_that_they_are_chosen(tmp_path):
+    table = "path,view_position,nodule\na.png,pa,1\nb.png, Lateral,1\nc.png,,1\n"
+    records = read_csv(_write(tmp_path, table))
+    assert [r.attributes["view_position"] for r in records] == ["PA", "LATERAL", ""]
+    assert [r.path.name for r in select(records).records] == ["a.png", "c.png"]

@@ -102,6 +102,15 @@ def test_a_table_outweighs_the_folders(tmp_path):
     assert (second.labels, second.attributes) == ({}, {"etiology": "virus"})
 
 
+@pytest.mark.parametrize(
+    ("row", "column"), [("a.jpg,,1", "patient_id"), (" ,person1_virus,1", "path")]
+)
+def test_a_table_without_a_patient_or_a_path_is_refused(tmp_path, row, column):
+    (tmp_path / "labels.csv").write_text(f"path,patient_id,pneumonia\n{row}\n")
+    with pytest.raises(LabelError, match=f"labels.csv, line 2: {column} is blank"):
+        read_kermany(tmp_path)
+
+
 def test_a_folder_without_either_is_told_what_is_looked_for(tmp_path):
     with pytest.raises(LabelError, match="labels.csv is not in .*, nor are chest_xray's folders"):
         read_kermany(tmp_path)

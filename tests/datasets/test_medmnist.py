@@ -135,3 +135,10 @@ def test_what_is_known_of_the_sets_is_as_published(tmp_path):
     said = pneumonia.caveats(tmp_path)["patients-unknown"]
     assert "training and validation share patients" in said
     assert "parts may share patients" in chest.caveats(tmp_path)["patients-unknown"]
+
+
+def test_a_single_array_under_the_archives_name_is_refused(tmp_path):
+    with (tmp_path / "chestmnist.npz").open("wb") as stream:
+        np.save(stream, np.zeros((3, 14), np.uint8))
+    with pytest.raises(LabelError, match="chestmnist.npz: train_labels cannot be read"):
+        read_chestmnist(tmp_path)

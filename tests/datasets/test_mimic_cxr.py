@@ -178,6 +178,12 @@ def test_an_image_is_read_where_the_record_says(root):
     ("name", "old", "new", "message"),
     [
         ("split", "validate", "valid", "split.csv, line 4: split is 'valid'; wanted is 'train' or"),
+        (
+            *("split", "d2,50414267,10000032,train", "d1,50414267,10000032,test"),
+            "split.csv, line 3: the image is in another part above",
+        ),
+        ("metadata", "d2,10000032,", "d2,,", "metadata.csv, line 3: subject_id is blank"),
+        ("metadata", "d2,10000032,50414267", "d2,10000032,", "line 3: study_id is blank"),
         ("chexpert", "-1.0", "?", "chexpert.csv, line 3: Edema is '\\?'"),
         ("chexpert", "53189527", "50414267", "chexpert.csv, line 3: the study has a line already"),
         ("negbio", "Fracture", "Fractures", "negbio.csv lacks the column.s. Fracture"),

@@ -214,6 +214,15 @@ def test_googles_readings_in_one_table_are_told_apart_by_their_set(tmp_path, pac
     assert records[3].labels["lung_opacity"] == 1
 
 
+def test_where_googles_rows_differ_the_mined_label_does_not_stand_in(tmp_path):
+    table = _google(_ROWS[4] + ",NO,NO,NO,NO", _ROWS[4] + ",NO,YES,NO,NO")
+    root = _write(tmp_path, **{"four_findings_expert_labels_test_labels.csv": table})
+    record = read_nih(root)[4]  # mined: mass and pneumothorax
+    assert "pneumothorax" not in record.labels
+    assert record.labels["mass"] == 1
+    assert record.other_labels == {"mined from text": {"nodule_or_mass": 1}}
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -222,6 +231,8 @@ def test_googles_readings_in_one_table_are_told_apart_by_their_set(tmp_path, pac
         ("No Finding", "", "line 3: the findings name ''; wanted are Atelectasis"),
         (",411,F", ",unknown,F", "line 4: the age is 'unknown'; wanted is such as 58, 058Y"),
         (",411,F", ",41,X", "line 4: Patient Gender is 'X'; wanted is 'F' or 'M'"),
+        (",0,2,411", ",0,,411", "line 4: Patient ID is blank"),
+        ("00000002_000.png", "", "line 4: Image Index is blank"),
         ("Finding Labels", "Labels", "lacks the column(s) Finding Labels; it has Image Index, L"),
         ("Patient Gender", "Gender", "lacks the column Patient Gender or Patient Sex"),
     ],
@@ -262,6 +273,13 @@ def test_a_table_beside_that_is_not_as_published_is_refused(tmp_path, files, mes
     assert message in str(caught.value)
 
 
+def test_a_list_that_is_no_text_is_refused(tmp_path):
+    root = _write(tmp_path)
+    (root / "test_list.txt").write_bytes(b"00000002_000.png\n\xff")
+    with pytest.raises(LabelError, match="test_list.txt is not UTF-8"):
+        read_nih(root)
+
+
 def test_a_folder_without_any_table_is_told_what_is_looked_for(tmp_path):
     with pytest.raises(LabelError, match="labels.csv is not in .*, nor is Data_Entry_2017_v2020"):
         read_nih(tmp_path)
@@ -295,6 +313,8 @@ def test_the_extract_keeps_the_mined_pneumonia_beside_rsnas_reading(tmp_path):
     [
         ("a.jpg,1,30,F,PA,Mass,Opacity", "", "line 2: RSNA's class is 'Opacity'; wanted is one"),
         ("a.jpg,1,30,F,PA,Lump,", "", "line 2: the findings name 'Lump'"),
+        ("a.jpg,,30,F,PA,Mass,", "", "line 2: patient_id is blank"),
+        (",1,30,F,PA,Mass,", "", "line 2: path is blank"),
         ("a.jpg,1,30,F,PA,Mass,", "a.jpg,NIH,Mass,1,2,3,4", "line 2: the box is of 'Mass'"),
         ("a.jpg,1,30,F,PA,Mass,", "a.jpg,NIH,Pneumonia,1,2,-3,4", "the box is -3 wide"),
     ],

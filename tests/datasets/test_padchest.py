@@ -237,6 +237,7 @@ def test_an_image_that_was_monochrome1_is_read_inverted(tmp_path):
         ({"Labels": "['nodule'"}, "line 2: Labels is"),
         ({"Labels": "{'nodule': 1}"}, "line 2: Labels is"),
         ({"Labels": "[1]"}, "line 2: Labels is"),
+        ({"Labels": "{[]: 1}"}, "line 2: Labels is"),
         ({"MethodLabel": "RNN"}, "MethodLabel is 'RNN'; wanted is one of Physician, RNN_model"),
         ({"PhotometricInterpretation_DICOM": "RGB"}, "is 'RGB'; wanted is one of MONOCHROME1"),
         ({"PatientID": " "}, "PatientID is blank"),

@@ -18,6 +18,9 @@ def test_each_data_set_is_whole(name):
     assert dataset.terms
     # Sets that it descends from are known ones, unless medllm does not read them.
     assert name not in dataset.descends
+    assert dataset.patients_of in DATASETS
+    # Pseudonyms are handed down with the images.
+    assert dataset.patients_of in {name, *dataset.descends}
     card = (CARDS / f"{name}.md").read_text() if name != "csv" else "csv"
     assert card
     assert name == "csv" or f"({name}.md)" in (CARDS / "README.md").read_text()

@@ -118,6 +118,8 @@ def test_the_classes_may_be_missing(rsna):
             "line 3: the image has another class above",
         ),
         (_MAPPING, "{", "is not JSON (JSONDecodeError)"),
+        (_MAPPING, "[]", "names no image"),
+        ("stage_2_train_labels.csv", _HEADER + ",,,,,0\n", "line 2: patientId is blank"),
         (_MAPPING, '{"a": 1}', "is no list of images with 'subset_img_id' and 'img_id'"),
         (_MAPPING, '[{"subset_img_id": "a"}]', "(KeyError)"),
         (_MAPPING, '[{"subset_img_id": "a", "img_id": "x.png"}]', "(ValueError)"),

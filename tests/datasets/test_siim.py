@@ -114,3 +114,8 @@ def test_what_is_known_of_the_set_is_as_published():
         {"pneumothorax": 2669},
     )
     assert set(dataset.descends) == {"nih"}
+
+
+def test_an_outline_of_no_image_is_refused(tmp_path):
+    with pytest.raises(LabelError, match="train-rle.csv, line 3: ImageId is blank"):
+        read_siim(_write(tmp_path, "a,-1", ",-1"))

@@ -56,3 +56,33 @@ def test_shares_are_met_within_chance_and_the_seed_decides(tmp_path):
 def test_shares_that_do_not_add_up_are_refused(tmp_path):
     with pytest.raises(ValueError, match="add up to 0.9"):
         split_by_patient(_records(tmp_path, ["a"]), {"train": 0.9}, 0)
+
+
+def test_a_file_that_is_not_there_leaves_its_patient_in_place(tmp_path):
+    records = _records(tmp_path, [f"p{index}" for index in range(50)])
+    whole = split_by_patient(records, SHARES, 0)
+    for record in records[::2]:
+        record.path.unlink()
+    assert split_by_patient(records, SHARES, 0) == whole
+
+
+@pytest.mark.parametrize(("first", "second"), [("nih", "rsna"), ("chexpert", "chexlocalize")])
+def test_patients_of_two_sets_with_the_same_pseudonyms_are_in_one_part(tmp_path, first, second):
+    records = [
+        ImageRecord(dataset, tmp_path / f"{dataset}-{patient}.png", str(patient), {})
+        for dataset in (first, second, "kermany")
+        for patient in range(50)
+    ]
+    parts = split_by_patient(records, SHARES, 0)
+    homes = {(r.dataset, r.patient_id): name for name, part in parts.items() for r in part}
+    apart = {
+        dataset: sum(homes[first, str(n)] != homes[dataset, str(n)] for n in range(50))
+        for dataset in (second, "kermany")
+    }
+    assert apart[second] == 0
+    assert apart["kermany"] > 0  # patient 17 of another hospital is another
+    # Each set by itself is divided likewise.
+    alone = split_by_patient([r for r in records if r.dataset == second], SHARES, 0)
+    assert {(second, r.patient_id): name for name, part in alone.items() for r in part} == {
+        key: name for key, name in homes.items() if key[0] == second
+    }

@@ -134,6 +134,15 @@ def test_published_counts_stand_beside_the_copys(tmp_path, pictures):
     assert (found.images, found.labels["pneumonia"].positive) == (1, 1)
 
 
+def test_a_layout_of_its_own_is_compared_with_its_own_counts(tmp_path):
+    rows = "".join(f"a,No finding,14,R{reader},,,,\n" for reader in range(3))
+    (tmp_path / "train.csv").write_text(
+        "image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max\n" + rows
+    )
+    assert verify("vindr", tmp_path).published.images == 15_000
+    assert DATASETS["vindr"].published.images == 18_000
+
+
 def test_an_archive_is_read_and_its_caveat_passed_on(tmp_path, pictures):
     arrays = {}
     for part, images in (("train", pictures[:3]), ("val", pictures[3:4]), ("test", pictures[4:])):

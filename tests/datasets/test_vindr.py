@@ -95,6 +95,8 @@ def test_without_a_choice_the_majority_decides(tmp_path):
     (first, _) = read_dataset("vindr", _kaggle(tmp_path, *_KAGGLE_ROWS))
     assert (first.labels["lung_opacity"], first.labels["nodule_or_mass"]) == (1, 0)
     assert DATASETS["vindr"].policy == MAJORITY
+    (again, _) = read_vindr(tmp_path, LabelPolicy())
+    assert again.labels == first.labels
 
 
 def test_images_are_dicom_files_of_either_polarity_and_their_own_patients(tmp_path):
@@ -216,6 +218,15 @@ _NOTHING = _line(_TEST_NAMES, set(), "t1")
     ("name", "rows", "message"),
     [
         ("image_labels_test.csv", [_TEST_HEADER, _NOTHING, _NOTHING], "line 3: the image has a l"),
+        (
+            "image_labels_train.csv",
+            [
+                ",".join(["image_id", "rad_id", *_TRAIN_NAMES]),
+                *(_line(_TRAIN_NAMES, {"Edema"}, "i1", f"R{n}") for n in (1, 2, 3)),
+                _line(_TRAIN_NAMES, {"Pneumonia"}, "i1", "R2"),
+            ],
+            "line 5: the reader has a line of this image above",
+        ),
         ("image_labels_test.csv", [_TEST_HEADER, _NOTHING.replace("0", "3")], "line 2: Aortic enl"),
         (
             "image_labels_test.csv",
@@ -235,3 +246,16 @@ def test_a_table_of_physionets_that_is_not_as_published_is_refused(tmp_path, nam
 def test_a_folder_without_any_table_is_told_what_is_looked_for(tmp_path):
     with pytest.raises(LabelError, match="neither train.csv nor annotations/image_labels_train"):
         read_vindr(tmp_path, MAJORITY)
+
+
+def test_a_copy_is_compared_with_the_counts_of_its_layout(tmp_path):
+    dataset = DATASETS["vindr"]
+    (tmp_path / "physionet").mkdir()
+    (tmp_path / "kaggle").mkdir()
+    whole = dataset.published_in(_physionet(tmp_path / "physionet"))
+    assert whole == dataset.published
+    assert (whole.images, whole.positive) == (18_000, {})
+    kaggle = dataset.published_in(_kaggle(tmp_path / "kaggle", *_KAGGLE_ROWS))
+    # Of two in three readers, which is the default policy.
+    counts = {"atelectasis": 62, "consolidation": 121, "lung_opacity": 547, "cardiomegaly": 1817}
+    assert (kaggle.images, kaggle.positive) == (15_000, counts)
