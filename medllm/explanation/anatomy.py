@@ -52,10 +52,13 @@ class Zones:
     Attributes:
         labels: Index in `REGIONS`, on a grid of square number that covers the whole image.
         found_by: How the regions were found, in words.
+        found: Whether the lungs were found in the image. Without, the regions are where they
+            usually are, and no place may be named after them.
     """
 
     labels: UInt8[np.ndarray, "side side"]
     found_by: str
+    found: bool = True
 
 
 def find_zones(scan: Radiograph) -> Zones:
@@ -76,11 +79,12 @@ def find_zones(scan: Radiograph) -> Zones:
     pixels = scan.pixels[:, ::-1] if mirrored else scan.pixels
     placement, contrast = fit(np.ascontiguousarray(pixels))
     found_by = "a standard outline of the lungs, fitted to this image"
-    if not contrast >= _LEAST_CONTRAST:
+    found = bool(contrast >= _LEAST_CONTRAST)
+    if not found:
         placement = USUAL
         found_by = "fixed shares of the image, because the lungs were not found in it"
     labels = _frame()[frame_indices(placement, _SIDE)]
-    return Zones(np.ascontiguousarray(labels[:, ::-1] if mirrored else labels), found_by)
+    return Zones(np.ascontiguousarray(labels[:, ::-1] if mirrored else labels), found_by, found)
 
 
 @lru_cache(maxsize=1)

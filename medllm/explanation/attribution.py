@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64
+import torch
+from jaxtyping import Float, Float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,3 +23,36 @@ class PatchAttribution:
     values: Float64[np.ndarray, "rows columns"]
     n_steps: int
     completeness_error: float | None = None
+
+
+def on_grid(
+    values: Float[torch.Tensor, " patches"], grid: tuple[int, int]
+) -> Float64[np.ndarray, "rows columns"]:
+    """Lay a value a patch on the patch grid, which is row-major.
+
+    Args:
+        values: A value a patch.
+        grid: Rows and columns.
+
+    Returns:
+        The same values.
+    """
+    return np.asarray(values.detach().double().cpu().numpy().reshape(grid), dtype=np.float64)
+
+
+def sum_by_patch(
+    values: Float[torch.Tensor, "channels height width"], grid: tuple[int, int]
+) -> Float64[np.ndarray, "rows columns"]:
+    """Sum a value a pixel over each patch, all channels together.
+
+    Args:
+        values: A value a pixel of the model's input.
+        grid: Rows and columns of the patches.
+
+    Returns:
+        A value a patch, of the same sum.
+    """
+    rows, columns = grid
+    _, height, width = values.shape
+    blocks = values.double().sum(0).reshape(rows, height // rows, columns, width // columns)
+    return np.asarray(blocks.sum(dim=(1, 3)).detach().cpu().numpy(), dtype=np.float64)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64
-from scipy.ndimage import gaussian_filter
 
+from medllm.data.blur import BLUR, blurred
 from medllm.dicom.radiograph import Radiograph
+from medllm.explanation.anatomy import Zones, find_zones
 from medllm.models import Model
-
-# Standard deviation of the blur as a share of the input's side. Of 60 phantoms with one opacity the
-# default method's strongest region was the opacity's zone and side in 28, 23, 34 and 35 with an
-# eighth, a quarter, a half and a flat image (benchmarks/explanation_on_phantoms.py). With a
-# half the baseline still has the image's own shades.
-BLUR = 1 / 2
 
 # Altered copies of an image a forward pass; more gain nothing on a CPU and cost memory.
 BATCH_SIZE = 16
@@ -51,17 +47,8 @@ class Case:
 
     @cached_property
     def blurred(self) -> Float[torch.Tensor, "1 channels size size"]:
-        """The baseline: the same input, strongly blurred.
-
-        Neither black nor zero: black is air to a radiograph, and zeros can meet the point where
-        a normalization layer is singular. It is blurred after normalization, so that a part of
-        it can stand for the same part of the input.
-        """
-        sigma = self.blur * self.pixel_values.shape[-1]
-        values = gaussian_filter(
-            self.pixel_values.numpy(), (0, 0, sigma, sigma), mode="nearest", truncate=3
-        )
-        return torch.from_numpy(values)
+        """The baseline: the same input, strongly blurred."""
+        return blurred(self.pixel_values, self.blur)
 
     @property
     def baseline(self) -> str:
@@ -77,6 +64,24 @@ class Case:
         """Image tokens of the radiograph, at the projector's output."""
         with torch.no_grad():
             return self.model.image_features(self.pixel_values)
+
+    @cached_property
+    def encoder_tokens(self) -> Float[torch.Tensor, "1 patches channels"]:
+        """The encoder's patch tokens, as the projector is given them."""
+        seen: list[torch.Tensor] = []
+        projector = self.model.network.model.multi_modal_projector
+        hook = projector.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            with torch.no_grad():
+                self.model.image_features(self.pixel_values)
+        finally:
+            hook.remove()
+        return seen[0]
+
+    @cached_property
+    def zones(self) -> Zones:
+        """The regions of the chest in the radiograph."""
+        return find_zones(self.scan)
 
     @cached_property
     def blurred_features(self) -> Float[torch.Tensor, "1 patches width"]:
@@ -112,12 +117,27 @@ class Case:
         """
         rows, columns = self.model.grid
         _, _, height, width = self.pixel_values.shape
+        kept = torch.from_numpy(~removed).float()
+        return self.log_odds_of_parts(
+            part.repeat_interleave(height // rows, 1).repeat_interleave(width // columns, 2)
+            for part in torch.split(kept, BATCH_SIZE)
+        )
+
+    def log_odds_of_parts(
+        self, kept: Iterable[Float[torch.Tensor, "_ height width"]]
+    ) -> Float64[np.ndarray, "copies findings"]:
+        """Score copies of the radiograph of which only a part is kept.
+
+        Args:
+            kept: Batches of masks over the model's input: 1 where a pixel is the image's, 0 where
+                it is the blurred copy's, and between them a mixture.
+
+        Returns:
+            Uncalibrated log-odds of each copy.
+        """
         scores = []
-        for start in range(0, len(removed), BATCH_SIZE):
-            pixels = torch.from_numpy(removed[start : start + BATCH_SIZE])
-            pixels = pixels.repeat_interleave(height // rows, 1)
-            pixels = pixels.repeat_interleave(width // columns, 2)
-            copies = torch.where(pixels[:, None], self.blurred, self.pixel_values)
+        for masks in kept:
+            copies = torch.lerp(self.blurred, self.pixel_values, masks[:, None])
             with torch.no_grad():
                 features = self.model.image_features(copies)
             scores.append(self._score_features(features))

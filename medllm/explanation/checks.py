@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Float64
 from scipy.stats import spearmanr
 
 from medllm.explanation.anatomy import REGIONS
-from medllm.explanation.attribution import PatchAttribution
-from medllm.explanation.case import Case
 from medllm.explanation.integrated_gradients import completeness_bound
 from medllm.explanation.record import Check, Verdict
 
@@ -23,14 +21,11 @@ LEAST_EFFECT = 0.2
 LEAST_AGREEMENT = 0.3
 # A map most of which is off the chest is not of a finding in it, however little chest there is.
 MOST_OUTSIDE = 0.5
-# Orders that the map must beat, as in a test at the level of one in twenty.
-RANDOM_ORDERS = 20
-LEAST_BEATEN = 0.95
-# Parts of the patches that are removed, strongest first.
-_REMOVED = (1 / 16, 1 / 8, 1 / 4)
+LEAST_STABILITY = 0.5
+MOST_ALIKE = 0.95
 
 # Checks without which a map says nothing about the model's answer.
-_NECESSARY = {"image-use", "completeness", "deletion"}
+_NECESSARY = {"image-use", "completeness", "deletion", "faithfulness"}
 
 
 def image_use(effect: float) -> Check:
@@ -93,8 +88,7 @@ def agreement(
     Returns:
         The check; its value is Spearman's rank correlation, 0 where a map is flat.
     """
-    flat = np.ptp(values) == 0 or np.ptp(other) == 0
-    correlation = 0.0 if flat else float(spearmanr(values, other, axis=None).statistic)
+    correlation = _rank_correlation(values, other)
     passed = correlation >= LEAST_AGREEMENT
     return Check(
         "agreement",
@@ -137,64 +131,79 @@ def outside_thorax(
     )
 
 
-def deletions(case: Case, attributions: Sequence[PatchAttribution]) -> tuple[Check, ...]:
-    """Test whether blurring the strongest patches moves the answer more than chance would.
-
-    A sixteenth, an eighth and a quarter of the patches are blurred: those of the strongest
-    attribution, and as many drawn at random. Strongest means: with the sign of what the image
-    as a whole did, so that an answer the image speaks against is tested by the patches that
-    lower it.
+def stability(
+    values: Float64[np.ndarray, "rows columns"],
+    altered: Sequence[Float64[np.ndarray, "rows columns"]],
+) -> Check:
+    """Test whether the map stays when the image is changed by what no reader would see.
 
     Args:
-        case: The radiograph and its findings.
-        attributions: A map a finding.
+        values: The map.
+        altered: Its maps of the same image with a little noise, and shifted by a pixel or two.
 
     Returns:
-        A check a finding; its value is the share of the random orders that moved the
-        log-odds less, on the mean over the three parts.
+        The check; its value is the lowest rank correlation.
     """
-    patches = attributions[0].values.size
-    direction = np.where(case.effect < 0, -1.0, 1.0)
-    chance = np.random.default_rng(0)
-    orders = [chance.permutation(patches) for _ in range(RANDOM_ORDERS)]
-    orders += [
-        np.argsort(-sign * attribution.values, axis=None)
-        for sign, attribution in zip(direction, attributions, strict=True)
-    ]
-    removed = np.concatenate([_removed(order, case.model.grid) for order in orders])
-    moved = direction * (case.log_odds - case.log_odds_without(removed))
-    moved = moved.reshape(len(orders), len(_REMOVED), -1).mean(axis=1)  # (orders, findings)
-    at_random, marked = moved[:RANDOM_ORDERS], np.diagonal(moved[RANDOM_ORDERS:])
-    return tuple(_deletion(float(beaten)) for beaten in (at_random < marked).mean(axis=0))
-
-
-def _removed(order: np.ndarray, grid: tuple[int, int]) -> Bool[np.ndarray, "parts rows columns"]:
-    masks = np.zeros((len(_REMOVED), order.size), dtype=bool)
-    for mask, part in zip(masks, _REMOVED, strict=True):
-        mask[order[: max(1, round(part * order.size))]] = True
-    return masks.reshape(-1, *grid)
-
-
-def _deletion(beaten: float) -> Check:
-    passed = beaten >= LEAST_BEATEN
+    correlation = min(_rank_correlation(values, other) for other in altered)
+    passed = correlation >= LEAST_STABILITY
     return Check(
-        "deletion",
-        beaten,
-        f"at least {LEAST_BEATEN} of {RANDOM_ORDERS} random orders (provisional)",
+        "stability",
+        correlation,
+        f"rank correlation of at least {LEAST_STABILITY} under slight changes (provisional)",
         passed,
-        "Blurring the places the map marks changes the answer more than blurring as much of the "
-        f"image at random in {beaten * RANDOM_ORDERS:.0f} of {RANDOM_ORDERS} trials"
-        + ("." if passed else ": the map does not mark what the answer rests on."),
+        "The map stays much the same when the image is changed slightly."
+        if passed
+        else "The map changes when the image is changed by less than an eye would notice.",
     )
+
+
+def contrast(
+    values: Float64[np.ndarray, "rows columns"],
+    other: Float64[np.ndarray, "rows columns"],
+    other_finding: str,
+) -> Check:
+    """Test whether another finding with another answer has another map.
+
+    Args:
+        values: The map.
+        other: The map of a finding whose answer differs.
+        other_finding: Its key.
+
+    Returns:
+        The check; its value is the rank correlation.
+    """
+    correlation = _rank_correlation(values, other)
+    passed = correlation <= MOST_ALIKE
+    return Check(
+        "contrast",
+        correlation,
+        f"rank correlation with the map of {other_finding} of at most {MOST_ALIKE} (provisional)",
+        passed,
+        f"The map of another finding ({other_finding}), whose answer differs, differs too."
+        if passed
+        else f"The map is that of another finding ({other_finding}) too, whose answer differs: it "
+        "does not tell the two apart.",
+    )
+
+
+def _rank_correlation(
+    values: Float64[np.ndarray, "rows columns"], other: Float64[np.ndarray, "rows columns"]
+) -> float:
+    """Spearman's rank correlation; 0 where a map is flat."""
+    if np.ptp(values) == 0 or np.ptp(other) == 0:
+        return 0.0
+    return float(spearmanr(values, other, axis=None).statistic)
 
 
 def verdict_of(checks: Sequence[Check]) -> Verdict:
     """Decide what an explanation is worth.
 
     `do not use` when a check fails without which the map says nothing about the answer: the
-    image was hardly used, the map does not add up, or removing what it marks matters no more
-    than removing anything. `weak` when these pass and a check of plausibility fails: another
-    method points elsewhere, or the map avoids the thorax. Else `supported`. The call has no
+    image was hardly used, the map does not add up, removing what it marks matters no more than
+    removing anything, or it does not foretell what blurring does. `weak` when these pass and
+    another check fails: what it marks does not bring the answer about by itself, another method
+    points elsewhere, the map does not stay under slight changes, is that of another finding, or
+    avoids the thorax. Else `supported`. The call has no
     part in it: a negative answer is explained as well as a positive one, since what is
     attributed is the difference that the image makes, whatever its sign.
 

@@ -6,16 +6,21 @@ import dataclasses
 import time
 from collections.abc import Sequence
 
+import numpy as np
+from jaxtyping import Float64
+
 from medllm.dicom.radiograph import Radiograph
 from medllm.errors import AttributionError
 from medllm.explanation import checks as tests
-from medllm.explanation.anatomy import Zones, find_zones
 from medllm.explanation.attribution import PatchAttribution
 from medllm.explanation.case import Case
+from medllm.explanation.faithfulness import curves, faithfulness
 from medllm.explanation.integrated_gradients import completeness_bound
 from medllm.explanation.methods import DEFAULT_METHOD, METHODS
 from medllm.explanation.record import AttributionMap, Check, Explanation
-from medllm.explanation.regions import patch_shares, regions_of
+from medllm.explanation.regions import named_regions, patch_shares, regions_of
+from medllm.explanation.shapley import zone_values
+from medllm.explanation.words import word_gradients
 from medllm.models import Model
 
 
@@ -69,25 +74,36 @@ def explain_findings(
     started = time.monotonic()
     keys = tuple(question.finding for question in model.questions(findings))
     case = Case(model, scan, keys)
-    zones = find_zones(scan)
-    attributions = METHODS[method].attribute(case)
+    attribute = METHODS[method].attribute
+    attributions = attribute(case)
     for index, attribution in enumerate(attributions):
-        _refuse_incomplete(keys[index], attribution, float(case.effect[index]))
-    others = METHODS[METHODS[method].unlike].attribute(case)
-    deletions = tests.deletions(case, attributions)
-    explanations = []
-    for index, attribution in enumerate(attributions):
-        effect = float(case.effect[index])
-        checks = [
-            tests.image_use(effect),
-            deletions[index],
-            tests.agreement(attribution.values, others[index].values, METHODS[method].unlike),
-        ]
-        if attribution.completeness_error is not None:
-            checks.insert(1, tests.completeness(attribution.completeness_error, effect))
-        explanations.append(_explanation(case, index, method, attribution, zones, checks))
+        _refuse_unusable(keys[index], method, attribution, float(case.effect[index]))
+    checks = _checks(case, method, attributions)
+    zones = _zone_values(case)
+    explanations = [
+        _explanation(case, index, method, attribution, checks[index], zones)
+        for index, attribution in enumerate(attributions)
+    ]
     seconds = (time.monotonic() - started) / max(1, len(keys))
     return tuple(dataclasses.replace(explanation, seconds=seconds) for explanation in explanations)
+
+
+def _refuse_unusable(
+    finding: str, method: str, attribution: PatchAttribution, effect: float
+) -> None:
+    if not np.isfinite(attribution.values).all():
+        raise AttributionError(
+            f"the attributions of {finding} by '{method}' are not finite; use the method "
+            "'occlusion', and check the model with `medllm models verify`.",
+            code="not-finite",
+        )
+    _refuse_incomplete(finding, attribution, effect)
+    if not attribution.values.any() and abs(effect) >= tests.LEAST_EFFECT:
+        raise AttributionError(
+            f"'{method}' attributes nothing to any patch, while the image moves the log-odds of "
+            f"{finding} by {effect:.2f}; use the method 'occlusion'.",
+            code="all-zero-map",
+        )
 
 
 def _refuse_incomplete(finding: str, attribution: PatchAttribution, effect: float) -> None:
@@ -100,17 +116,80 @@ def _refuse_incomplete(finding: str, attribution: PatchAttribution, effect: floa
         )
 
 
+def _checks(
+    case: Case, method: str, attributions: Sequence[PatchAttribution]
+) -> list[tuple[Check, ...]]:
+    """Make every check that needs the model, a tuple a finding."""
+    unlike = METHODS[method].unlike
+    others = METHODS[unlike].attribute(case)
+    altered = [METHODS[method].attribute(changed) for changed in _slightly_altered(case)]
+    rivals = _rivals(case, method)
+    parts = zip(curves(case, attributions), faithfulness(case, attributions), strict=True)
+    made = []
+    for index, (attribution, (of_curves, foretold)) in enumerate(
+        zip(attributions, parts, strict=True)
+    ):
+        values, effect = attribution.values, float(case.effect[index])
+        error = attribution.completeness_error
+        checks = [
+            tests.image_use(effect),
+            *([] if error is None else [tests.completeness(error, effect)]),
+            *of_curves,
+            foretold,
+            tests.agreement(values, others[index].values, unlike),
+            tests.stability(values, [found[index].values for found in altered]),
+        ]
+        if rival := rivals[index]:
+            checks.append(tests.contrast(values, rival[1].values, rival[0]))
+        made.append(tuple(checks))
+    return made
+
+
+def _slightly_altered(case: Case) -> tuple[Case, Case]:
+    """Add noise of a hundredth of the range, and shift by a pixel of the input."""
+    pixels, scan = case.scan.pixels, case.scan
+    noise = np.random.default_rng(0).normal(scale=0.01, size=pixels.shape)
+    step = max(1, round(max(pixels.shape) / case.pixel_values.shape[-1]))
+    shifted = np.pad(pixels, ((step, 0), (step, 0)), mode="edge")[:-step, :-step]
+    noisy = np.clip(pixels + noise, 0, 1).astype(pixels.dtype)
+    return (
+        dataclasses.replace(case, scan=dataclasses.replace(scan, pixels=noisy)),
+        dataclasses.replace(case, scan=dataclasses.replace(scan, pixels=shifted)),
+    )
+
+
+def _rivals(case: Case, method: str) -> list[tuple[str, PatchAttribution] | None]:
+    """The map of the finding whose answer differs most, for each; None where none differs."""
+    every = tuple(question.finding for question in case.model.questions())
+    effects = dataclasses.replace(case, findings=every).effect
+    chosen = []
+    for effect in case.effect:
+        apart = np.abs(effects - effect)
+        far = int(apart.argmax())
+        chosen.append(every[far] if apart[far] >= tests.LEAST_EFFECT else None)
+    keys = tuple(dict.fromkeys(key for key in chosen if key is not None))
+    found = METHODS[method].attribute(dataclasses.replace(case, findings=keys)) if keys else ()
+    maps = dict(zip(keys, found, strict=True))
+    return [None if key is None else (key, maps[key]) for key in chosen]
+
+
+def _zone_values(case: Case) -> Float64[np.ndarray, "regions findings"] | None:
+    return zone_values(case) if case.zones.found else None
+
+
 def _explanation(
     case: Case,
     index: int,
     method: str,
     attribution: PatchAttribution,
-    zones: Zones,
-    checks: Sequence[Check],
+    checks: tuple[Check, ...],
+    zone_values: Float64[np.ndarray, "regions findings"] | None,
 ) -> Explanation:
-    over = AttributionMap(attribution.values, case.box)
-    shares = patch_shares(over, zones, case.scan.rows, case.scan.columns)
-    made = (*checks, tests.outside_thorax(attribution.values, shares))
+    over, zones = AttributionMap(attribution.values, case.box), case.zones
+    rows, columns = case.scan.rows, case.scan.columns
+    if zones.found:
+        shares = patch_shares(over, zones, rows, columns)
+        checks = (*checks, tests.outside_thorax(attribution.values, shares))
     return Explanation(
         finding=case.findings[index],
         method=method,
@@ -121,8 +200,10 @@ def _explanation(
         baseline_log_odds=float(case.baseline_log_odds[index]),
         completeness_error=attribution.completeness_error,
         map=over,
-        regions=regions_of(over, zones, case.scan.rows, case.scan.columns),
+        regions=regions_of(over, zones, rows, columns) if zones.found else (),
         zones_from=zones.found_by,
-        checks=made,
-        verdict=tests.verdict_of(made),
+        checks=checks,
+        verdict=tests.verdict_of(checks),
+        shapley=() if zone_values is None else named_regions(zone_values[:, index]),
+        tokens=word_gradients(case, case.findings[index]).tokens,
     )

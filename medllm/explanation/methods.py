@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
+from medllm.explanation.attention import attention_rollout, gradient_attention
 from medllm.explanation.attribution import PatchAttribution
 from medllm.explanation.case import Case
-from medllm.explanation.integrated_gradients import integrated_gradients
-from medllm.explanation.occlusion import occlusion
+from medllm.explanation.gradients import grad_cam, gradient_x_activation
+from medllm.explanation.integrated_gradients import (
+    integrated_gradients,
+    pixel_integrated_gradients,
+    smooth_integrated_gradients,
+)
+from medllm.explanation.perturbation import occlusion, patch_ablation, rise
+from medllm.explanation.record import Layer
+from medllm.explanation.shapley import zone_shapley
 
 
 @dataclass(frozen=True)
@@ -23,13 +30,22 @@ class Method:
     """
 
     attribute: Callable[[Case], tuple[PatchAttribution, ...]]
-    layer: Literal["image tokens", "pixels"]
+    layer: Layer
     unlike: str
 
 
 METHODS = {
     "integrated-gradients": Method(integrated_gradients, "image tokens", "occlusion"),
+    "gradient-x-activation": Method(gradient_x_activation, "image tokens", "occlusion"),
+    "grad-cam": Method(grad_cam, "image tokens", "occlusion"),
+    "gradient-attention": Method(gradient_attention, "image tokens", "occlusion"),
+    "attention-rollout": Method(attention_rollout, "image tokens", "occlusion"),
+    "pixel-integrated-gradients": Method(pixel_integrated_gradients, "pixels", "occlusion"),
+    "smooth-integrated-gradients": Method(smooth_integrated_gradients, "pixels", "occlusion"),
     "occlusion": Method(occlusion, "pixels", "integrated-gradients"),
+    "patch-ablation": Method(patch_ablation, "pixels", "integrated-gradients"),
+    "rise": Method(rise, "pixels", "integrated-gradients"),
+    "zone-shapley": Method(zone_shapley, "regions", "integrated-gradients"),
 }
 
 DEFAULT_METHOD = "integrated-gradients"

@@ -1,17 +1,25 @@
-"""Occlusion: how the log-odds change when a window of patches is blurred."""
+"""How the log-odds change when parts of the image are blurred."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
-from captum.attr import Occlusion
-from jaxtyping import Float
+import torch.nn.functional as F
+from captum.attr import FeatureAblation, Occlusion
+from jaxtyping import Float, Float64, Int64
 
 from medllm.explanation.attribution import PatchAttribution
-from medllm.explanation.case import BATCH_SIZE, Case
+from medllm.explanation.case import Case
+from medllm.explanation.memory import halve_on_out_of_memory
 
 # Windows along a side of the image. A finer grid is occluded in windows of several patches, so
 # that there are at most 64 passes whatever the encoder.
 _STEPS = 8
+
+# RISE's masks and their cells a side, as in the paper; a radiograph needs fewer masks than its
+# photographs, since the regression below takes the mean out.
+_MASKS = 512
+_CELLS = 7
 
 
 def occlusion(case: Case) -> tuple[PatchAttribution, ...]:
@@ -35,21 +43,117 @@ def occlusion(case: Case) -> tuple[PatchAttribution, ...]:
     rows, _ = case.model.grid
     patch = size // rows
     window = -(-rows // _STEPS)  # patches, rounded up
-    passes = 0
-
-    def score(
-        pixel_values: Float[torch.Tensor, "copies channels size size"],
-    ) -> Float[torch.Tensor, "copies findings"]:
-        nonlocal passes
-        passes += len(pixel_values)
-        return case.model.log_odds(pixel_values, case.findings)
-
-    drops = Occlusion(score).attribute(
-        case.pixel_values,
-        sliding_window_shapes=(channels, window * patch, window * patch),
-        strides=(channels, window * patch, window * patch),
-        baselines=case.blurred,
-        perturbations_per_eval=BATCH_SIZE,
+    score = _Counted(case)
+    drops = halve_on_out_of_memory(
+        lambda batch_size: Occlusion(score).attribute(
+            case.pixel_values,
+            sliding_window_shapes=(channels, window * patch, window * patch),
+            strides=(channels, window * patch, window * patch),
+            baselines=case.blurred,
+            perturbations_per_eval=batch_size,
+        )
     )  # (findings, channels, size, size); the same for all pixels of a patch
-    values = drops[:, 0, ::patch, ::patch].double().cpu().numpy() / window**2
+    return _per_patch(drops / window**2, patch, score.passes)
+
+
+def patch_ablation(case: Case) -> tuple[PatchAttribution, ...]:
+    """Attribute each finding to single patches, blurred one after the other.
+
+    Args:
+        case: The radiograph and its findings.
+
+    Returns:
+        An attribution a finding: the drop in log-odds without the patch. It does not promise to
+        add up.
+
+    Source:
+        Zeiler and Fergus, ECCV 2014, on the encoder's own patches.
+    """
+    size = case.pixel_values.shape[-1]
+    rows, columns = case.model.grid
+    patch = size // rows
+    numbers = torch.arange(rows * columns).reshape(1, 1, rows, columns)
+    pixels = numbers.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
+    score = _Counted(case)
+    drops = halve_on_out_of_memory(
+        lambda batch_size: FeatureAblation(score).attribute(
+            case.pixel_values,
+            baselines=case.blurred,
+            feature_mask=pixels.expand_as(case.pixel_values),
+            perturbations_per_eval=batch_size,
+        )
+    )
+    return _per_patch(drops, patch, score.passes)
+
+
+class _Counted:
+    """The log-odds of images, and how many were asked for."""
+
+    def __init__(self, case: Case) -> None:
+        self.passes = 0
+        self._case = case
+
+    def __call__(
+        self, pixel_values: Float[torch.Tensor, "copies channels size size"]
+    ) -> Float[torch.Tensor, "copies findings"]:
+        self.passes += len(pixel_values)
+        return self._case.model.log_odds(pixel_values, self._case.findings)
+
+
+def _per_patch(
+    drops: Float[torch.Tensor, "findings channels size size"], patch: int, passes: int
+) -> tuple[PatchAttribution, ...]:
+    values = drops[:, 0, ::patch, ::patch].double().cpu().numpy()
     return tuple(PatchAttribution(per_finding, passes) for per_finding in values)
+
+
+def rise(case: Case) -> tuple[PatchAttribution, ...]:
+    """Attribute each finding to patches by scoring copies with half of the image blurred.
+
+    Masks of 7 x 7 random cells, enlarged smoothly and shifted, keep half of the image each. A
+    patch's value is the slope of the log-odds on how much of the patch is kept, so that it has a
+    sign, and a mask that keeps everything a little brighter counts for nothing. A cell's slope is
+    shared among the patches it covers.
+
+    Args:
+        case: The radiograph and its findings.
+
+    Returns:
+        An attribution a finding. It does not promise to add up.
+
+    Source:
+        Petsiuk et al., RISE, BMVC 2018, with the slope in place of the mean of the masks weighted
+        by the scores.
+    """
+    size = case.pixel_values.shape[-1]
+    rows, columns = case.model.grid
+    masks = _masks(size)
+    log_odds = halve_on_out_of_memory(
+        lambda batch_size: case.log_odds_of_parts(torch.split(masks, batch_size))
+    )
+    kept = F.adaptive_avg_pool2d(masks, (rows, columns)).double().numpy()
+    kept = kept.reshape(_MASKS, -1) - kept.reshape(_MASKS, -1).mean(0)
+    moved = log_odds - log_odds.mean(0)
+    slopes: Float64[np.ndarray, "findings patches"] = moved.T @ kept / (kept**2).sum(0)
+    shared = max(1.0, rows * columns / _CELLS**2)
+    return tuple(
+        PatchAttribution(per_finding.reshape(rows, columns) / shared, _MASKS)
+        for per_finding in slopes
+    )
+
+
+def _masks(size: int) -> Float[torch.Tensor, "masks size size"]:
+    generator = torch.Generator().manual_seed(0)
+    cells = (torch.rand(_MASKS, 1, _CELLS, _CELLS, generator=generator) < 0.5).float()
+    cell = -(-size // _CELLS)
+    # One cell more than the image on each axis, so that it can be shifted by up to a cell.
+    enlarged = F.interpolate(cells, size=(_CELLS + 1) * cell, mode="bilinear", align_corners=False)[
+        :, 0
+    ]
+    starts: Int64[torch.Tensor, "masks 2"] = torch.randint(cell, (_MASKS, 2), generator=generator)
+    return torch.stack(
+        [
+            mask[top : top + size, left : left + size]
+            for mask, (top, left) in zip(enlarged, starts.tolist(), strict=True)
+        ]
+    )

@@ -11,6 +11,7 @@ from jaxtyping import Float64
 Verdict = Literal["supported", "weak", "do not use"]
 Zone = Literal["upper", "middle", "lower", "mediastinum", "outside"]
 Side = Literal["right", "left"]
+Layer = Literal["image tokens", "pixels", "regions"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +79,7 @@ class Explanation:
     Attributes:
         finding: Key of the finding.
         method: Key of the method, such as `integrated-gradients`.
-        layer: What was attributed to: `image tokens` or `pixels`.
+        layer: What was attributed to: `image tokens`, `pixels` or `regions`.
         baseline: What the image was compared with, in words.
         n_steps: Integration steps, or forward passes for a perturbation method.
         log_odds: Uncalibrated log-odds of the image; the number that was attributed.
@@ -86,17 +87,20 @@ class Explanation:
         completeness_error: |sum of attributions - (log_odds - baseline_log_odds)| in
             log-odds; None for a method that does not promise completeness.
         map: The signed map.
-        regions: The map in words, largest share first.
+        regions: The map in words, largest share first; empty where the lungs were not found.
         zones_from: How the zones were found, in words.
         checks: The tests made on this explanation.
         verdict: What it is worth. A map with `do not use` is not drawn.
-        tokens: Attribution of the prompt's words; empty where the method gives none.
+        shapley: What each region adds to the log-odds when it is shown, largest first: exact
+            Shapley values, with shares of the positive ones; empty where the lungs were not found.
+        tokens: Attribution of the prompt's words, and of the whole image as `<image>`, from one
+            run; their baseline is the blurred copy, asked in words that mean nothing.
         seconds: Time taken, checks included; of findings explained together, an equal part.
     """
 
     finding: str
     method: str
-    layer: Literal["image tokens", "pixels"]
+    layer: Layer
     baseline: str
     n_steps: int
     log_odds: float
@@ -107,5 +111,6 @@ class Explanation:
     zones_from: str
     checks: tuple[Check, ...]
     verdict: Verdict
+    shapley: tuple[Region, ...] = ()
     tokens: tuple[TokenAttribution, ...] = ()
     seconds: float = 0.0

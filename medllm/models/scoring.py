@@ -135,12 +135,8 @@ def answer_logits(
         Logits at each question's answer position.
     """
     llm = network.model.language_model
-    embed = network.get_input_embeddings()
     batch, questions = len(features), len(encoded.suffixes)
-    prefix = encoded.prefix.to(features.device)
-    slots: Bool[torch.Tensor, " prefix"] = prefix == encoded.image_token_id
-    embeddings = embed(prefix).to(features.dtype).expand(batch, -1, -1)
-    embeddings = embeddings.masked_scatter(slots[None, :, None], features)
+    embeddings = _spliced(network, features, encoded.prefix, encoded.image_token_id)
     cache = llm(inputs_embeds=embeddings, use_cache=True).past_key_values
     cache.batch_repeat_interleave(questions)
     suffixes = encoded.suffixes.to(features.device).repeat(batch, 1)  # (batch * questions, suffix)
@@ -149,6 +145,55 @@ def answer_logits(
     positions = encoded.answer_positions.to(features.device).repeat(batch)
     logits: torch.Tensor = network.lm_head(hidden[rows, positions])
     return logits.reshape(batch, questions, -1)
+
+
+def prompt_embeddings(
+    network: LlavaForConditionalGeneration,
+    features: Float[torch.Tensor, "batch patches width"],
+    encoded: EncodedQuestions,
+    question: int,
+) -> Float[torch.Tensor, "batch tokens width"]:
+    """Give one question's whole prompt as the LLM is given it, up to where it answers.
+
+    Args:
+        network: The network.
+        features: Patch tokens from the projector. Gradients pass through.
+        encoded: The questions.
+        question: Number of the question.
+
+    Returns:
+        Embeddings of the tokens of `prompt_ids`; the image's are the features.
+    """
+    return _spliced(network, features, prompt_ids(encoded, question), encoded.image_token_id)
+
+
+def prompt_ids(encoded: EncodedQuestions, question: int) -> Int64[torch.Tensor, " tokens"]:
+    """Give the token ids of one question's whole prompt, without padding.
+
+    Args:
+        encoded: The questions.
+        question: Number of the question.
+
+    Returns:
+        The ids; the answer is read at the last.
+    """
+    end = int(encoded.answer_positions[question]) + 1
+    return torch.cat([encoded.prefix, encoded.suffixes[question, :end]])
+
+
+def _spliced(
+    network: LlavaForConditionalGeneration,
+    features: Float[torch.Tensor, "batch patches width"],
+    ids: Int64[torch.Tensor, " tokens"],
+    image_token_id: int,
+) -> Float[torch.Tensor, "batch tokens width"]:
+    """Embed token ids, with the features in place of the image's placeholders."""
+    ids = ids.to(features.device)
+    slots: Bool[torch.Tensor, " tokens"] = ids == image_token_id
+    embeddings = network.get_input_embeddings()(ids).to(features.dtype)
+    embeddings = embeddings.expand(len(features), -1, -1)
+    spliced: torch.Tensor = embeddings.masked_scatter(slots[None, :, None], features)
+    return spliced
 
 
 def log_odds_of(

@@ -172,10 +172,12 @@ def where(explanation: Explanation) -> str:
         explanation: The explanation.
 
     Returns:
-        The region with the largest share, or that there is none.
+        The region with the largest share, or why there is none.
     """
-    top = max(explanation.regions, key=lambda part: part.share, default=None)
-    if top is None or top.share <= 0:
+    if not explanation.regions:
+        return "no place is named, because the lungs were not found in the image"
+    top = max(explanation.regions, key=lambda part: part.share)
+    if top.share <= 0:
         return "no part of the image raised the finding"
     return f"strongest in {region(top)} ({percent(top.share)} of the positive attribution)"
 

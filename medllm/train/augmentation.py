@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
 
+from medllm.data.blur import blurred
+
 
 @dataclass(frozen=True)
 class Strength:
@@ -26,17 +28,28 @@ class Strength:
         texture: Factor on blur (3 pixels), noise (4% of the range) and the share of images at
             half the resolution (15%).
         border: Share of the images whose edge is cut to black, as by a collimator.
+        hidden: Share of the images of which a random part is blurred away, up to all of it, with
+            the answers left as they are. The network so learns what can be said of what is left,
+            and nothing of a wholly blurred image but the prior (Covert et al., Learning to
+            estimate Shapley values with vision transformers, ICLR 2023, section 4): explanations
+            that blur parts then ask it nothing it has not seen.
     """
 
     pose: float = 1.0
     exposure: float = 1.0
     texture: float = 1.0
     border: float = 0.2
+    hidden: float = 0.3
 
+
+# Cells a side that are hidden or kept.
+_HIDDEN_CELLS = 7
+# So that a sixth of the images of which something is hidden are hidden whole.
+_MOST_HIDDEN = 1.2
 
 # For masked autoencoding: where each patch usually lies is what a short training learns first,
 # and no network can fill in noise.
-MILD = Strength(pose=0.3, texture=0.0, border=0.0)
+MILD = Strength(pose=0.3, texture=0.0, border=0.0, hidden=0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +65,7 @@ class Changes:
         noise: Standard deviation of the noise, of a range of 1.
         noise_seed: Seed of that noise.
         edges: Rows and columns beyond which all is black, from -1 to 1: top, bottom, left, right.
+        hidden: Whether each cell is hidden; `hide` does it, after normalization.
     """
 
     poses: Float32[torch.Tensor, "images 2 3"]
@@ -61,6 +75,7 @@ class Changes:
     noise: Float32[torch.Tensor, " images"]
     noise_seed: Int64[torch.Tensor, " images"]
     edges: Float32[torch.Tensor, "images 4"]
+    hidden: Bool[torch.Tensor, "images cells cells"]
 
     def take(self, chosen: slice, device: torch.device) -> Changes:
         """Take those of some images of the batch to a device."""
@@ -89,6 +104,8 @@ def draw_changes(count: int, generator: torch.Generator, strength: Strength) -> 
     span = strength.exposure
     is_cut = uniform(0, 1) < strength.border
     cuts = torch.stack([uniform(0, 0.2) for _ in range(4)], -1) * is_cut[:, None]
+    hidden_share = uniform(0, _MOST_HIDDEN) * (uniform(0, 1) < strength.hidden)
+    cells = torch.rand(count, _HIDDEN_CELLS, _HIDDEN_CELLS, generator=generator)
     return Changes(
         poses=_poses(
             strength.pose * uniform(-10, 10) * (math.pi / 180),
@@ -103,6 +120,7 @@ def draw_changes(count: int, generator: torch.Generator, strength: Strength) -> 
         noise=strength.texture * uniform(0, 0.04),
         noise_seed=torch.randint(2**62, (count,), generator=generator),
         edges=torch.tensor([-1.0, 1.0, -1.0, 1.0]) + cuts * torch.tensor([1.0, -1.0, 1.0, -1.0]),
+        hidden=cells < hidden_share[:, None, None],
     )
 
 
@@ -158,13 +176,32 @@ def change(
     images = move(pixels[:, None], changes.poses)
     images = images.clamp_min(1e-4) ** changes.gamma[:, None, None, None]
     if changes.blur.any():
-        blurred = F.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
-        images = torch.lerp(images, blurred, changes.blur[:, None, None, None])
+        soft = F.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
+        images = torch.lerp(images, soft, changes.blur[:, None, None, None])
     if changes.coarse.any():
         images[changes.coarse] = _coarsened(images[changes.coarse])
     if changes.noise.any():
         images = (images + _noise(images, changes)).clamp(0, 1)
     return images * _uncut(images.shape[-1], changes.edges)
+
+
+def hide(
+    pixel_values: Float32[torch.Tensor, "images channels size size"],
+    hidden: Bool[torch.Tensor, "images cells cells"],
+) -> Float32[torch.Tensor, "images channels size size"]:
+    """Blur the hidden cells away, as explanations do it.
+
+    Args:
+        pixel_values: The model's input, normalized.
+        hidden: Of `Changes`.
+
+    Returns:
+        The input, of which the hidden cells are those of its blurred copy.
+    """
+    if not hidden.any():
+        return pixel_values
+    cells = F.interpolate(hidden[:, None].float(), size=pixel_values.shape[-2:], mode="nearest")
+    return torch.where(cells > 0, blurred(pixel_values), pixel_values)
 
 
 def _coarsened(

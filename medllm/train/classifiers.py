@@ -84,7 +84,11 @@ class _Classifying(nn.Module):
             return self._answers(network(pixel_values), target, batch)
         tokens = network.tokens(pixel_values)
         places = location_loss(
-            network.locator(tokens), batch["regions"], batch["regions_known"], self._grid
+            network.locator(tokens),
+            batch["regions"],
+            batch["regions_known"],
+            batch["hidden"],
+            self._grid,
         )
         answers = self._answers(network.answers(tokens), target, batch)
         return answers + self._location * places

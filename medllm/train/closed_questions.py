@@ -56,7 +56,9 @@ class _Answering(nn.Module):
             logits.float(), batch["labels"], batch["weights"], encoded, self._label_smoothing
         )
         places = self.locator(features.float())
-        found = location_loss(places, batch["regions"], batch["regions_known"], self._grid)
+        found = location_loss(
+            places, batch["regions"], batch["regions_known"], batch["hidden"], self._grid
+        )
         return loss + self._location * found
 
 
@@ -220,6 +222,7 @@ def location_loss(
     logits: Float[torch.Tensor, "batch patches findings"],
     regions: Float[torch.Tensor, "batch findings cells cells"],
     known: Bool[torch.Tensor, "batch findings"],
+    hidden: Float[torch.Tensor, "batch parts parts"],
     grid: tuple[int, int],
 ) -> Float[torch.Tensor, ""]:
     """Cross-entropy of each image token against the share of its patch that a finding covers.
@@ -228,6 +231,7 @@ def location_loss(
         logits: A value a token and finding.
         regions: Where each finding lies, 0 to 1.
         known: Whether that is known; what is not costs nothing.
+        hidden: 1 where a part of the image cannot be seen, which costs nothing either.
         grid: Rows and columns of the patches.
 
     Returns:
@@ -241,6 +245,8 @@ def location_loss(
         reduction="none",
         pos_weight=torch.tensor(_COVERED_WEIGHT, device=logits.device),
     )
+    seen = 1 - F.adaptive_avg_pool2d(F.interpolate(hidden[:, None], size=regions.shape[-1]), grid)
+    cost = cost * seen.flatten(2).transpose(1, 2)
     return (cost.mean(dim=1) * known).sum() / len(logits)
 
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 
 from medllm.data import Preprocessing
-from medllm.train.augmentation import Strength, change, draw_changes, move
+from medllm.train.augmentation import Strength, change, draw_changes, hide, move
 from medllm.train.image_set import ImageSet
 
 # Labels rarer than this, or their opposite, weigh no more than at this share.
@@ -105,11 +105,12 @@ class LabelledImages:
         display = change(self.pixels(mine).to(device), changes)
         regions = move(self.regions[mine].to(device), changes.poses, padding_mode="zeros")
         return {
-            "pixel_values": preprocessing.pixel_values(display[:, 0]),
+            "pixel_values": hide(preprocessing.pixel_values(display[:, 0]), changes.hidden),
             "labels": self.labels[mine].to(device),
             "weights": self.weights[mine].to(device),
             "regions": regions,
             "regions_known": self.regions_known[mine].to(device),
+            "hidden": changes.hidden.float(),
         }
 
 

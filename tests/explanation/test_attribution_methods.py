@@ -4,9 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from medllm.errors import AttributionError
+from medllm.explanation.anatomy import REGIONS
 from medllm.explanation.case import Case
 from medllm.explanation.integrated_gradients import completeness_bound, integrated_gradients
-from medllm.explanation.occlusion import occlusion
+from medllm.explanation.memory import halve_on_out_of_memory
+from medllm.explanation.methods import METHODS
+from medllm.explanation.perturbation import occlusion
+from medllm.explanation.shapley import zone_shapley
 
 FINDINGS = ("pneumonia", "effusion", "nodule")
 
@@ -40,8 +45,69 @@ def test_occlusion_of_a_linear_model_is_its_products(linear_model, scan):
     assert {item.n_steps for item in got} == {17}  # 16 patches and the image
 
 
+@pytest.mark.parametrize("method", ["patch-ablation", "pixel-integrated-gradients"])
+def test_pixel_methods_of_a_linear_model_give_its_products(linear_model, scan, method):
+    got = METHODS[method].attribute(Case(linear_model, scan, FINDINGS))
+    wanted = pixel_products(linear_model, scan)
+    np.testing.assert_allclose([item.values for item in got], wanted, atol=1e-5)
+
+
+def test_smoothing_a_linear_model_leaves_its_products_but_for_the_noise(linear_model, scan):
+    got = METHODS["smooth-integrated-gradients"].attribute(Case(linear_model, scan, FINDINGS))
+    wanted = pixel_products(linear_model, scan)
+    for item, products in zip(got, wanted, strict=True):
+        assert np.corrcoef(item.values.ravel(), products.ravel())[0, 1] > 0.9
+    again = METHODS["smooth-integrated-gradients"].attribute(Case(linear_model, scan, FINDINGS))
+    np.testing.assert_array_equal(got[0].values, again[0].values)
+
+
+def test_zone_shapley_of_a_linear_model_is_the_products_of_each_zone(linear_model, scan):
+    case = Case(linear_model, scan, FINDINGS)
+    # The zone that has most of each pixel; a pixel of the model's input is 4 x 4 cells.
+    cells = case.zones.labels.reshape(64, 4, 64, 4)
+    counts = np.stack([(cells == zone).sum(axis=(1, 3)) for zone in range(len(REGIONS))])
+    zones = counts.argmax(axis=0)
+    pixels = case.pixel_values - case.blurred
+    for index, item in enumerate(zone_shapley(case)):
+        wanted = np.zeros((4, 4))
+        for zone in np.unique(zones):
+            inside = zones == zone
+            part = torch.where(torch.from_numpy(inside), pixels, 0)
+            features = linear_model.image_features(part)
+            product = float(linear_model.log_odds_from_features(features, FINDINGS)[0, index])
+            wanted += product * inside.reshape(4, 16, 4, 16).sum(axis=(1, 3)) / inside.sum()
+        np.testing.assert_allclose(item.values, wanted, atol=1e-4)
+        assert item.n_steps == 2 ** len(np.unique(zones))
+
+
+def test_a_batch_is_halved_until_it_fits_and_one_that_never_does_is_refused():
+    tried = []
+
+    def run(batch_size):
+        tried.append(batch_size)
+        if batch_size > 3:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return "done"
+
+    assert halve_on_out_of_memory(run, 16) == "done"
+    assert tried == [16, 8, 4, 2]
+
+    def never(batch_size):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(AttributionError, match="not enough memory") as refused:
+        halve_on_out_of_memory(never, 4)
+    assert refused.value.code == "out-of-memory"
+
+    def broken(batch_size):
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        halve_on_out_of_memory(broken, 4)
+
+
 def test_a_fine_grid_is_occluded_in_windows_that_share_their_drop(linear_model, scan, monkeypatch):
-    monkeypatch.setattr("medllm.explanation.occlusion._STEPS", 2)
+    monkeypatch.setattr("medllm.explanation.perturbation._STEPS", 2)
     got = occlusion(Case(linear_model, scan, FINDINGS))
     products = pixel_products(linear_model, scan).reshape(3, 2, 2, 2, 2)
     shared = np.broadcast_to(products.mean(axis=(2, 4), keepdims=True), products.shape)
@@ -94,10 +160,12 @@ def test_explaining_changes_nothing_on_the_model(tiny_model, scan):
     network.model.language_model.eval()
     first = next(network.parameters())
     first.requires_grad_(False)
+    # transformers puts hooks of its own on a network that is first asked for its attention.
+    METHODS["attention-rollout"].attribute(Case(tiny_model, scan, FINDINGS))
     before = state_of(network)
     try:
-        integrated_gradients(Case(tiny_model, scan, FINDINGS))
-        occlusion(Case(tiny_model, scan, FINDINGS))
+        for method in METHODS.values():
+            method.attribute(Case(tiny_model, scan, FINDINGS))
         assert state_of(network) == before
         assert all(parameter.grad is None for parameter in network.parameters())
     finally:

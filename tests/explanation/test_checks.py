@@ -4,11 +4,13 @@ from itertools import product
 
 import numpy as np
 import pytest
+import torch
 
 from medllm.explanation import checks
 from medllm.explanation.anatomy import REGIONS
 from medllm.explanation.attribution import PatchAttribution
 from medllm.explanation.case import Case
+from medllm.explanation.faithfulness import curves, faithfulness
 from medllm.explanation.integrated_gradients import integrated_gradients
 from medllm.explanation.record import Check
 
@@ -20,12 +22,11 @@ def test_true_attributions_beat_chance_and_their_opposite_does_not(linear_model,
     assert min(case.effect) < 0 < max(case.effect)  # both directions are tested
     true = integrated_gradients(case)
     opposite = [PatchAttribution(-item.values, item.n_steps) for item in true]
-    for check in checks.deletions(case, true):
-        assert check.passed
-        assert check.value == 1.0
-    for check in checks.deletions(case, opposite):
-        assert not check.passed
-        assert check.value == 0.0
+    for pair in curves(case, true):
+        assert [check.name for check in pair] == ["deletion", "insertion"]
+        assert all(check.passed and check.value == 1.0 for check in pair)
+    for pair in curves(case, opposite):
+        assert all(not check.passed and check.value == 0.0 for check in pair)
 
 
 def test_an_answer_against_the_finding_is_tested_by_what_lowers_it(linear_model, scan):
@@ -37,17 +38,65 @@ def test_an_answer_against_the_finding_is_tested_by_what_lowers_it(linear_model,
     below = true.values < 0
     weak = below & (true.values > np.median(true.values[below]))
     half_right = np.where(weak, 1.0, np.minimum(true.values, 0))
-    assert checks.deletions(case, [PatchAttribution(half_right, 1)])[0].passed
-    assert not checks.deletions(case, [PatchAttribution(-half_right, 1)])[0].passed
+    assert curves(case, [PatchAttribution(half_right, 1)])[0][0].passed
+    assert not curves(case, [PatchAttribution(-half_right, 1)])[0][0].passed
 
 
 def test_deletion_of_one_finding_does_not_depend_on_its_company(tiny_model, scan):
     together = Case(tiny_model, scan, FINDINGS)
     alone = Case(tiny_model, scan, FINDINGS[1:2])
-    assert (
-        checks.deletions(together, integrated_gradients(together))[1].value
-        == checks.deletions(alone, integrated_gradients(alone))[0].value
-    )
+    for together_, alone_ in zip(
+        curves(together, integrated_gradients(together))[1],
+        curves(alone, integrated_gradients(alone))[0],
+        strict=True,
+    ):
+        assert together_.value == alone_.value
+
+
+def test_faithfulness_is_one_for_a_linear_models_own_products(linear_model, scan):
+    case = Case(linear_model, scan, FINDINGS)
+    true = integrated_gradients(case)
+    chance = np.random.default_rng(0)
+    shuffled = [
+        PatchAttribution(chance.permutation(item.values.ravel()).reshape(4, 4), 1) for item in true
+    ]
+    for check in faithfulness(case, true):
+        assert check.value == pytest.approx(1, abs=1e-4)
+        assert check.passed
+    assert not all(check.passed for check in faithfulness(case, shuffled))
+    flat = [PatchAttribution(np.ones((4, 4)), 1) for _ in FINDINGS]
+    assert all(abs(check.value) < 1 for check in faithfulness(case, flat))
+
+
+def test_faithfulness_is_the_correlation_of_foretold_and_measured_falls(tiny_model, scan):
+    case = Case(tiny_model, scan, FINDINGS[:1])
+    values = np.random.default_rng(2).normal(size=(4, 4))
+    (check,) = faithfulness(case, [PatchAttribution(values, 1)])
+    foretold, fell = [], []
+    # The grid is coarser than the cells, of which the first four a side are used.
+    for hidden in np.random.default_rng(1).random((64, 7, 7))[:, :4, :4] < 0.5:
+        foretold.append(values[hidden].sum())
+        pixels = np.kron(hidden, np.ones((16, 16))).astype(bool)
+        copy = torch.where(torch.from_numpy(pixels), case.blurred, case.pixel_values)
+        with torch.no_grad():
+            fell.append(case.log_odds[0] - float(tiny_model.log_odds(copy, FINDINGS[:1])))
+    assert check.value == pytest.approx(np.corrcoef(foretold, fell)[0, 1], abs=1e-4)
+
+
+def test_stability_is_the_worst_of_the_altered_copies():
+    values = np.random.default_rng(0).normal(size=(4, 4))
+    assert checks.stability(values, [values, 2 * values]).value == pytest.approx(1)
+    worst = checks.stability(values, [values, -values])
+    assert worst.value == pytest.approx(-1)
+    assert not worst.passed
+
+
+def test_contrast_fails_where_another_finding_has_the_same_map():
+    values = np.random.default_rng(0).normal(size=(4, 4))
+    same = checks.contrast(values, 3 * values, "effusion")
+    assert not same.passed
+    assert "effusion" in same.sentence
+    assert checks.contrast(values, -values, "effusion").passed
 
 
 def test_agreement_is_that_of_ranks_and_0_for_a_flat_map():
@@ -86,7 +135,7 @@ def test_completeness_allows_2_percent_and_at_least_2_hundredths():
 
 
 def test_verdict_falls_with_the_weightiest_failure():
-    names = ("image-use", "completeness", "deletion", "agreement", "outside-thorax")
+    names = ("image-use", "deletion", "faithfulness", "stability", "outside-thorax")
     for results in product((True, False), repeat=5):
         made = [Check(name, 0.0, "", ok, "") for name, ok in zip(names, results, strict=True)]
         wanted = "supported" if all(results) else "weak" if all(results[:3]) else "do not use"

@@ -1,12 +1,24 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from medllm.errors import AttributionError, LabelError
 from medllm.explanation import METHODS, explain, explain_findings
+from medllm.explanation.attribution import PatchAttribution
+from medllm.explanation.words import PromptAttribution
+from medllm.report.wording import where
 
 FINDINGS = ("pneumonia", "effusion", "nodule")
+
+
+@pytest.fixture
+def wordless(monkeypatch):
+    """For models that are linear in the pixels and have no words."""
+    without = PromptAttribution((), 0.0, None)
+    monkeypatch.setattr("medllm.explanation.composition.word_gradients", lambda *_: without)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -36,19 +48,20 @@ def test_the_number_explained_is_the_number_predicted(tiny_model, scan):
         assert missed == pytest.approx(explanation.completeness_error, abs=1e-9)
 
 
-def test_only_a_method_that_promises_completeness_is_tested_for_it(linear_model, scan):
+def test_only_a_method_that_promises_completeness_is_tested_for_it(linear_model, scan, wordless):
     names = {
         method: [
             check.name for check in explain(linear_model, scan, "nodule", method=method).checks
         ]
-        for method in METHODS
+        for method in ("integrated-gradients", "occlusion")
     }
-    others = ["deletion", "agreement", "outside-thorax"]
+    others = ["deletion", "insertion", "faithfulness", "agreement", "stability", "contrast"]
+    others.append("outside-thorax")
     assert names["integrated-gradients"] == ["image-use", "completeness", *others]
     assert names["occlusion"] == ["image-use", *others]
 
 
-def test_an_incomplete_attribution_is_refused_and_its_remedy_works(cliff_model, scan):
+def test_an_incomplete_attribution_is_refused_and_its_remedy_works(cliff_model, scan, wordless):
     with pytest.raises(AttributionError, match=r"pneumonia miss .* after 256 steps") as refused:
         explain(cliff_model, scan, "pneumonia")
     assert refused.value.code == "incomplete-attribution"
@@ -61,3 +74,35 @@ def test_unknown_names_are_refused_with_the_known_ones(tiny_model, scan):
         explain(tiny_model, scan, "nodule", method="lime")
     with pytest.raises(LabelError, match="hernia"):
         explain(tiny_model, scan, "hernia")
+
+
+def test_words_and_regions_share_the_same_total(tiny_model, scan):
+    for explanation in explain_findings(tiny_model, scan):
+        effect = explanation.log_odds - explanation.baseline_log_odds
+        assert sum(part.log_odds for part in explanation.shapley) == pytest.approx(effect, abs=1e-5)
+        assert len(explanation.shapley) == 8
+        (image,) = [token for token in explanation.tokens if token.text == "<image>"]
+        assert len(explanation.tokens) > 3
+        assert image.value != 0
+
+
+def test_no_place_is_named_where_the_lungs_are_not_found(tiny_model, scan):
+    noise = np.random.default_rng(0).random(scan.pixels.shape).astype(np.float32)
+    explanation = explain(tiny_model, dataclasses.replace(scan, pixels=noise), "nodule")
+    assert explanation.regions == explanation.shapley == ()
+    assert "outside-thorax" not in [check.name for check in explanation.checks]
+    assert where(explanation).startswith("no place is named")
+
+
+@pytest.mark.parametrize(("values", "code"), [(np.nan, "not-finite"), (0.0, "all-zero-map")])
+def test_a_map_that_is_not_finite_or_all_zero_is_refused(
+    linear_model, scan, monkeypatch, values, code
+):
+    def broken(case):
+        return tuple(PatchAttribution(np.full((4, 4), values), 1) for _ in case.findings)
+
+    method = dataclasses.replace(METHODS["grad-cam"], attribute=broken)
+    monkeypatch.setitem(METHODS, "grad-cam", method)
+    with pytest.raises(AttributionError, match="occlusion") as refused:
+        explain(linear_model, scan, "pneumonia", method="grad-cam")
+    assert refused.value.code == code

@@ -180,7 +180,16 @@ def explain(
                   "blurring others."),
         ),
         verdict=verdict,
-        tokens=(TokenAttribution("evidence", 0.02), TokenAttribution("pneumonia", 0.31)),
+        shapley=(
+            Region("lower", "right", 0.7273, 1.60),
+            Region("middle", "right", 0.2727, 0.60),
+            Region("mediastinum", None, 0.0, -0.40),
+        ),
+        tokens=(
+            TokenAttribution("<image>", 1.87),
+            TokenAttribution("evidence", 0.02),
+            TokenAttribution("pneumonia", 0.31),
+        ),
         seconds=1.2,
     )  # fmt: skip
 

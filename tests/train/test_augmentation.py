@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
+from medllm.data.blur import blurred
 from medllm.phantom import make_phantom
-from medllm.train.augmentation import MILD, Strength, change, draw_changes, move
+from medllm.train.augmentation import MILD, Strength, change, draw_changes, hide, move
 
 CPU = torch.device("cpu")
-UNCHANGED = Strength(pose=0.0, exposure=0.0, texture=0.0, border=0.0)
+UNCHANGED = Strength(pose=0.0, exposure=0.0, texture=0.0, border=0.0, hidden=0.0)
 
 
 def phantoms(count):
@@ -28,7 +30,7 @@ def test_no_strength_changes_nothing():
 
 def test_exposure_is_changed_and_no_grey_overtakes_another():
     pixels = phantoms(8)
-    got = change(pixels, draw(8, Strength(pose=0.0, texture=0.0, border=0.0)))
+    got = change(pixels, draw(8, Strength(pose=0.0, texture=0.0, border=0.0, hidden=0.0)))
     order = np.argsort(pixels[0].flatten().numpy(), kind="stable")
     for image in got:
         assert np.diff(image.flatten().numpy()[order]).min() >= -1e-6
@@ -72,3 +74,23 @@ def test_an_edge_is_black_beyond_and_unchanged_within():
     assert not got[:16].any()
     assert not got[:, 56:].any()
     assert torch.allclose(got[16:, :56], torch.tensor(200 / 255))
+
+
+def test_hidden_cells_are_those_of_the_blurred_copy():
+    pixel_values = phantoms(2)[:, None].float() / 255
+    hidden = torch.zeros(2, 7, 7, dtype=torch.bool)
+    hidden[0, 0, 6] = True
+    got = hide(pixel_values, hidden)
+    side = pixel_values.shape[-1]
+    seen = torch.arange(side) * 7 // side
+    gone = (seen[:, None] == 0) & (seen[None, :] == 6)
+    assert torch.equal(got[1], pixel_values[1])
+    assert torch.equal(got[0, 0][~gone], pixel_values[0, 0][~gone])
+    assert torch.equal(got[0, 0][gone], blurred(pixel_values)[0, 0][gone])
+
+
+def test_hidden_is_anything_from_little_to_all():
+    drawn = draw(4000, Strength(hidden=0.5)).hidden.float().mean(dim=(1, 2))
+    assert (drawn == 0).float().mean() == pytest.approx(0.5, abs=0.05)
+    assert (drawn == 1).float().mean() == pytest.approx(0.5 / 6, abs=0.03)
+    assert not draw(100, MILD).hidden.any()

@@ -16,7 +16,7 @@ from medllm.train.questions import AskedQuestion
 from medllm.train.standardized import fold_projector, standardize_projector
 
 CPU = torch.device("cpu")
-WEAK = Strength(pose=0.2, exposure=0.2, texture=0.0, border=0.0)
+WEAK = Strength(pose=0.2, exposure=0.2, texture=0.0, border=0.0, hidden=0.0)
 
 
 def squares(count, seed=0, unknown=()):
@@ -211,8 +211,12 @@ def test_location_loss_is_the_cross_entropy_of_the_covered_share():
     regions[0, 0, :2, 2:] = 1  # the top right patch, whole
     regions[0, 0, 2, 0] = 1  # a quarter of the bottom left patch
     known = torch.tensor([[True, False]])
-    got = location_loss(logits, regions, known, (2, 2))
     covered = torch.tensor([0.0, 1.0, 0.25, 0.0])
     chance = torch.sigmoid(logits[0, :, 0])
-    by_hand = -(5 * covered * chance.log() + (1 - covered) * (1 - chance).log()).mean()
-    assert got == pytest.approx(float(by_hand), rel=1e-5)
+    by_hand = -(5 * covered * chance.log() + (1 - covered) * (1 - chance).log())
+    got = location_loss(logits, regions, known, torch.zeros(1, 2, 2), (2, 2))
+    assert got == pytest.approx(float(by_hand.mean()), rel=1e-5)
+    # The top right patch cannot be seen, so that nothing is asked of it.
+    hidden = torch.tensor([[[0.0, 1.0], [0.0, 0.0]]])
+    got = location_loss(logits, regions, known, hidden, (2, 2))
+    assert got == pytest.approx(float(by_hand[[0, 2, 3]].sum() / 4), rel=1e-5)

@@ -1,0 +1,77 @@
+"""Gradients of the log-odds at the image tokens, times what the tokens hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+
+from medllm.explanation.attribution import PatchAttribution, on_grid
+from medllm.explanation.case import Case
+
+
+def gradient_x_activation(case: Case) -> tuple[PatchAttribution, ...]:
+    """Attribute each finding to the image tokens by their gradient times themselves.
+
+    It is the first-order share of each token in the log-odds, at the image alone: integrated
+    gradients with one step and zeros for a baseline. All findings share one forward.
+
+    Args:
+        case: The radiograph and its findings.
+
+    Returns:
+        An attribution a finding, in log-odds to first order. It does not promise to add up.
+
+    Source:
+        Shrikumar et al., Learning important features through propagating activation
+        differences, ICML 2017, section 2 (gradient x input).
+    """
+    features = case.features.detach().requires_grad_()
+    return tuple(
+        PatchAttribution(on_grid((features.detach() * gradient).sum(-1)[0], case.model.grid), 1)
+        for gradient in _gradients(case, features, features)
+    )
+
+
+def grad_cam(case: Case) -> tuple[PatchAttribution, ...]:
+    """Attribute each finding to the encoder's patch tokens by Grad-CAM.
+
+    The channels of a ViT are the hidden axis, so each channel's weight is the mean of its
+    gradient over the patches, and a patch's value is the weighted sum of its channels. The
+    tokens are those that the projector is given, where no class token stands between a patch and
+    the answer. The sign is kept: the paper's ReLU would drop what lowers the finding.
+
+    Args:
+        case: The radiograph and its findings.
+
+    Returns:
+        An attribution a finding, in log-odds to first order. It does not promise to add up.
+
+    Source:
+        Selvaraju et al., Grad-CAM, ICCV 2017, equations 1 and 2, without the ReLU.
+    """
+    tokens = case.encoder_tokens.detach().requires_grad_()
+    projected = case.model.network.model.multi_modal_projector(tokens)
+    return tuple(
+        PatchAttribution(
+            on_grid(
+                (tokens.detach() * gradient.mean(dim=1, keepdim=True)).sum(-1)[0], case.model.grid
+            ),
+            1,
+        )
+        for gradient in _gradients(case, projected, tokens)
+    )
+
+
+def _gradients(
+    case: Case,
+    features: Float[torch.Tensor, "1 patches width"],
+    at: Float[torch.Tensor, "1 patches channels"],
+) -> Iterator[Float[torch.Tensor, "1 patches channels"]]:
+    """Give the gradient of each finding's log-odds; one forward serves them all."""
+    with torch.enable_grad():
+        log_odds = case.model.log_odds_from_features(features, case.findings)[0]
+    for value in log_odds:
+        (gradient,) = torch.autograd.grad(value, at, retain_graph=True)
+        yield gradient

@@ -1,0 +1,115 @@
+"""Exact Shapley values of the regions of the chest."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float64, Int64
+
+from medllm.explanation.anatomy import REGIONS
+from medllm.explanation.attribution import PatchAttribution
+from medllm.explanation.case import Case
+from medllm.explanation.memory import halve_on_out_of_memory
+from medllm.explanation.record import AttributionMap
+from medllm.explanation.regions import patch_shares
+
+
+def zone_shapley(case: Case) -> tuple[PatchAttribution, ...]:
+    """Attribute each finding to the six lung zones, the mediastinum and what is outside.
+
+    A region that is left out is blurred. All 256 coalitions are scored, for all findings in one
+    pass, so the values are exact and add up. A region's value is spread evenly over its area.
+
+    Args:
+        case: The radiograph and its findings.
+
+    Returns:
+        An attribution a finding, with its completeness error, which is rounding.
+
+    Source:
+        Shapley, A value for n-person games, 1953; Lundberg and Lee, NeurIPS 2017.
+    """
+    values, area = zone_values(case), _area(case)
+    maps = np.einsum("zf,zrc->frc", values, area)
+    errors = np.abs(maps.sum(axis=(1, 2)) - case.effect)
+    n_steps = 2 ** int(area.any(axis=(1, 2)).sum())
+    return tuple(
+        PatchAttribution(per_finding, n_steps, float(error))
+        for per_finding, error in zip(maps, errors, strict=True)
+    )
+
+
+# The report asks for them beside another method, and it may be this one.
+@lru_cache(maxsize=1)
+def zone_values(case: Case) -> Float64[np.ndarray, "regions findings"]:
+    """Give the Shapley value of each region of the chest.
+
+    Args:
+        case: The radiograph and its findings.
+
+    Returns:
+        Log-odds, in the order of `REGIONS`; 0 for a region that the model's input has none of.
+    """
+    zone_of = _zone_of_pixels(case)
+    present = np.unique(zone_of)
+    kept = ((np.arange(2 ** len(present))[:, None] >> np.arange(len(present))) & 1).astype(bool)
+    table = torch.zeros(len(kept), len(REGIONS))
+    table[:, present] = torch.from_numpy(kept).float()
+    pixels = torch.from_numpy(zone_of)
+    log_odds = halve_on_out_of_memory(
+        lambda batch_size: case.log_odds_of_parts(
+            part[:, pixels] for part in torch.split(table, batch_size)
+        )
+    )
+    values = np.zeros((len(REGIONS), log_odds.shape[1]))
+    values[present] = shapley_values(kept, log_odds)
+    return values
+
+
+def shapley_values(
+    kept: Bool[np.ndarray, "coalitions players"],
+    scores: Float64[np.ndarray, "coalitions outputs"],
+) -> Float64[np.ndarray, "players outputs"]:
+    """Give each player's mean marginal contribution over all orders.
+
+    Args:
+        kept: Every coalition once; row number i holds the players whose bits are set in i.
+        scores: What each coalition reaches.
+
+    Returns:
+        The Shapley values; they sum to the score of all minus that of none.
+    """
+    n = kept.shape[1]
+    sizes = kept.sum(axis=1)
+    # |S|! (n - |S| - 1)! / n!, the share of the orders in which S comes before the player.
+    weights = np.array(
+        [math.factorial(s) * math.factorial(n - s - 1) / math.factorial(n) for s in range(n)]
+    )
+    values = np.zeros((n, scores.shape[1]))
+    for player in range(n):
+        without = np.flatnonzero(~kept[:, player])
+        gains = scores[without + (1 << player)] - scores[without]
+        values[player] = weights[sizes[without]] @ gains
+    return values
+
+
+def _zone_of_pixels(case: Case) -> Int64[np.ndarray, "size size"]:
+    """Number of the region that has most of each pixel of the model's input."""
+    size = case.pixel_values.shape[-1]
+    over = AttributionMap(np.zeros((size, size)), case.box)
+    shares = patch_shares(over, case.zones, case.scan.rows, case.scan.columns)
+    return np.asarray(shares.argmax(axis=0), dtype=np.int64)
+
+
+def _area(case: Case) -> Float64[np.ndarray, "regions rows columns"]:
+    """Say how much of each region's area lies in each patch; a region's shares sum to 1, or 0."""
+    zone_of, (rows, columns) = _zone_of_pixels(case), case.model.grid
+    size = len(zone_of)
+    inside = (zone_of == np.arange(len(REGIONS))[:, None, None]).astype(np.float64)
+    blocks = inside.reshape(len(REGIONS), rows, size // rows, columns, size // columns)
+    counts = blocks.sum(axis=(2, 4))
+    total = counts.sum(axis=(1, 2), keepdims=True)
+    return np.asarray(counts / np.maximum(total, 1), dtype=np.float64)

@@ -1,0 +1,172 @@
+"""Which words of the prompt made the answer, beside the image as a whole."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+
+from medllm.explanation.case import Case
+from medllm.explanation.integrated_gradients import until_complete
+from medllm.explanation.record import TokenAttribution
+from medllm.models import Model
+from medllm.models.build import IMAGE_TOKEN
+from medllm.models.scoring import log_odds_of, prompt_embeddings, prompt_ids
+
+
+@dataclass(frozen=True)
+class PromptAttribution:
+    """What one answer owes to the image and to each word, from one run.
+
+    Attributes:
+        tokens: The words in their order, and the whole image as `<image>`, in log-odds; positive
+            raises the finding.
+        baseline_log_odds: Of the blurred copy, asked in words that mean nothing.
+        completeness_error: |sum of the attributions - (log-odds - baseline log-odds)|; None for
+            an ablation, which does not promise completeness.
+    """
+
+    tokens: tuple[TokenAttribution, ...]
+    baseline_log_odds: float
+    completeness_error: float | None
+
+
+def word_gradients(case: Case, finding: str) -> PromptAttribution:
+    """Attribute one finding's log-odds to the image and the words by integrated gradients.
+
+    The path runs from the blurred copy and from words of the mean embedding to the image and the
+    prompt, both at once, so that the image's part and the words' are of the same total.
+
+    Args:
+        case: The radiograph and its findings.
+        finding: Key of one of them.
+
+    Returns:
+        The attributions.
+
+    Source:
+        Sundararajan et al., ICML 2017. Zeros are no baseline: an LLM's normalization is singular
+        there.
+    """
+    prompt = _Prompt(case, finding)
+    neutral = prompt.neutral
+    with torch.no_grad():
+        whole, before = (
+            float(prompt.score(*ends))
+            for ends in ((case.features, prompt.words), (case.blurred_features, neutral))
+        )
+    (image, words), _, error = until_complete(
+        prompt.score,
+        (case.features, prompt.words),
+        (case.blurred_features, neutral),
+        whole - before,
+    )
+    values = words[0].double().sum(-1)
+    return PromptAttribution(prompt.told(values, float(image.double().sum())), before, error)
+
+
+def word_ablation(case: Case, finding: str) -> PromptAttribution:
+    """Attribute one finding's log-odds to the image and each word by leaving them out in turn.
+
+    Args:
+        case: The radiograph and its findings.
+        finding: Key of one of them.
+
+    Returns:
+        The drop in log-odds when a word has the mean embedding, or when the image is blurred.
+    """
+    prompt = _Prompt(case, finding)
+    neutral = prompt.neutral
+    with torch.no_grad():
+        whole = float(prompt.score(case.features, prompt.words))
+        before = float(prompt.score(case.blurred_features, neutral))
+        image = whole - float(prompt.score(case.blurred_features, prompt.words))
+        drops = torch.zeros(len(prompt.numbers), dtype=torch.float64)
+        for number in set(prompt.numbers.tolist()):
+            out = prompt.numbers == number
+            changed = torch.where(out[None, :, None], neutral, prompt.words)
+            # Pieces of one word share its drop.
+            drops[out] = (whole - float(prompt.score(case.features, changed))) / int(out.sum())
+    return PromptAttribution(prompt.told(drops, image), before, None)
+
+
+class _Prompt:
+    """One question's prompt, whose words can be exchanged.
+
+    Attributes:
+        words: Embeddings of the tokens that are pieces of words.
+        numbers: Number of the word that each of these is a piece of.
+        score: Log-odds of image tokens and embedded words.
+    """
+
+    words: Float[torch.Tensor, "1 pieces width"]
+    numbers: Int64[torch.Tensor, " pieces"]
+    score: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+    def __init__(self, case: Case, finding: str) -> None:
+        """Write one finding's prompt out.
+
+        Args:
+            case: The radiograph.
+            finding: Key of the finding.
+        """
+        model = case.model
+        network, encoded = model.network, model.encode([finding])
+        ids = prompt_ids(encoded, 0)
+        texts, numbers = _words_of(model, finding, len(ids))
+        at = (numbers >= 0).nonzero()[:, 0]
+        self._texts, self.numbers = texts, numbers[at]
+        with torch.no_grad():
+            self.words = network.get_input_embeddings()(ids[at].to(model.device))[None]
+            mean = network.get_input_embeddings().weight.mean(dim=0)
+            self.neutral = mean.expand_as(self.words).clone()
+
+        def score(features: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+            embeddings = prompt_embeddings(network, features, encoded, 0)
+            embeddings = embeddings.index_copy(1, at.to(features.device), words.to(features.dtype))
+            read = network.model.language_model(inputs_embeds=embeddings, use_cache=False)
+            logits = network.lm_head(read.last_hidden_state[:, -1:])
+            return log_odds_of(logits, encoded)[:, 0]
+
+        self.score = score
+
+    def told(
+        self, values: Float[torch.Tensor, " pieces"], image: float
+    ) -> tuple[TokenAttribution, ...]:
+        """Sum the pieces of each word, in the prompt's order, the image at its place."""
+        sums = [float(values[self.numbers == at].sum()) for at in range(len(self._texts))]
+        return tuple(
+            TokenAttribution(text, image if text == IMAGE_TOKEN else value)
+            for text, value in zip(self._texts, sums, strict=True)
+        )
+
+
+def _words_of(
+    model: Model, finding: str, length: int
+) -> tuple[list[str], Int64[torch.Tensor, " tokens"]]:
+    """Divide a prompt at its blanks; give the words and which of them each token is a piece of.
+
+    The image is one word, of which no token is a piece; nor is one of what the tokenizer adds.
+    """
+    (question,) = model.questions([finding])
+    rows, columns = model.grid
+    text = model.prompt(question)
+    spread = text.replace(IMAGE_TOKEN, IMAGE_TOKEN * (rows * columns))
+    found = model.tokenizer(spread, return_offsets_mapping=True)
+    image = re.escape(IMAGE_TOKEN)
+    spans = re.finditer(rf"(?:{image})+|(?:(?!{image})\S)+", spread)
+    numbers = torch.full((length,), -1)
+    words = []
+    for number, span in enumerate(spans):
+        is_image = span[0].startswith(IMAGE_TOKEN)
+        words.append(IMAGE_TOKEN if is_image else span[0])
+        if is_image:
+            continue
+        for at, (start, end) in enumerate(found["offset_mapping"][:length]):
+            # A blank may be part of the piece behind it.
+            if end > start and start < span.end() and end > span.start():
+                numbers[at] = number
+    return words, numbers
