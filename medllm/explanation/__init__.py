@@ -8,6 +8,7 @@ from medllm.explanation.record import (
     Explanation,
     Region,
     TokenAttribution,
+    ZoneEffect,
 )
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Explanation",
     "Region",
     "TokenAttribution",
+    "ZoneEffect",
     "explain",
     "explain_findings",
 ]

@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float64
 
 from medllm.dicom.radiograph import Radiograph
 from medllm.errors import AttributionError
@@ -18,8 +17,8 @@ from medllm.explanation.faithfulness import curves, faithfulness
 from medllm.explanation.integrated_gradients import completeness_bound
 from medllm.explanation.methods import DEFAULT_METHOD, METHODS
 from medllm.explanation.record import AttributionMap, Check, Explanation
-from medllm.explanation.regions import named_regions, patch_shares, regions_of
-from medllm.explanation.shapley import zone_values
+from medllm.explanation.regions import patch_shares, regions_of
+from medllm.explanation.shapley import zone_effects
 from medllm.explanation.words import word_gradients
 from medllm.models import Model
 
@@ -78,10 +77,9 @@ def explain_findings(
     attributions = attribute(case)
     for index, attribution in enumerate(attributions):
         _refuse_unusable(keys[index], method, attribution, float(case.effect[index]))
-    checks = _checks(case, method, attributions)
-    zones = _zone_values(case)
+    checks = judge(case, method, attributions)
     explanations = [
-        _explanation(case, index, method, attribution, checks[index], zones)
+        _explanation(case, index, method, attribution, checks[index])
         for index, attribution in enumerate(attributions)
     ]
     seconds = (time.monotonic() - started) / max(1, len(keys))
@@ -116,10 +114,19 @@ def _refuse_incomplete(finding: str, attribution: PatchAttribution, effect: floa
         )
 
 
-def _checks(
+def judge(
     case: Case, method: str, attributions: Sequence[PatchAttribution]
 ) -> list[tuple[Check, ...]]:
-    """Make every check that needs the model, a tuple a finding."""
+    """Make every check of some maps that needs the model, whoever made them.
+
+    Args:
+        case: The radiograph and its findings.
+        method: Key of the method that the maps are said to be of.
+        attributions: A map a finding.
+
+    Returns:
+        The checks of each map; the one that needs the lungs alone is not among them.
+    """
     unlike = METHODS[method].unlike
     others = METHODS[unlike].attribute(case)
     altered = [METHODS[method].attribute(changed) for changed in _slightly_altered(case)]
@@ -173,17 +180,12 @@ def _rivals(case: Case, method: str) -> list[tuple[str, PatchAttribution] | None
     return [None if key is None else (key, maps[key]) for key in chosen]
 
 
-def _zone_values(case: Case) -> Float64[np.ndarray, "regions findings"] | None:
-    return zone_values(case) if case.zones.found else None
-
-
 def _explanation(
     case: Case,
     index: int,
     method: str,
     attribution: PatchAttribution,
     checks: tuple[Check, ...],
-    zone_values: Float64[np.ndarray, "regions findings"] | None,
 ) -> Explanation:
     over, zones = AttributionMap(attribution.values, case.box), case.zones
     rows, columns = case.scan.rows, case.scan.columns
@@ -204,6 +206,6 @@ def _explanation(
         zones_from=zones.found_by,
         checks=checks,
         verdict=tests.verdict_of(checks),
-        shapley=() if zone_values is None else named_regions(zone_values[:, index]),
+        zone_effects=zone_effects(case, index) if zones.found else (),
         tokens=word_gradients(case, case.findings[index]).tokens,
     )

@@ -46,6 +46,24 @@ class Region:
 
 
 @dataclass(frozen=True)
+class ZoneEffect:
+    """What showing or blurring one region of the chest does to the answer.
+
+    Attributes:
+        zone: As of a `Region`.
+        side: As of a `Region`.
+        shapley: Log-odds that the region adds when it is shown, the mean over every order in
+            which the regions can be shown.
+        log_odds_without: Uncalibrated log-odds of the image with this region alone blurred.
+    """
+
+    zone: Zone
+    side: Side | None
+    shapley: float
+    log_odds_without: float
+
+
+@dataclass(frozen=True)
 class Check:
     """One test of an explanation.
 
@@ -91,8 +109,8 @@ class Explanation:
         zones_from: How the zones were found, in words.
         checks: The tests made on this explanation.
         verdict: What it is worth. A map with `do not use` is not drawn.
-        shapley: What each region adds to the log-odds when it is shown, largest first: exact
-            Shapley values, with shares of the positive ones; empty where the lungs were not found.
+        zone_effects: What each region does to the answer, the largest Shapley value first; they
+            sum to the difference of the two log-odds. Empty where the lungs were not found.
         tokens: Attribution of the prompt's words, and of the whole image as `<image>`, from one
             run; their baseline is the blurred copy, asked in words that mean nothing.
         seconds: Time taken, checks included; of findings explained together, an equal part.
@@ -111,6 +129,6 @@ class Explanation:
     zones_from: str
     checks: tuple[Check, ...]
     verdict: Verdict
-    shapley: tuple[Region, ...] = ()
+    zone_effects: tuple[ZoneEffect, ...] = ()
     tokens: tuple[TokenAttribution, ...] = ()
     seconds: float = 0.0

@@ -63,27 +63,9 @@ def regions_of(
     shares = patch_shares(attribution, zones, rows, columns)
     signed = (shares * attribution.values).sum(axis=(1, 2))
     positive = (shares * np.maximum(attribution.values, 0)).sum(axis=(1, 2))
-    return _ordered(signed, positive)
-
-
-def named_regions(values: Float64[np.ndarray, " regions"]) -> tuple[Region, ...]:
-    """Name a value a region.
-
-    Args:
-        values: Log-odds, in the order of `REGIONS`.
-
-    Returns:
-        Every region, largest value first; a share is that of the positive values.
-    """
-    return _ordered(values, np.maximum(values, 0))
-
-
-def _ordered(
-    signed: Float64[np.ndarray, " regions"], positive: Float64[np.ndarray, " regions"]
-) -> tuple[Region, ...]:
     total = positive.sum()
     regions = [
         Region(zone, side, float(positive[index] / total) if total > 0 else 0.0, float(value))
         for index, ((zone, side), value) in enumerate(zip(REGIONS, signed, strict=True))
     ]
-    return tuple(sorted(regions, key=lambda region: (region.share, region.log_odds), reverse=True))
+    return tuple(sorted(regions, key=lambda region: region.share, reverse=True))

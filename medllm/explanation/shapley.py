@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -13,7 +14,7 @@ from medllm.explanation.anatomy import REGIONS
 from medllm.explanation.attribution import PatchAttribution
 from medllm.explanation.case import Case
 from medllm.explanation.memory import halve_on_out_of_memory
-from medllm.explanation.record import AttributionMap
+from medllm.explanation.record import AttributionMap, ZoneEffect
 from medllm.explanation.regions import patch_shares
 
 
@@ -32,7 +33,7 @@ def zone_shapley(case: Case) -> tuple[PatchAttribution, ...]:
     Source:
         Shapley, A value for n-person games, 1953; Lundberg and Lee, NeurIPS 2017.
     """
-    values, area = zone_values(case), _area(case)
+    values, area = _scored(case).shapley, _area(case)
     maps = np.einsum("zf,zrc->frc", values, area)
     errors = np.abs(maps.sum(axis=(1, 2)) - case.effect)
     n_steps = 2 ** int(area.any(axis=(1, 2)).sum())
@@ -42,17 +43,40 @@ def zone_shapley(case: Case) -> tuple[PatchAttribution, ...]:
     )
 
 
-# The report asks for them beside another method, and it may be this one.
-@lru_cache(maxsize=1)
-def zone_values(case: Case) -> Float64[np.ndarray, "regions findings"]:
-    """Give the Shapley value of each region of the chest.
+def zone_effects(case: Case, index: int) -> tuple[ZoneEffect, ...]:
+    """Say what each region of the chest does to one finding's answer.
 
     Args:
         case: The radiograph and its findings.
+        index: Number of the finding.
 
     Returns:
-        Log-odds, in the order of `REGIONS`; 0 for a region that the model's input has none of.
+        The regions that the model's input has some of, the largest Shapley value first.
     """
+    scored = _scored(case)
+    effects = [
+        ZoneEffect(*REGIONS[zone], float(scored.shapley[zone, index]), float(without[index]))
+        for zone, without in scored.without.items()
+    ]
+    return tuple(sorted(effects, key=lambda effect: effect.shapley, reverse=True))
+
+
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """What all coalitions of regions came to.
+
+    Attributes:
+        shapley: Log-odds, in the order of `REGIONS`; 0 for a region that the input has none of.
+        without: Log-odds a finding, by the number of the one region that is blurred.
+    """
+
+    shapley: Float64[np.ndarray, "regions findings"]
+    without: dict[int, Float64[np.ndarray, " findings"]]
+
+
+# A report asks for them beside another method's map, and again for each of its findings.
+@lru_cache(maxsize=1)
+def _scored(case: Case) -> _Scored:
     zone_of = _zone_of_pixels(case)
     present = np.unique(zone_of)
     kept = ((np.arange(2 ** len(present))[:, None] >> np.arange(len(present))) & 1).astype(bool)
@@ -66,7 +90,10 @@ def zone_values(case: Case) -> Float64[np.ndarray, "regions findings"]:
     )
     values = np.zeros((len(REGIONS), log_odds.shape[1]))
     values[present] = shapley_values(kept, log_odds)
-    return values
+    every = len(kept) - 1
+    return _Scored(
+        values, {int(zone): log_odds[every - (1 << at)] for at, zone in enumerate(present)}
+    )
 
 
 def shapley_values(

@@ -137,7 +137,7 @@ def _explanation(explanation: Explanation) -> dict[str, Any]:
         },
         "regions": [asdict(part) for part in explanation.regions],
         "zones_from": explanation.zones_from,
-        "shapley": [asdict(part) for part in explanation.shapley],
+        "zone_effects": [asdict(part) for part in explanation.zone_effects],
         "tokens": [asdict(token) for token in explanation.tokens],
         "checks": [asdict(check) for check in explanation.checks],
         "verdict": explanation.verdict,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from medllm.dicom.header import Identity
-from medllm.explanation.record import Explanation, Region
+from medllm.explanation.record import Explanation, Region, ZoneEffect
 from medllm.findings import Finding
 from medllm.metrics import Estimate
 from medllm.models.card import Calibration, Question
@@ -149,7 +149,7 @@ def title(finding: Finding) -> str:
     return name[0].upper() + name[1:]
 
 
-def region(part: Region) -> str:
+def region(part: Region | ZoneEffect) -> str:
     """Name a region; sides are the patient's.
 
     Args:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,6 +67,7 @@ def train(recipe: Recipe, watch: Watch | None = None) -> Model:
         TrainingError: The recipe cannot be trained, or a step failed; what was saved is whole.
     """
     watch = watch or Watch()
+    _keep_freed_memory()
     accelerator = _accelerator(recipe)
     division = divide(recipe)
     with accelerator.main_process_first():
@@ -110,6 +113,21 @@ def _accelerator(recipe: Recipe) -> Accelerator:
         # LLaVA leaves the encoder's pooler and its last normalization unused.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep what is freed for the next step, instead of giving it back to the system.
+
+    A step frees and takes gigabytes in large pieces, and each piece's pages are cleared anew: on
+    two cores a step of 64 images of 224 x 224 pixels took 4.3 s, and 3.3 s without.
+    """
+    if torch.cuda.is_available():
+        return
+    # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h; other C libraries have no mallopt.
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-4, 0)
+        libc.mallopt(-1, -1)
 
 
 def _multiplies_bfloat16() -> bool:

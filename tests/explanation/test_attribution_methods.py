@@ -11,7 +11,7 @@ from medllm.explanation.integrated_gradients import completeness_bound, integrat
 from medllm.explanation.memory import halve_on_out_of_memory
 from medllm.explanation.methods import METHODS
 from medllm.explanation.perturbation import occlusion
-from medllm.explanation.shapley import zone_shapley
+from medllm.explanation.shapley import zone_effects, zone_shapley
 
 FINDINGS = ("pneumonia", "effusion", "nodule")
 
@@ -78,6 +78,15 @@ def test_zone_shapley_of_a_linear_model_is_the_products_of_each_zone(linear_mode
             wanted += product * inside.reshape(4, 16, 4, 16).sum(axis=(1, 3)) / inside.sum()
         np.testing.assert_allclose(item.values, wanted, atol=1e-4)
         assert item.n_steps == 2 ** len(np.unique(zones))
+
+
+def test_a_region_is_scored_blurred_alone(linear_model, scan):
+    case = Case(linear_model, scan, FINDINGS)
+    for index in range(len(FINDINGS)):
+        for part in zone_effects(case, index):
+            # In a linear model every order gains the same.
+            lost = case.log_odds[index] - part.log_odds_without
+            assert part.shapley == pytest.approx(lost, abs=1e-5)
 
 
 def test_a_batch_is_halved_until_it_fits_and_one_that_never_does_is_refused():

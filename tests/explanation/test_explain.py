@@ -8,6 +8,7 @@ import pytest
 from medllm.errors import AttributionError, LabelError
 from medllm.explanation import METHODS, explain, explain_findings
 from medllm.explanation.attribution import PatchAttribution
+from medllm.explanation.case import Case
 from medllm.explanation.words import PromptAttribution
 from medllm.report.wording import where
 
@@ -22,14 +23,19 @@ def wordless(monkeypatch):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_findings_explained_together_are_as_each_alone(tiny_model, scan, method):
-    for finding, together in zip(
-        FINDINGS, explain_findings(tiny_model, scan, method=method), strict=True
-    ):
-        alone = explain(tiny_model, scan, finding, method=method)
-        assert alone.finding == together.finding == finding
+def test_findings_attributed_together_are_as_each_alone(tiny_model, scan, method):
+    attribute = METHODS[method].attribute
+    together = attribute(Case(tiny_model, scan, FINDINGS))
+    for finding, item in zip(FINDINGS, together, strict=True):
+        (alone,) = attribute(Case(tiny_model, scan, (finding,)))
         # another padding of the questions sums in another order
-        np.testing.assert_allclose(alone.map.values, together.map.values, atol=1e-5)
+        np.testing.assert_allclose(alone.values, item.values, atol=1e-5)
+
+
+def test_findings_explained_together_are_as_each_alone(tiny_model, scan):
+    for finding, together in zip(FINDINGS, explain_findings(tiny_model, scan), strict=True):
+        alone = explain(tiny_model, scan, finding)
+        assert alone.finding == together.finding == finding
         assert alone.verdict == together.verdict
         for check, same in zip(alone.checks, together.checks, strict=True):
             assert check.name == same.name
@@ -79,8 +85,9 @@ def test_unknown_names_are_refused_with_the_known_ones(tiny_model, scan):
 def test_words_and_regions_share_the_same_total(tiny_model, scan):
     for explanation in explain_findings(tiny_model, scan):
         effect = explanation.log_odds - explanation.baseline_log_odds
-        assert sum(part.log_odds for part in explanation.shapley) == pytest.approx(effect, abs=1e-5)
-        assert len(explanation.shapley) == 8
+        parts = explanation.zone_effects
+        assert sum(part.shapley for part in parts) == pytest.approx(effect, abs=1e-5)
+        assert len(parts) == 8
         (image,) = [token for token in explanation.tokens if token.text == "<image>"]
         assert len(explanation.tokens) > 3
         assert image.value != 0
@@ -89,7 +96,7 @@ def test_words_and_regions_share_the_same_total(tiny_model, scan):
 def test_no_place_is_named_where_the_lungs_are_not_found(tiny_model, scan):
     noise = np.random.default_rng(0).random(scan.pixels.shape).astype(np.float32)
     explanation = explain(tiny_model, dataclasses.replace(scan, pixels=noise), "nodule")
-    assert explanation.regions == explanation.shapley == ()
+    assert explanation.regions == explanation.zone_effects == ()
     assert "outside-thorax" not in [check.name for check in explanation.checks]
     assert where(explanation).startswith("no place is named")
 

@@ -14,6 +14,7 @@ from medllm.explanation.record import (
     Explanation,
     Region,
     TokenAttribution,
+    ZoneEffect,
 )
 from medllm.metrics import Estimate
 from medllm.models.card import Calibration, Measurement, ModelCard, Question
@@ -180,10 +181,10 @@ def explain(
                   "blurring others."),
         ),
         verdict=verdict,
-        shapley=(
-            Region("lower", "right", 0.7273, 1.60),
-            Region("middle", "right", 0.2727, 0.60),
-            Region("mediastinum", None, 0.0, -0.40),
+        zone_effects=(
+            ZoneEffect("lower", "right", 1.60, 0.12),
+            ZoneEffect("middle", "right", 0.60, 0.95),
+            ZoneEffect("mediastinum", None, -0.40, 1.71),
         ),
         tokens=(
             TokenAttribution("<image>", 1.87),

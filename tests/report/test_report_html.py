@@ -236,13 +236,13 @@ def test_the_patients_side_is_marked_where_the_orientation_is_known(scan, predic
 
 def test_each_regions_bar_is_as_long_as_its_value_and_on_its_side(content, explanations):
     text = content.decode()
-    start = text.index("What each region adds")
+    start = text.index("What each region does to the answer")
     part = text[start : text.index("Is this explanation to be trusted?", start)]
     bars = [
         (float(x), float(width))
         for x, width in re.findall(r'<rect x="([\d.]+)" y="6" width="([\d.]+)"', part)
     ]
-    values = [region.log_odds for region in explanations[0].shapley]
+    values = [part.shapley for part in explanations[0].zone_effects]
     most = max(abs(value) for value in values)
     for (x, width), value in zip(bars, values, strict=True):
         assert width == pytest.approx(96 * abs(value) / most)

@@ -1,0 +1,146 @@
+"""Whether the checks keep a model's own explanations and refuse what is none.
+
+    python benchmarks/checks_tell_good_from_bad.py [--n 60] [--model FOLDER] [--values FILE]
+
+Phantoms, half of them with one opacity, that the model answers rightly. Each is judged with four
+maps: its own; the next phantom's; that of the same network with the entries of every weight
+matrix shuffled; and its own, shuffled among the patches. The last three are scaled so that they add
+up, since completeness alone would refuse them. Printed are the verdicts of each, and for each check
+how many pass and how well its value alone tells the own map from the others (AUROC).
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from medllm.dicom import Radiograph
+from medllm.explanation import DEFAULT_METHOD, METHODS
+from medllm.explanation.attribution import PatchAttribution
+from medllm.explanation.case import Case
+from medllm.explanation.checks import outside_thorax, verdict_of
+from medllm.explanation.composition import judge
+from medllm.explanation.record import AttributionMap, Check
+from medllm.explanation.regions import patch_shares
+from medllm.metrics import auroc
+from medllm.models import Model, load_model
+from medllm.phantom import Lesion, make_phantom
+from medllm.phantom.record import Side, Zone
+
+# Seeds of this range are drawn for this table alone.
+FIRST_SEED = 920_000
+FINDING = "lung_opacity"
+OWN = "own"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--n", type=int, default=60, help="phantoms that are answered rightly")
+    parser.add_argument("--model", default=None, help="checkpoint; the bundled one without")
+    parser.add_argument("--method", default=DEFAULT_METHOD, choices=METHODS)
+    parser.add_argument("--values", type=Path, help="file for every value, as JSON")
+    given = parser.parse_args()
+    model = load_model(given.model)
+    other = shuffled_model(model)
+    rows: list[dict[str, object]] = []
+    values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    passed: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    verdicts: dict[str, Counter[str]] = defaultdict(Counter)
+    cases = answered_rightly(model, given.n + 1)
+    for case, following in pairwise(cases):
+        for name, attribution in maps_of(case, following, other, given.method).items():
+            checks = judge_whole(case, given.method, attribution)
+            verdicts[name][verdict_of(checks)] += 1
+            rows.append({"map": name, **{check.name: check.value for check in checks}})
+            for check in checks:
+                values[check.name][name].append(check.value)
+                passed[check.name][name].append(check.passed)
+    print(f"{given.n} phantoms answered rightly, model {model.card.name}, {given.method}")
+    for name, counted in verdicts.items():
+        print(f"{name:16}{dict(counted)}")
+    names = list(verdicts)
+    print(f"{'check':16}" + "".join(f"{name + ' passed':>24}" for name in names))
+    for key, by_map in passed.items():
+        cells = []
+        for name in names:
+            area = "" if name == OWN else f" ({told_apart(values[key], name):.2f})"
+            cells.append(f"{np.mean(by_map[name]):.2f}{area}")
+        print(f"{key:16}" + "".join(f"{cell:>24}" for cell in cells))
+    if given.values:
+        given.values.write_text(json.dumps(rows))
+
+
+def answered_rightly(model: Model, n: int) -> Iterator[Case]:
+    """Make phantoms until as many as wanted are answered rightly, by the sign of the log-odds."""
+    seed = FIRST_SEED
+    sides: tuple[Side, ...] = ("right", "left")
+    zones: tuple[Zone, ...] = ("upper", "middle", "lower")
+    size = model.grid[0] * round(256 / model.grid[0])  # whole pixels a patch
+    while n:
+        lesion = Lesion(FINDING, sides[seed // 2 % 2], zones[seed % 3])
+        lesions = [lesion] if seed % 2 else []
+        scan = Radiograph(
+            make_phantom(seed, size=size, lesions=lesions).pixels, Path("phantom"), "png", ""
+        )
+        case = Case(model, scan, (FINDING,))
+        if (case.log_odds[0] > 0) == bool(lesions):
+            n -= 1
+            yield case
+        seed += 1
+
+
+def shuffled_model(model: Model) -> Model:
+    """Shuffle the entries of every weight matrix; their sizes stay what they were."""
+    network = copy.deepcopy(model.network)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.ndim > 1:
+                order = torch.randperm(parameter.numel(), generator=generator)
+                parameter.copy_(parameter.flatten()[order].reshape(parameter.shape))
+    return dataclasses.replace(model, network=network)
+
+
+def maps_of(case: Case, following: Case, other: Model, method: str) -> dict[str, PatchAttribution]:
+    """Give the four maps, each with its completeness error for this case."""
+    attribute, effect = METHODS[method].attribute, float(case.effect[0])
+    (own,), (next_,) = attribute(case), attribute(following)
+    (foreign,) = attribute(dataclasses.replace(case, model=other))
+    chance = np.random.default_rng(0).permutation(own.values.ravel()).reshape(own.values.shape)
+    wrong = {"another's": next_.values, "shuffled model": foreign.values, "shuffled map": chance}
+    found = {OWN: own}
+    for name, values in wrong.items():
+        total = values.sum()
+        scaled = values * (effect / total) if total else values
+        found[name] = PatchAttribution(scaled, own.n_steps, abs(float(scaled.sum()) - effect))
+    return found
+
+
+def judge_whole(case: Case, method: str, attribution: PatchAttribution) -> tuple[Check, ...]:
+    """Make all checks, that of the thorax included."""
+    (checks,) = judge(case, method, [attribution])
+    if case.zones.found:
+        over = AttributionMap(attribution.values, case.box)
+        shares = patch_shares(over, case.zones, case.scan.rows, case.scan.columns)
+        checks = (*checks, outside_thorax(attribution.values, shares))
+    return checks
+
+
+def told_apart(values: dict[str, list[float]], name: str) -> float:
+    """AUROC of a check's value for the own maps against others."""
+    scores = np.array(values[OWN] + values[name])
+    return auroc(scores, np.repeat([1, 0], [len(values[OWN]), len(values[name])]))
+
+
+if __name__ == "__main__":
+    main()
