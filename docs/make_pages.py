@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from pydantic import BaseModel
 from typer.main import get_command
 
 from medllm.cli import app
-from medllm.evaluate import Evaluation
+from medllm.evaluate import Evaluation, ExplanationEvaluation
 from medllm.models.card_page import card_page
 from medllm.models.checkpoint import BUNDLED, read_card
 
@@ -23,12 +24,13 @@ def pages() -> dict[Path, str]:
     return {
         REFERENCE / "command-line.md": "\n".join(_command_line()),
         REFERENCE / "reference-model.md": card_page(read_card(BUNDLED)),
-        REFERENCE / "metrics.schema.json": _schema(),
+        REFERENCE / "metrics.schema.json": _schema(Evaluation),
+        REFERENCE / "explanation-metrics.schema.json": _schema(ExplanationEvaluation),
     }
 
 
-def _schema() -> str:
-    return json.dumps(Evaluation.model_json_schema(), indent=1) + "\n"
+def _schema(document: type[BaseModel]) -> str:
+    return json.dumps(document.model_json_schema(), indent=1) + "\n"
 
 
 def _command_line() -> Iterator[str]:

@@ -16,6 +16,7 @@ from medllm.cli.compare import compare
 from medllm.cli.datasets import datasets
 from medllm.cli.demo import demo
 from medllm.cli.evaluate import evaluate
+from medllm.cli.evaluate_explanations import evaluate_explanations
 from medllm.cli.explain import explain
 from medllm.cli.inspect import inspect
 from medllm.cli.models import models
@@ -38,6 +39,7 @@ app.command()(inspect)
 app.command()(classify)
 app.command()(explain)
 app.command()(evaluate)
+app.command()(evaluate_explanations)
 app.command()(compare)
 app.command()(train)
 app.command()(calibrate)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medllm.cli.inputs import Accept, AsJson, ModelSource, Polarity, check_accept
+from medllm.cli.progress import watched
 
 if TYPE_CHECKING:
-    from medllm.evaluate import Recalibration, Refitted, ScoredRecord
+    from medllm.evaluate import Recalibration, Refitted
 
 
 def calibrate(
@@ -75,8 +76,7 @@ def calibrate(
     scored = score_records(
         loaded, labelled, findings, decoder=decoder, workers=default_workers(len(labelled))
     )
-    watched = _watched(scored, len(labelled))
-    result = recalibrate(loaded, watched, name or dataset, kept=kept)
+    result = recalibrate(loaded, watched(scored, len(labelled)), name or dataset, kept=kept)
     saved = write_recalibrated(result, out, stored_precision(folder))
     for line in _json_lines(result) if as_json else _table(result):
         typer.echo(line)
@@ -84,25 +84,6 @@ def calibrate(
         typer.echo(f"\n{out}  {saved.card.name} {saved.card.version}  sha256 {saved.sha256}")
     if result.errors:
         raise typer.Exit(1)
-
-
-def _watched(scored: Iterator[ScoredRecord], total: int) -> Iterator[ScoredRecord]:
-    """Show progress on stderr, and say there why an image was not scored."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    for row in track(
-        scored,
-        "radiographs",
-        total=total,
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    ):
-        if row.error is not None:
-            typer.echo(row.message, err=True)
-        yield row
 
 
 def _json_lines(result: Recalibration) -> Iterator[str]:

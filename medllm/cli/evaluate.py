@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from medllm.cli.inputs import Accept, AsJson, Findings, ModelSource, Polarity, check_accept
+from medllm.cli.progress import watched
 
 if TYPE_CHECKING:
-    from medllm.evaluate import Evaluation, ScoredRecord
+    from medllm.evaluate import Evaluation
 
 DataSetName = Annotated[
     str,
@@ -161,7 +162,7 @@ def evaluate(
             polarity=polarity,
             workers=workers,
             cache=cache,
-            watch=_watched,
+            watch=watched,
         )
     write_evaluation(evaluation, study, out)
     if as_json:
@@ -172,37 +173,6 @@ def evaluate(
         typer.echo(f"\n{out / 'report.html'}")
     if evaluation.errors:
         raise typer.Exit(1)
-
-
-def _watched(scored: Iterable[ScoredRecord], total: int) -> Iterator[ScoredRecord]:
-    """Show progress with rate and time left on stderr, and say there why an image has no score."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("radiographs"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    ) as progress:
-        task = progress.add_task("", total=total, rate="")
-        for row in scored:
-            if row.error is not None:
-                progress.console.print(row.message, markup=False, highlight=False, soft_wrap=True)
-            speed = progress.tasks[0].speed
-            progress.update(task, advance=1, rate="" if speed is None else f"{speed:.1f}/s")
-            yield row
 
 
 def _table(evaluation: Evaluation) -> Iterator[str]:

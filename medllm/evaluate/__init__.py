@@ -6,6 +6,13 @@ from medllm.evaluate.decoding import Decoded, Decoder, decode, default_workers
 from medllm.evaluate.document import Evaluation
 from medllm.evaluate.evaluation import measure
 from medllm.evaluate.evaluation import write as write_evaluation
+from medllm.evaluate.explanations import (
+    ExplanationEvaluation,
+    evaluate_explanations,
+    outlined_phantoms,
+    outlined_records,
+    write_explanations,
+)
 from medllm.evaluate.predictions import ScoredRecord, score_records
 from medllm.evaluate.recalibrated_checkpoint import (
     figures_of,
@@ -33,6 +40,7 @@ __all__ = [
     "Decoded",
     "Decoder",
     "Evaluation",
+    "ExplanationEvaluation",
     "Kept",
     "Predictions",
     "Recalibration",
@@ -43,12 +51,15 @@ __all__ = [
     "decode",
     "default_workers",
     "draw_reliability",
+    "evaluate_explanations",
     "evaluate_model",
     "evaluate_predictions",
     "figures_of",
     "findings_to_fit",
     "measure",
     "open_study",
+    "outlined_phantoms",
+    "outlined_records",
     "read_predictions",
     "recalibrate",
     "reliability_svg",
@@ -56,5 +67,6 @@ __all__ = [
     "score_records",
     "stored_precision",
     "write_evaluation",
+    "write_explanations",
     "write_recalibrated",
 ]

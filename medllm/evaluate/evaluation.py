@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import io
-import json
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,10 +19,10 @@ from medllm.evaluate.document import Evaluation, WorstError
 from medllm.evaluate.page import render
 from medllm.evaluate.performance import Answers, averages, figures_of, resamples_for
 from medllm.evaluate.probes import Probe
+from medllm.evaluate.results import folder_from, write_results
 from medllm.evaluate.study import Study
 from medllm.evaluate.subgroups import groups_of, subgroup_figures
 from medllm.evaluate.table import Predictions, path_of
-from medllm.files import replace_file
 from medllm.models import Model
 
 # Of each kind, images that were called and have not the finding, and the reverse.
@@ -147,16 +144,9 @@ def write(evaluation: Evaluation, study: Study, out: Path) -> None:
         path = path_of(record.path, record.member, study.root)
         if path in wanted and (picture := _thumbnail(record)):
             pictures[path] = picture
-    values: dict[str, Any] = evaluation.model_dump(mode="json")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        replace_file(out / "metrics.json", json.dumps(values, indent=1, allow_nan=False) + "\n")
-        folder = Path(os.path.relpath(study.root, out)).as_posix()
-        replace_file(out / "report.html", render(evaluation, pictures, folder=folder))
-    except OSError as error:
-        raise MedllmError(
-            f"{out} cannot be written ({error.strerror}); name another --out.", code="not-written"
-        ) from error
+    write_results(
+        evaluation, render(evaluation, pictures, folder=folder_from(out, study.root)), out
+    )
 
 
 def _thumbnail(record: ImageRecord) -> bytes | None:

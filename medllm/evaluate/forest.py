@@ -1,9 +1,10 @@
-"""The forest plot of a finding: AUROC with interval by group, as an SVG fragment."""
+"""Forest plots, figures with intervals one below the other, as SVG fragments."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 from markupsafe import Markup
@@ -20,7 +21,7 @@ from medllm.evaluate.panel import (
     opening,
     text,
 )
-from medllm.evaluate.wording import attribute, count, with_ends
+from medllm.evaluate.wording import attribute, count, number, with_ends
 
 TOO_FEW = "too few cases"
 # Beside the marker's shape and colour, so that a flag is seen without either.
@@ -30,6 +31,7 @@ FLAG = "\N{BLACK UP-POINTING TRIANGLE}"
 _WIDTH, _ROW, _HEAD = 760, 21, 26
 _COUNTS, _PLOT, _PLOT_END, _WORDS = 290, 315, 555, 575
 _LONGEST = 26
+_NAMES, _DIFFERENCES_END = 210, 590
 
 
 def draw_forest(name: str, overall: Interval, groups: Sequence[SubgroupFigures]) -> Markup:
@@ -78,6 +80,67 @@ def draw_forest(name: str, overall: Interval, groups: Sequence[SubgroupFigures])
     return Markup("").join(
         (opening(_WIDTH, bottom + 38, _said(name, overall, groups)), *parts, Markup("</svg>"))
     )
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A row of `draw_differences`.
+
+    Attributes:
+        name: What is compared.
+        difference: With its interval.
+        is_control: Whether it is there to be beaten, and not in question itself.
+    """
+
+    name: str
+    difference: Interval
+    is_control: bool = False
+
+
+def draw_differences(name: str, rows: Sequence[Compared]) -> Markup:
+    """Draw differences about a line of none.
+
+    Args:
+        name: The figure, for who does not see the plot.
+        rows: At least one.
+
+    Returns:
+        The `svg` element. A difference whose interval lies on one side of 0 is drawn in another
+        colour and shape; a control is grey.
+    """
+    low, high, step = _range([Interval(value=0, low=0, high=0), *(one.difference for one in rows)])
+
+    def across(value: float) -> float:
+        return _NAMES + (_DIFFERENCES_END - _NAMES) * (value - low) / (high - low)
+
+    bottom = _HEAD + _ROW * len(rows)
+    ticks = [low + index * step for index in range(round((high - low) / step) + 1)]
+    parts = [_tick(across(tick), number(tick, 2), bottom) for tick in ticks]
+    none = Markup('<path d="M{0:.1f} {1}V{2}" stroke="{3}" stroke-dasharray="4 3"/>')
+    parts.append(none.format(across(0), _HEAD - 4, bottom, GREY))
+    parts.append(text(across(0), 14, "mean map", anchor="middle", color=GREY))
+    for index, row in enumerate(rows):
+        top = _HEAD + _ROW * index
+        beyond = _beyond_zero(row.difference)
+        color = GREY if row.is_control else VERMILLION if beyond else BLUE
+        marker: Marker = "square" if row.is_control else "diamond" if beyond else "circle"
+        parts.append(text(0, top + 14, row.name, color=GREY if row.is_control else INK))
+        parts += _estimate(row.difference, top + 10, across, color, marker)
+        words = with_ends(row.difference, 2)
+        parts.append(text(_DIFFERENCES_END + 14, top + 14, words, color=INK))
+    said = "; ".join(f"{row.name} {with_ends(row.difference, 2)}" for row in rows)
+    return Markup("").join(
+        (
+            opening(_WIDTH, bottom + 24, f"{name}: difference from the mean map. {said}."),
+            *parts,
+            Markup("</svg>"),
+        )
+    )
+
+
+def _beyond_zero(interval: Interval) -> bool:
+    low, high = interval.low, interval.high
+    return low is not None and high is not None and (low > 0 or high < 0)
 
 
 def _rows(groups: Sequence[SubgroupFigures]) -> Iterator[str | SubgroupFigures]:

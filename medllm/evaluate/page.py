@@ -38,37 +38,43 @@ def render(evaluation: Evaluation, thumbnails: Mapping[str, bytes], *, folder: s
         LabelError: A finding's key is not known.
         ValueError: A thumbnail is neither PNG nor JPEG.
     """
-    style = (files("medllm.evaluate") / "templates" / "page.css").read_text(encoding="utf-8")
+    style = style_sheet()
     figure, table = counter(1), counter(1)
     page = (
-        _environment()
+        environment()
         .get_template("page.html.j2")
         .render(
             evaluation=evaluation,
             names={key: title(finding(key)) for key in _keys(evaluation)},
             subgroups=_by_finding(evaluation.subgroups),
-            pictures={path: _picture(content) for path, content in thumbnails.items()},
+            pictures={path: data_uri(content) for path, content in thumbnails.items()},
             folder=folder,
             readings=audit_wording.READINGS,
             figure_number=lambda: next(figure),
             table_number=lambda: next(table),
             style=Markup(style),  # noqa: S704 - our own file, which the policy admits by its hash
-            policy=_policy(style),
+            policy=policy(style),
         )
     )
     return page.encode()
 
 
+def style_sheet() -> str:
+    """Give the style of the pages of this folder."""
+    return (files("medllm.evaluate") / "templates" / "page.css").read_text(encoding="utf-8")
+
+
 @cache
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """Give the templates of this folder, with the words and numbers they use."""
+    made = Environment(
         loader=PackageLoader("medllm.evaluate"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    made.filters |= {
         "count": wording.count,
         "number": wording.number,
         "ends": wording.ends,
@@ -81,17 +87,24 @@ def _environment() -> Environment:
         "href": _href,
         "verdict": audit_wording.verdict,
     }
-    environment.globals |= {
+    made.globals |= {
         "plots": plots,
         "draw_forest": forest.draw_forest,
         "flag": forest.FLAG,
         "too_few": forest.TOO_FEW,
     }
-    return environment
+    return made
 
 
-def _policy(style: str) -> str:
-    """Admit this page's own style and pictures, and nothing else."""
+def policy(style: str) -> str:
+    """Admit a page's own style and pictures, and nothing else.
+
+    Args:
+        style: The text of its one style element.
+
+    Returns:
+        A content security policy.
+    """
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     return (
         f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; "
@@ -124,7 +137,18 @@ def _by_finding(groups: Sequence[SubgroupFigures]) -> dict[str, list[SubgroupFig
     }
 
 
-def _picture(content: bytes) -> str:
+def data_uri(content: bytes) -> str:
+    """Write a picture into the page itself.
+
+    Args:
+        content: PNG or JPEG file.
+
+    Returns:
+        Its address.
+
+    Raises:
+        ValueError: It is neither.
+    """
     for signature, kind in _SIGNATURES.items():
         if content.startswith(signature):
             return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -138,19 +138,20 @@ def path_of(path: Path, member: str, root: Path) -> str:
     return f"{inside.as_posix()}/{member}" if member else inside.as_posix()
 
 
-def write_rows(rows: Sequence[dict[str, Any]], path: Path) -> None:
+def write_rows(rows: Sequence[dict[str, Any]], path: Path, schema: pa.Schema = SCHEMA) -> None:
     """Write rows as a Parquet file, beside its place and then moved there.
 
     Args:
-        rows: As of `rows_of`.
+        rows: As of `rows_of`, or of another table.
         path: The file.
+        schema: The columns.
 
     Raises:
         OSError: It cannot be written.
     """
     draft = path.with_name(f".{path.name}")
     try:
-        pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), draft)
+        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), draft)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)

@@ -29,6 +29,18 @@ from medllm.metrics.discrimination import (
     specificity,
     youden_threshold,
 )
+from medllm.metrics.localisation import (
+    balanced_side_accuracy,
+    energy_ratio,
+    image_half,
+    intersection_over_union,
+    otsu_threshold,
+    pixel_auroc,
+    pointing_game,
+    relevance_mass,
+    side_hit,
+    tuned_overlap,
+)
 from medllm.metrics.multiplicity import holm
 
 __all__ = [
@@ -37,6 +49,7 @@ __all__ = [
     "ReliabilityBin",
     "auroc",
     "average_precision",
+    "balanced_side_accuracy",
     "brier",
     "calibration_intercept",
     "calibration_slope",
@@ -45,17 +58,26 @@ __all__ = [
     "clustered_difference",
     "delong_difference",
     "delong_interval",
+    "energy_ratio",
     "expected_calibration_error",
     "f1",
     "holm",
+    "image_half",
+    "intersection_over_union",
     "negative_predictive_value",
     "net_benefit",
     "net_benefit_of_all",
+    "otsu_threshold",
+    "pixel_auroc",
+    "pointing_game",
     "positive_predictive_value",
+    "relevance_mass",
     "reliability_bins",
     "sensitivity",
     "sensitivity_threshold",
     "separated",
+    "side_hit",
     "specificity",
+    "tuned_overlap",
     "youden_threshold",
 ]

@@ -32,14 +32,15 @@ class Strength:
             the answers left as they are. The network so learns what can be said of what is left,
             and nothing of a wholly blurred image but the prior (Covert et al., Learning to
             estimate Shapley values with vision transformers, ICLR 2023, section 4): explanations
-            that blur parts then ask it nothing it has not seen.
+            that blur parts then ask it nothing it has not seen. The bundled model was trained
+            without.
     """
 
     pose: float = 1.0
     exposure: float = 1.0
     texture: float = 1.0
     border: float = 0.2
-    hidden: float = 0.3
+    hidden: float = 0.0
 
 
 # Cells a side that are hidden or kept.
@@ -49,7 +50,7 @@ _MOST_HIDDEN = 1.2
 
 # For masked autoencoding: where each patch usually lies is what a short training learns first,
 # and no network can fill in noise.
-MILD = Strength(pose=0.3, texture=0.0, border=0.0, hidden=0.0)
+MILD = Strength(pose=0.3, texture=0.0, border=0.0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,9 +1,14 @@
-"""Scored images whose true calibration is known."""
+"""Scored images whose true calibration is known, and a browser to see pages in."""
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,3 +109,71 @@ def few_resamples() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(performance, "N_RESAMPLES", 50)
         yield
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+# Frames the page at a width, opens all of it and writes down what it sees.
+PROBE = """<!DOCTYPE html><iframe id="page" src="page.html" width="{width}" height="900"></iframe>
+<pre id="seen"></pre><script>
+document.getElementById("page").addEventListener("load", (event) => {{
+  const page = event.target.contentDocument;
+  for (const part of page.querySelectorAll("details")) part.open = true;
+  const plots = [...page.querySelectorAll("svg[role=img]")];
+  const first = page.querySelector("table.figures tbody th");
+  const scroll = first.closest(".scroll");
+  scroll.scrollLeft = 200;
+  const seen = {{
+    width: page.documentElement.clientWidth,
+    contentWidth: page.documentElement.scrollWidth,
+    bannerColour: getComputedStyle(page.querySelector(".banner")).backgroundColor,
+    drawn: plots.every((plot) => plot.getBoundingClientRect().height > 50),
+    pictures: [...page.images].map((image) => image.complete ? image.naturalWidth : 0),
+    scrolled: scroll.scrollLeft,
+    nameStays: first.getBoundingClientRect().left - scroll.getBoundingClientRect().left,
+    requests: event.target.contentWindow.performance.getEntriesByType("resource")
+      .map((entry) => entry.name).filter((name) => !name.startsWith("data:")),
+  }};
+  document.getElementById("seen").textContent = JSON.stringify(seen);
+}});
+</script>"""
+
+
+@pytest.fixture
+def see_page(tmp_path: Path) -> Callable[[bytes, int], dict[str, Any]]:
+    """Open a page in a browser, all of it unfolded, and say what is seen."""
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed")
+
+    def see(page: bytes, width: int) -> dict[str, Any]:
+        (tmp_path / "page.html").write_bytes(page)
+        probe = tmp_path / "probe.html"
+        probe.write_text(PROBE.format(width=width))
+        done = _open(probe, tmp_path / "profile")
+        seen = json.loads(re.search(r'<pre id="seen">(.*?)</pre>', done.stdout).group(1))
+        console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+        return {**seen, "console": console}
+
+    return see
+
+
+def _open(page: Path, profile: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603 - a browser found on this machine, a page made here
+        [
+            CHROMIUM,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--allow-file-access-from-files",
+            "--enable-logging=stderr",
+            f"--user-data-dir={profile}",
+            "--virtual-time-budget=5000",
+            "--dump-dom",
+            page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )

@@ -9,7 +9,7 @@ from medllm.phantom import make_phantom
 from medllm.train.augmentation import MILD, Strength, change, draw_changes, hide, move
 
 CPU = torch.device("cpu")
-UNCHANGED = Strength(pose=0.0, exposure=0.0, texture=0.0, border=0.0, hidden=0.0)
+UNCHANGED = Strength(pose=0.0, exposure=0.0, texture=0.0, border=0.0)
 
 
 def phantoms(count):
@@ -30,7 +30,7 @@ def test_no_strength_changes_nothing():
 
 def test_exposure_is_changed_and_no_grey_overtakes_another():
     pixels = phantoms(8)
-    got = change(pixels, draw(8, Strength(pose=0.0, texture=0.0, border=0.0, hidden=0.0)))
+    got = change(pixels, draw(8, Strength(pose=0.0, texture=0.0, border=0.0)))
     order = np.argsort(pixels[0].flatten().numpy(), kind="stable")
     for image in got:
         assert np.diff(image.flatten().numpy()[order]).min() >= -1e-6

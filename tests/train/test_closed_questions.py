@@ -16,7 +16,7 @@ from medllm.train.questions import AskedQuestion
 from medllm.train.standardized import fold_projector, standardize_projector
 
 CPU = torch.device("cpu")
-WEAK = Strength(pose=0.2, exposure=0.2, texture=0.0, border=0.0, hidden=0.0)
+WEAK = Strength(pose=0.2, exposure=0.2, texture=0.0, border=0.0)
 
 
 def squares(count, seed=0, unknown=()):

@@ -1,0 +1,162 @@
+"""`medllm evaluate-explanations`: attribution methods against outlined findings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from medllm.cli.inputs import Accept, AsJson, Findings, ModelSource, Polarity, check_accept
+from medllm.cli.progress import watched
+
+if TYPE_CHECKING:
+    from medllm.evaluate import ExplanationEvaluation
+    from medllm.evaluate.document import Interval
+
+
+def evaluate_explanations(
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATASET",
+            help="A reader's name, see 'medllm datasets list'; csv for a table of one's own with "
+            "boxes.csv beside it; phantom for synthetic radiographs.",
+            show_default=False,
+        ),
+    ],
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder of the data set; none for phantom.", show_default=False
+        ),
+    ] = None,
+    model: ModelSource = None,
+    method: Annotated[
+        str, typer.Option(metavar="NAMES", help="Methods, separated by commas.")
+    ] = "all",
+    finding: Findings = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="S",
+            help="Part: train, validation or test; all when left out.",
+            show_default=False,
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Number of images, the first ones; of phantoms 200.", show_default=False
+        ),
+    ] = None,
+    checks: Annotated[
+        Literal["default", "all", "none"],
+        typer.Option(help="Whose explanations are checked: the default method's, all, or none."),
+    ] = "default",
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the results.")] = Path(
+        "out/evaluate-explanations"
+    ),
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Leave out, and count, files this copy lacks.")
+    ] = False,
+    accept: Accept = None,
+    polarity: Polarity = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Measure attribution methods where findings are outlined, beside controls without a model.
+
+    Writes explanations.parquet, metrics.json and report.html; killed, it goes on when the same
+    command is given again. An image that cannot be explained is a row with its error, and the
+    exit status is then 1.
+    """
+    from medllm.evaluate import evaluate_explanations as evaluate
+    from medllm.evaluate import (
+        open_study,
+        outlined_phantoms,
+        outlined_records,
+        write_explanations,
+    )
+    from medllm.explanation import METHODS
+    from medllm.models import load_model
+
+    check_accept(accept)
+    names = list(METHODS) if method == "all" else [name.strip() for name in method.split(",")]
+    if unknown := [name for name in names if name not in METHODS]:
+        raise typer.BadParameter(
+            f"'{unknown[0]}' is not one of: all, {', '.join(METHODS)}.", param_hint="--method"
+        )
+    _check_root(dataset, root, split)
+    study = None if root is None else open_study(dataset, root, out, split=split, partial=partial)
+    loaded = load_model(model)
+    outlined = (
+        outlined_phantoms(loaded, finding, limit=limit)
+        if study is None
+        else outlined_records(
+            study, loaded, finding, limit=limit, accept=accept or (), polarity=polarity
+        )
+    )
+    evaluation = evaluate(outlined, loaded, out, names, checked=checks, watch=watched)
+    write_explanations(evaluation, outlined, out)
+    if as_json:
+        typer.echo((out / "metrics.json").read_text(encoding="utf-8"), nl=False)
+    else:
+        for line in _table(evaluation):
+            typer.echo(line)
+        typer.echo(f"\n{out / 'report.html'}")
+    if evaluation.errors or any(cost.failed for cost in evaluation.costs.values()):
+        raise typer.Exit(1)
+
+
+def _check_root(dataset: str, root: Path | None, split: str | None) -> None:
+    if dataset != "phantom" and root is None:
+        raise typer.BadParameter(
+            "name the data set's folder; only 'phantom' has none", param_hint="--root"
+        )
+    if dataset == "phantom":
+        for given, option in ((root, "--root"), (split, "--split")):
+            if given is not None:
+                raise typer.BadParameter("phantoms are drawn, not read", param_hint=option)
+
+
+def _table(evaluation: ExplanationEvaluation) -> Iterator[str]:
+    failed = sum(evaluation.errors.values())
+    yield (
+        f"{evaluation.dataset} ({evaluation.split}): {evaluation.n_images} images of "
+        f"{evaluation.n_patients} patients, {failed} not read; {evaluation.model}. "
+        f"{evaluation.use}"
+    )
+    for reason, count in {**evaluation.left_out, **evaluation.errors}.items():
+        yield f"  {reason}: {count}"
+    for caveat in evaluation.caveats:
+        yield f"  {caveat}"
+    for finding in evaluation.cases:
+        yield ""
+        yield (
+            f"{finding:<32}{'n':<6}{'pixel AUROC (95%)':<26}{'over mean map':<26}{'hit':<7}"
+            f"{'mIoU':<7}{'mass':<7}{'side':<7}region"
+        )
+        for method, findings in evaluation.localisation.items():
+            one = findings[finding]
+            short = (one.hit_rate, one.miou_tuned, one.relevance_mass, one.side_accuracy)
+            cells = "".join(f"{_number(figure):<7}" for figure in (*short, one.region_rate))
+            yield (
+                f"  {method:<30}{one.n:<6}{_interval(one.pixel_auroc):<26}"
+                f"{_interval(one.over_mean_map):<26}{cells}"
+            ).rstrip()
+    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in evaluation.verdicts.items())
+    yield f"\n{evaluation.default_method}: {verdicts}"
+    for method, cost in evaluation.costs.items():
+        for code, count in cost.failed.items():
+            yield f"  {method}, {code}: {count}"
+
+
+def _number(figure: Interval | None) -> str:
+    return "-" if figure is None or figure.value is None else f"{figure.value:.2f}"
+
+
+def _interval(figure: Interval | None) -> str:
+    if figure is None or figure.value is None or figure.low is None or figure.high is None:
+        return "-"
+    return f"{figure.value:.2f} ({figure.low:.2f} to {figure.high:.2f})"

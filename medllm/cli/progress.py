@@ -1,0 +1,61 @@
+"""Progress over many images, on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol, TypeVar, runtime_checkable
+
+
+@runtime_checkable
+class Told(Protocol):
+    """What was made of one image: an error's code, None without; and the cause in one line."""
+
+    @property
+    def error(self) -> str | None:
+        """Code of the cause; None where the image was done."""
+
+    @property
+    def message(self) -> str:
+        """The cause in one line."""
+
+
+Row = TypeVar("Row", bound=Told)
+
+
+def watched(rows: Iterable[Row], total: int) -> Iterator[Row]:
+    """Show progress with rate and time left, and say why an image was not done.
+
+    Args:
+        rows: What was made of each image.
+        total: How many there will be.
+
+    Yields:
+        The rows.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("radiographs"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    ) as progress:
+        task = progress.add_task("", total=total, rate="")
+        for row in rows:
+            if row.error is not None:
+                progress.console.print(row.message, markup=False, highlight=False, soft_wrap=True)
+            speed = progress.tasks[0].speed
+            progress.update(task, advance=1, rate="" if speed is None else f"{speed:.1f}/s")
+            yield row

@@ -1,0 +1,277 @@
+"""From the table of explanations to every figure of its document."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from medllm.evaluate.cross_fit import folds_by_patient
+from medllm.evaluate.document import Interval
+from medllm.evaluate.explanations.controls import CONTROLS, MEAN_MAP
+from medllm.evaluate.explanations.document import (
+    CheckFigures,
+    Difference,
+    LocalisationFigures,
+    MethodCost,
+    VerdictFigures,
+)
+from medllm.evaluate.explanations.localised import THRESHOLDS
+from medllm.evaluate.explanations.measured import Measured, correlations
+from medllm.evaluate.performance import UNDEFINED, Resampled, intervals, resamples_for
+from medllm.metrics import balanced_side_accuracy, clustered_difference, holm, tuned_overlap
+
+VERDICTS = ("supported", "weak", "do not use")
+_FOLDS = 5
+# Figures that are means over the images, by their column; the others are made of several.
+_MEANS = {
+    "hit_rate": "hit",
+    "miou": "overlap",
+    "pixel_auroc": "pixel_auroc",
+    "pixel_auroc_lungs": "pixel_auroc_lungs",
+    "relevance_mass": "relevance_mass",
+    "energy_ratio": "energy_ratio",
+    "region_rate": "region_hit",
+}
+_COMPARED = (
+    *("hit_rate", "miou", "miou_tuned", "pixel_auroc", "pixel_auroc_lungs"),
+    *("side_accuracy", "relevance_mass", "region_rate"),
+)
+_OVER_MEAN_MAP = "pixel_auroc"
+
+Measurements = Mapping[str, Mapping[str, Measured]]
+
+
+def localisation_of(measured: Measurements) -> dict[str, dict[str, LocalisationFigures]]:
+    """Measure each method and control on each finding, and compare it with the mean map.
+
+    Args:
+        measured: By finding and by method.
+
+    Returns:
+        Figures by method and by finding.
+    """
+    figures: dict[str, dict[str, LocalisationFigures]] = {}
+    for finding, methods in measured.items():
+        compared = {name: _differences(one, methods[MEAN_MAP]) for name, one in methods.items()}
+        for name, one in methods.items():
+            own = {} if name == MEAN_MAP else compared[name]
+            figures.setdefault(name, {})[finding] = _localisation(one, own)
+    return _corrected(figures)
+
+
+def _localisation(one: Measured, differences: Mapping[str, Difference]) -> LocalisationFigures:
+    known = np.flatnonzero(one.known)
+    patients = [one.patients[at] for at in known.tolist()]
+    resampled, places = _resampled(one, known)
+    measured = _intervals(resampled, patients)
+    return LocalisationFigures(
+        n=len(known),
+        n_patients=len(set(patients)),
+        n_one_sided=sum(one.rows[at]["half"] is not None for at in known.tolist()),
+        tuned_thresholds=tuple(THRESHOLDS[at] for at in places),
+        over_mean_map=differences.get(_OVER_MEAN_MAP),
+        differences=dict(differences),
+        **measured,
+    )
+
+
+def _intervals(figures: Mapping[str, Resampled], patients: Sequence[str]) -> dict[str, Interval]:
+    """Estimate figures; without interval of one patient, for nothing can be resampled."""
+    if not patients:
+        return dict.fromkeys(figures, UNDEFINED)
+    measured = intervals(figures, patients, resamples_for(len(patients)))
+    if len(set(patients)) > 1:
+        return measured
+    alone = {"low": None, "high": None}
+    return {name: one.model_copy(update=alone) for name, one in measured.items()}
+
+
+def _resampled(
+    one: Measured, at: Int[np.ndarray, " chosen"]
+) -> tuple[dict[str, Resampled], Sequence[int]]:
+    """Give each figure as a function of images that are drawn from some; and thresholds tuned."""
+    patients = [one.patients[place] for place in at.tolist()]
+    tuned, places = _tuned(one.overlaps[at], patients)
+    hits, left = one.numbers["side_hit"][at], one.in_left_half[at]
+    return {
+        **{name: _mean(one.numbers[column][at]) for name, column in _MEANS.items()},
+        "miou_tuned": _mean(tuned),
+        "side_accuracy": lambda drawn: balanced_side_accuracy(hits[drawn], left[drawn]),
+    }, places
+
+
+def _tuned(
+    overlaps: Float[np.ndarray, "images thresholds"], patients: Sequence[str]
+) -> tuple[Float[np.ndarray, " images"], Sequence[int]]:
+    n_folds = min(_FOLDS, len(set(patients)))
+    if n_folds < 2 or not overlaps.shape[1] or np.isnan(overlaps).any():
+        return np.full(len(overlaps), np.nan), ()
+    folds = folds_by_patient(patients, np.ones(len(patients), dtype=int), n_folds)
+    return tuned_overlap(overlaps, folds)
+
+
+def _mean(values: Float[np.ndarray, " images"]) -> Resampled:
+    """Average what is defined."""
+
+    def mean(drawn: Int[np.ndarray, " chosen"]) -> float:
+        chosen = values[drawn]
+        defined = chosen[~np.isnan(chosen)]
+        return float(defined.mean()) if len(defined) else float("nan")
+
+    return mean
+
+
+def _differences(one: Measured, mean_map: Measured) -> dict[str, Difference]:
+    """Compare with the mean map on the images that both have."""
+    both = np.flatnonzero(one.known & mean_map.known)
+    patients = [one.patients[at] for at in both.tolist()]
+    (first, _), (second, _) = _resampled(one, both), _resampled(mean_map, both)
+    everyone = np.arange(len(both))
+    found = {}
+    for name in _COMPARED if len(both) else ():
+        if np.isnan(first[name](everyone) - second[name](everyone)):
+            continue
+        compared = clustered_difference(
+            first[name], second[name], patients, n_resamples=resamples_for(len(both))
+        )
+        gap = compared.difference
+        found[name] = Difference(
+            value=gap.value, low=gap.low, high=gap.high, p_value=compared.p_value
+        )
+    return found
+
+
+def _corrected(
+    figures: dict[str, dict[str, LocalisationFigures]],
+) -> dict[str, dict[str, LocalisationFigures]]:
+    """Correct the p-values of each figure over the methods and findings; controls are no tests."""
+    corrected = figures
+    for name in _COMPARED:
+        places = [
+            (method, finding)
+            for method, findings in corrected.items()
+            for finding, one in findings.items()
+            if method not in CONTROLS and name in one.differences
+        ]
+        p_values = np.array(
+            [corrected[method][finding].differences[name].p_value for method, finding in places],
+            dtype=float,
+        )
+        for (method, finding), p_value in zip(places, holm(p_values).tolist(), strict=True):
+            one = corrected[method][finding]
+            gap = one.differences[name].model_copy(update={"p_value_holm": p_value})
+            changed = {"differences": one.differences | {name: gap}}
+            over = {"over_mean_map": gap} if name == _OVER_MEAN_MAP else {}
+            corrected[method][finding] = one.model_copy(update={**changed, **over})
+    return corrected
+
+
+def checks_of(measured: Measurements) -> dict[str, dict[str, CheckFigures]]:
+    """Measure the checks of each method whose explanations were checked, all findings together.
+
+    Args:
+        measured: By finding and by method.
+
+    Returns:
+        Figures by method and check.
+    """
+    found: dict[str, dict[str, list[tuple[str, float, bool]]]] = {}
+    for methods in measured.values():
+        for method, one in methods.items():
+            for row in one.rows:
+                passed = dict(row["passed"] or ())
+                for check, value in row["checks"] or ():
+                    told = (row["patient_id"], float(value), passed[check])
+                    found.setdefault(method, {}).setdefault(check, []).append(told)
+    return {
+        method: {check: _check(rows) for check, rows in checks.items()}
+        for method, checks in found.items()
+    }
+
+
+def _check(rows: Sequence[tuple[str, float, bool]]) -> CheckFigures:
+    patients, values, passed = zip(*rows, strict=True)
+    interval = _intervals({"": _mean(np.array(values))}, patients)[""]
+    return CheckFigures(**interval.model_dump(), n=len(values), share_passed=float(np.mean(passed)))
+
+
+def by_verdict(measured: Measurements, method: str) -> dict[str, VerdictFigures]:
+    """Measure the maps of one method by the verdict on them, all findings together.
+
+    Args:
+        measured: By finding and by method.
+        method: Its key.
+
+    Returns:
+        Figures by verdict, in the order of the verdicts.
+    """
+    own = [methods[method] for methods in measured.values() if method in methods]
+    verdicts = [row["verdict"] for one in own for row in one.rows]
+    patients = [patient for one in own for patient in one.patients]
+    figures = {}
+    for verdict in VERDICTS:
+        at = [place for place, found in enumerate(verdicts) if found == verdict]
+        named = {}
+        for name in ("hit_rate", "pixel_auroc", "relevance_mass"):
+            columns = [one.numbers[_MEANS[name]] for one in own]
+            named[name] = _mean(np.concatenate(columns)[at]) if at else _mean(np.array([np.nan]))
+        chosen = [patients[place] for place in at]
+        figures[verdict] = VerdictFigures(n=len(at), **_intervals(named, chosen))
+    return figures
+
+
+def agreement_of(
+    measured: Measurements, methods: Sequence[str]
+) -> dict[str, dict[str, float | None]]:
+    """Average the rank correlation of two methods' maps, over all images and findings.
+
+    Args:
+        measured: By finding and by method.
+        methods: Keys.
+
+    Returns:
+        Mean correlation by method and method; None where no two maps can be compared.
+    """
+    each = [
+        correlations([one.rows[at]["map"] for one in (found[name] for name in methods)])
+        for found in measured.values()
+        for at in range(len(found[methods[0]].rows))
+    ]
+    stacked = np.array(each).reshape(-1, len(methods), len(methods))
+    n_known = (~np.isnan(stacked)).sum(axis=0)
+    sums = np.nansum(stacked, axis=0)
+    return {
+        first: {
+            second: float(sums[i, j] / n_known[i, j]) if n_known[i, j] else None
+            for j, second in enumerate(methods)
+        }
+        for i, first in enumerate(methods)
+    }
+
+
+def costs_of(measured: Measurements, methods: Sequence[str]) -> dict[str, MethodCost]:
+    """Say what each method costs.
+
+    Args:
+        measured: By finding and by method.
+        methods: Keys.
+
+    Returns:
+        Costs by method.
+    """
+    costs = {}
+    for method in methods:
+        own = [found[method] for found in measured.values()]
+        seconds = np.concatenate([one.numbers["seconds"] for one in own])
+        seconds = seconds[~np.isnan(seconds)]
+        failed = Counter(row["error"] for one in own for row in one.rows if row["error"])
+        costs[method] = MethodCost(
+            n=len(seconds),
+            seconds_median=float(np.median(seconds)) if len(seconds) else None,
+            seconds_highest=float(seconds.max()) if len(seconds) else None,
+            failed=dict(sorted(failed.items())),
+        )
+    return costs

@@ -1,0 +1,146 @@
+"""Every attribution method over a data set in which findings are outlined."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from medllm import __version__
+from medllm.errors import LabelError
+from medllm.evaluate.explanations.cases import choose_cases
+from medllm.evaluate.explanations.controls import CONTROLS
+from medllm.evaluate.explanations.document import ExplanationEvaluation
+from medllm.evaluate.explanations.explained import ExplainedImage, explain_image
+from medllm.evaluate.explanations.figures import (
+    agreement_of,
+    by_verdict,
+    checks_of,
+    costs_of,
+    localisation_of,
+)
+from medllm.evaluate.explanations.measured import Table, read_table
+from medllm.evaluate.explanations.outlined import OutlinedImage, OutlinedSet
+from medllm.evaluate.explanations.table import PART_SCHEMA, Row, finish
+from medllm.evaluate.performance import resamples_for
+from medllm.evaluate.resumable import identity, write_in_parts
+from medllm.explanation import DEFAULT_METHOD, METHODS
+from medllm.models import Model
+
+# An image takes seconds, so that few are lost when a run is killed.
+PART = 4
+
+Checked = Literal["default", "all", "none"]
+Watch = Callable[[Iterable[ExplainedImage], int], Iterable[ExplainedImage]]
+
+
+def evaluate_explanations(
+    outlined: OutlinedSet,
+    model: Model,
+    out: Path,
+    methods: Sequence[str] | None = None,
+    *,
+    checked: Checked = "default",
+    watch: Watch = lambda explained, total: explained,
+) -> ExplanationEvaluation:
+    """Explain a data set by every method and measure the maps, going on from what `out` holds.
+
+    Args:
+        outlined: The images.
+        model: The model.
+        out: Folder; `explanations.parquet` is written there.
+        methods: Keys of `METHODS`; all when None.
+        checked: Whose explanations are checked whole, as a report would have them: the default
+            method's, each method's, or none.
+        watch: Passes on what was explained, to show progress; it is told how many there are.
+
+    Returns:
+        Every figure.
+
+    Raises:
+        LabelError: No image could be read.
+        MedllmError: `out` holds another run or cannot be written.
+        ValueError: There is no such method.
+    """
+    names = tuple(METHODS if methods is None else dict.fromkeys(methods))
+    if unknown := [name for name in names if name not in METHODS]:
+        raise ValueError(f"'{unknown[0]}' is not a method; use one of: {', '.join(METHODS)}.")
+    whole = _whole(names, checked)
+
+    def work(missing: Sequence[OutlinedImage]) -> Iterable[Sequence[Row]]:
+        explained = (explain_image(model, image, names, whole) for image in missing)
+        return (one.rows for one in watch(explained, len(missing)))
+
+    path = out / "explanations.parquet"
+    told = {"methods": list(names), "checked": list(whole), "dataset": outlined.dataset}
+    findings = list(dict.fromkeys(key for image in outlined.images for key in image.outlined_as))
+    write_in_parts(
+        path,
+        outlined.images,
+        work,
+        {**told, **identity(model, (image.known for image in outlined.images), findings)},
+        schema=PART_SCHEMA,
+        part_size=PART,
+        finish=lambda parts: finish(parts, path),
+    )
+    return _document(outlined, model, names, read_table(path))
+
+
+def _whole(names: Sequence[str], checked: Checked) -> tuple[str, ...]:
+    kept = {"all": names, "default": (DEFAULT_METHOD,), "none": ()}[checked]
+    return tuple(name for name in names if name in kept)
+
+
+def _document(
+    outlined: OutlinedSet, model: Model, names: Sequence[str], table: Table
+) -> ExplanationEvaluation:
+    measured = {key: methods for key, methods in table.measured.items() if methods[names[0]].rows}
+    if not measured:
+        codes = ", ".join(sorted(set(table.unread.values())))
+        raise LabelError(
+            f"none of the {len(outlined.images)} outlined images could be read ({codes}); check "
+            "that the data set's files are there.",
+            code="nothing-read",
+        )
+    shown = DEFAULT_METHOD if DEFAULT_METHOD in names else names[0]
+    verdicts = by_verdict(measured, DEFAULT_METHOD)
+    return ExplanationEvaluation.model_validate(
+        {
+            "medllm_version": __version__,
+            "dataset": outlined.dataset,
+            "split": outlined.split,
+            "model": f"{model.card.name} {model.card.version}",
+            "model_sha256": model.sha256,
+            "training_data": model.card.training_data,
+            "default_method": shown,
+            "methods": names,
+            "controls": CONTROLS,
+            "n_images": len(outlined.images),
+            "n_patients": len({image.patient_id for image in outlined.images}),
+            "n_outlined": _counted(outlined),
+            "left_out": dict(outlined.left_out),
+            "errors": dict(sorted(Counter(table.unread.values()).items())),
+            "caveats": tuple(outlined.caveats),
+            "n_resamples": resamples_for(len(outlined.images)),
+            "localisation": localisation_of(measured),
+            "checks": checks_of(measured),
+            "verdicts": {verdict: one.n for verdict, one in verdicts.items()},
+            "by_verdict": verdicts,
+            "agreement": agreement_of(measured, names),
+            "costs": costs_of(measured, names),
+            "peak_memory_mib": table.peak_memory_mib,
+            "cases": {
+                finding: choose_cases(methods, names, shown)
+                for finding, methods in measured.items()
+            },
+        }
+    )
+
+
+def _counted(outlined: OutlinedSet) -> dict[str, dict[str, int]]:
+    counts: dict[str, Counter[str]] = {}
+    for image in outlined.images:
+        for finding, own in image.outlined_as.items():
+            counts.setdefault(finding, Counter())[own] += 1
+    return {finding: dict(found) for finding, found in counts.items()}

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from medllm.cli import app
+from medllm.errors import MedllmError
+from medllm.evaluate import performance
+from medllm.models import save_model
+from medllm.phantom import Lesion, make_phantom
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_resamples():
+    """Resample less; what the figures are is tested where they are made."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(performance, "N_RESAMPLES", 20)
+        yield
+
+
+def run(*arguments):
+    return CliRunner().invoke(
+        app, ["evaluate-explanations", *(str(argument) for argument in arguments)]
+    )
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    save_model(tiny_model, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("set")
+    rows = ["path,patient_id,nodule"]
+    boxes = ["path,finding,x,y,width,height"]
+    for index in range(4):
+        phantom = make_phantom(index, size=80, lesions=[Lesion("nodule", "left", "middle")])
+        Image.fromarray((phantom.pixels * 255).astype("uint8")).save(folder / f"{index}.png")
+        rows.append(f"{index}.png,LM-{index},1")
+        boxes.append(f"{index}.png,nodule,50,30,12,12")
+    (folder / "labels.csv").write_text("\n".join(rows))
+    (folder / "boxes.csv").write_text("\n".join(boxes))
+    return folder
+
+
+def test_a_table_is_printed_and_three_files_are_written(root, checkpoint, tmp_path):
+    out = tmp_path / "out"
+    result = run("csv", "--root", root, "--model", checkpoint, "--out", out, "--limit", 3)
+    assert result.exit_code == 0, result.output
+    assert "csv (all): 3 images of 3 patients, 0 not read; tiny 0. Research use" in result.stdout
+    assert "beyond the limit: 1" in result.stdout
+    for name in ("integrated-gradients", "occlusion", "mean-map", "edges", "random"):
+        assert f"\n  {name} " in result.stdout
+    assert {"explanations.parquet", "metrics.json", "report.html"} <= {
+        path.name for path in out.iterdir()
+    }
+
+
+def test_a_damaged_file_is_told_the_others_are_explained_and_the_exit_status_is_1(
+    root, checkpoint, tmp_path
+):
+    for path in root.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "3.png").write_bytes((root / "3.png").read_bytes()[:99])
+    result = run(
+        *("csv", "--root", tmp_path, "--model", checkpoint, "--out", tmp_path / "out"),
+        *("--method", "occlusion", "--checks", "none", "--json"),
+    )
+    assert result.exit_code == 1
+    assert "3.png: the PNG is cut off" in result.stderr
+    assert "LM-3" not in result.output
+    figures = json.loads(result.stdout)
+    assert figures["errors"] == {"truncated": 1}
+    assert figures["localisation"]["occlusion"]["nodule"]["n"] == 3
+    assert figures["default_method"] == "occlusion"
+
+
+def test_phantoms_need_no_folder(checkpoint, tmp_path):
+    result = run(
+        *("phantom", "--model", checkpoint, "--out", tmp_path / "out", "--limit", 2),
+        *("--finding", "nodule", "--method", "occlusion", "--checks", "none"),
+    )
+    assert result.exit_code == 0, result.output
+    assert "phantom (all): 2 images of 2 patients" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["csv"], 2, "name the data set's folder"),
+        (["phantom", "--root", "x"], 2, "phantoms are drawn, not read"),
+        (["csv", "--root", "x", "--method", "lime"], 2, "'lime' is not one of: all, "),
+        (["csv", "--root", "x", "--checks", "some"], 2, "'some' is not one of"),
+        (["nihh", "--root", "x"], 1, "Did you mean 'nih'?"),
+        (["csv", "--root", "x"], 1, "labels.csv is not in x"),
+    ],
+)
+def test_wrong_usage_and_bad_input_are_told_in_one_line(checkpoint, arguments, status, message):
+    result = run(*arguments, "--model", checkpoint)
+    if isinstance(result.exception, MedllmError):
+        assert (1, message in str(result.exception)) == (status, True), result.exception
+    else:
+        assert result.exit_code == status
+        assert message in " ".join(result.output.split())
+
+
+def test_a_table_without_boxes_is_told_with_a_remedy(root, checkpoint, tmp_path):
+    for path in root.glob("*.png"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "labels.csv").write_text((root / "labels.csv").read_text())
+    result = run("csv", "--root", tmp_path, "--model", checkpoint, "--out", tmp_path / "out")
+    assert "write boxes.csv (path, finding, x, y, width, height)" in str(result.exception)

@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from medllm.errors import AttributionError, LabelError, MedllmError
+from medllm.evaluate import ExplanationEvaluation, evaluate_explanations
+from medllm.evaluate.explanations import CONTROLS
+from medllm.evaluate.explanations import runs as explanation_runs
+from medllm.explanation import METHODS as KNOWN
+from medllm.explanation import explain, methods
+
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
+METHODS = ("integrated-gradients", "occlusion")
+N_IMAGES = 12
+# What is not the same in two runs.
+MEASURED_TIME = ("seconds", "peak_memory_mib")
+
+
+@pytest.fixture(scope="module")
+def rows(evaluated):
+    _, out = evaluated
+    return pq.read_table(out / "explanations.parquet").to_pylist()
+
+
+def of(rows, **wanted):
+    return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+
+
+def test_there_is_a_row_an_image_finding_and_method_and_the_damage_has_its_own(rows):
+    assert len(rows) == (N_IMAGES + 1 + 4) * (len(METHODS) + len(CONTROLS))
+    assert {row["method"] for row in rows} == {*METHODS, *CONTROLS}
+    assert {row["error"] for row in of(rows, path="cut.png")} == {"truncated"}
+    assert {row["error"] for row in rows if row["path"] != "cut.png"} == {None}
+
+
+def test_a_row_is_the_explanation_that_a_report_would_have(rows, outlined, tiny_model):
+    image = outlined.images[1]
+    (row,) = of(rows, path=image.path, finding="nodule", method="integrated-gradients")
+    wanted = explain(tiny_model, image.open().scan, "nodule")
+    # another number of findings asked together sums in another order
+    np.testing.assert_allclose(row["map"], wanted.map.values.ravel(), atol=1e-5)
+    assert row["log_odds"] == pytest.approx(wanted.log_odds, abs=1e-5)
+    assert row["verdict"] == wanted.verdict
+    assert dict(row["passed"]) == {check.name: check.passed for check in wanted.checks}
+    assert row["region"] == " ".join(
+        word for word in (wanted.regions[0].side, wanted.regions[0].zone) if word
+    )
+    (other,) = of(rows, path=image.path, finding="nodule", method="occlusion")
+    assert other["verdict"] is None
+
+
+def test_the_figures_are_those_of_the_rows(evaluated, rows):
+    evaluation, _ = evaluated
+    for method in METHODS:
+        own = [row for row in of(rows, method=method, finding="nodule") if not row["error"]]
+        figures = evaluation.localisation[method]["nodule"]
+        assert (figures.n, figures.n_patients) == (N_IMAGES, N_IMAGES // 2)
+        for name, column in (
+            ("hit_rate", "hit"),
+            ("miou", "overlap"),
+            ("pixel_auroc", "pixel_auroc"),
+            ("relevance_mass", "relevance_mass"),
+            ("region_rate", "region_hit"),
+        ):
+            values = np.array([row[column] for row in own], dtype=float)
+            assert getattr(figures, name).value == pytest.approx(np.nanmean(values))
+        means = of(rows, method="mean-map", finding="nodule")[:N_IMAGES]
+        gaps = [
+            row["pixel_auroc"] - mean["pixel_auroc"] for row, mean in zip(own, means, strict=True)
+        ]
+        assert figures.over_mean_map.value == pytest.approx(np.mean(gaps))
+        assert figures.over_mean_map.p_value_holm >= figures.over_mean_map.p_value
+
+
+def test_controls_stand_among_the_methods_and_are_no_tests(evaluated):
+    evaluation, _ = evaluated
+    assert set(evaluation.localisation) == {*METHODS, *CONTROLS}
+    assert evaluation.localisation["mean-map"]["nodule"].over_mean_map is None
+    assert evaluation.localisation["random"]["nodule"].over_mean_map.p_value_holm is None
+    point = evaluation.localisation["best-point"]["nodule"]
+    assert point.hit_rate.value is not None
+    assert point.pixel_auroc.value is None
+
+
+def test_the_document_counts_what_was_asked(evaluated):
+    evaluation, _ = evaluated
+    assert evaluation.n_images == N_IMAGES + 1
+    assert evaluation.errors == {"truncated": 1}
+    assert evaluation.n_outlined == {"nodule": {"nodule": 13}, "effusion": {"effusion": 4}}
+    assert sum(evaluation.verdicts.values()) == N_IMAGES + 4
+    assert evaluation.checks.keys() == {"integrated-gradients"}
+    assert evaluation.checks["integrated-gradients"]["deletion"].n == N_IMAGES + 4
+    assert evaluation.agreement["occlusion"]["occlusion"] == pytest.approx(1)
+    forth = evaluation.agreement["occlusion"]["integrated-gradients"]
+    assert forth == pytest.approx(evaluation.agreement["integrated-gradients"]["occlusion"])
+    assert evaluation.costs["occlusion"].n == N_IMAGES + 4
+    worst = evaluation.cases["nodule"].worst
+    areas = [case.pixel_auroc["integrated-gradients"] for case in worst]
+    assert areas == sorted(areas)
+
+
+def test_the_files_hold_the_document_by_its_published_names(evaluated):
+    evaluation, out = evaluated
+    text = (out / "metrics.json").read_text()
+    assert ExplanationEvaluation.model_validate_json(text) == evaluation
+    values = json.loads(text)
+    for name in ("hit_rate", "miou", "pixel_auroc", "side_accuracy", "relevance_mass"):
+        figure = values["localisation"]["occlusion"]["nodule"][name]
+        assert {"value", "low", "high"} <= figure.keys()
+    assert {"value", "low", "high"} <= values["localisation"]["occlusion"]["nodule"][
+        "over_mean_map"
+    ].keys()
+    assert {"value", "low", "high", "share_passed"} <= values["checks"]["integrated-gradients"][
+        "deletion"
+    ].keys()
+    assert values["verdicts"].keys() == {"supported", "weak", "do not use"}
+    assert sorted(path.name for path in out.iterdir()) == [
+        "explanations.parquet",
+        "metrics.json",
+        "report.html",
+        "run.json",
+    ]
+
+
+def test_a_killed_run_goes_on_and_ends_as_an_unbroken_one(
+    evaluated, rows, outlined, tiny_model, tmp_path
+):
+    seen = []
+
+    def killed_after(n):
+        def watch(explained, total):
+            for one in explained:
+                if len(seen) == n:
+                    raise KeyboardInterrupt
+                seen.append(one)
+                yield one
+
+        return watch
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_explanations(outlined, tiny_model, tmp_path, METHODS, watch=killed_after(10))
+    parts = sorted(path.name for path in (tmp_path / "parts").iterdir())
+    assert parts == ["000000.parquet", "000001.parquet"]
+    told = []
+    again = evaluate_explanations(
+        outlined,
+        tiny_model,
+        tmp_path,
+        METHODS,
+        watch=lambda explained, total: told.append(total) or explained,
+    )
+    assert told == [N_IMAGES + 1 - 8]
+    found = pq.read_table(tmp_path / "explanations.parquet").to_pylist()
+    assert [without_times(row) for row in found] == [without_times(row) for row in rows]
+    assert again.localisation == evaluated[0].localisation
+    assert not (tmp_path / "parts").exists()
+    # Finished, it explains nothing and says the same.
+    assert (
+        evaluate_explanations(outlined, tiny_model, tmp_path, METHODS, watch=killed_after(0))
+        == again
+    )
+
+
+def without_times(row):
+    # NaN is not equal to itself.
+    return json.dumps({key: value for key, value in row.items() if key not in MEASURED_TIME})
+
+
+def test_another_run_in_the_same_folder_is_refused(evaluated, outlined, tiny_model):
+    _, out = evaluated
+    fewer = dataclasses.replace(outlined, images=outlined.images[:4])
+    with pytest.raises(MedllmError, match="another evaluation, which differs in n_images, rec"):
+        evaluate_explanations(fewer, tiny_model, out, METHODS)
+    with pytest.raises(MedllmError, match="another evaluation, which differs in checked"):
+        evaluate_explanations(outlined, tiny_model, out, METHODS, checked="none")
+
+
+def test_a_refused_map_is_counted_and_the_others_are_measured(
+    outlined, tiny_model, tmp_path, monkeypatch
+):
+    def refuse(case):
+        raise AttributionError("too little memory; use a smaller model.", code="out-of-memory")
+
+    monkeypatch.setitem(
+        methods.METHODS, "occlusion", dataclasses.replace(KNOWN["occlusion"], attribute=refuse)
+    )
+    few = dataclasses.replace(outlined, images=outlined.images[1:3])
+    seen = []
+    evaluation = evaluate_explanations(
+        few,
+        tiny_model,
+        tmp_path,
+        METHODS,
+        checked="none",
+        watch=lambda explained, total: (seen.append(one) or one for one in explained),
+    )
+    assert evaluation.costs["occlusion"].failed == {"out-of-memory": 2}
+    assert evaluation.localisation["occlusion"]["nodule"].n == 0
+    assert evaluation.localisation["integrated-gradients"]["nodule"].n == 2
+    assert evaluation.localisation["occlusion"]["nodule"].over_mean_map is None
+    assert seen[0].message == "1.png: too little memory; use a smaller model."
+
+
+def test_bad_input_is_told_in_one_line(outlined, tiny_model, tmp_path):
+    with pytest.raises(ValueError, match="'lime' is not a method; use one of: integrated"):
+        evaluate_explanations(outlined, tiny_model, tmp_path, ["lime"])
+    damaged = dataclasses.replace(outlined, images=outlined.images[-1:])
+    with pytest.raises(LabelError, match=r"none of the 1 outlined images could be read \(trunc"):
+        evaluate_explanations(damaged, tiny_model, tmp_path, METHODS)
+
+
+def test_few_images_are_lost_when_a_run_is_killed():
+    assert explanation_runs.PART <= 4
