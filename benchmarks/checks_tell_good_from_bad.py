@@ -122,7 +122,9 @@ def maps_of(case: Case, following: Case, other: Model, method: str) -> dict[str,
     for name, values in wrong.items():
         total = values.sum()
         scaled = values * (effect / total) if total else values
-        found[name] = PatchAttribution(scaled, own.n_steps, abs(float(scaled.sum()) - effect))
+        missed = abs(float(scaled.sum()) - effect)
+        error = None if own.completeness_error is None else missed
+        found[name] = PatchAttribution(scaled, own.n_steps, error)
     return found
 
 
