@@ -16,7 +16,7 @@ import copy
 import dataclasses
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -58,8 +58,9 @@ def main() -> None:
     verdicts: dict[str, Counter[str]] = defaultdict(Counter)
     cases = answered_rightly(model, given.n + 1)
     for case, following in pairwise(cases):
-        for name, attribution in maps_of(case, following, other, given.method).items():
-            checks = judge_whole(case, given.method, attribution)
+        maps = maps_of(case, following, other, given.method)
+        judged = judge_whole(case, given.method, list(maps.values()))
+        for name, checks in zip(maps, judged, strict=True):
             verdicts[name][verdict_of(checks)] += 1
             rows.append({"map": name, **{check.name: check.value for check in checks}})
             for check in checks:
@@ -128,14 +129,21 @@ def maps_of(case: Case, following: Case, other: Model, method: str) -> dict[str,
     return found
 
 
-def judge_whole(case: Case, method: str, attribution: PatchAttribution) -> tuple[Check, ...]:
-    """Make all checks, that of the thorax included."""
-    (checks,) = judge(case, method, [attribution])
-    if case.zones.found:
+def judge_whole(
+    case: Case, method: str, attributions: Sequence[PatchAttribution]
+) -> Iterator[tuple[Check, ...]]:
+    """Make all checks of some maps, that of the thorax included."""
+    # Asked about as often as there are maps, so that they share what is computed of the image.
+    judged = judge(
+        dataclasses.replace(case, findings=case.findings * len(attributions)), method, attributions
+    )
+    for attribution, checks in zip(attributions, judged, strict=True):
+        if not case.zones.found:
+            yield checks
+            continue
         over = AttributionMap(attribution.values, case.box)
         shares = patch_shares(over, case.zones, case.scan.rows, case.scan.columns)
-        checks = (*checks, outside_thorax(attribution.values, shares))
-    return checks
+        yield (*checks, outside_thorax(attribution.values, shares))
 
 
 def told_apart(values: dict[str, list[float]], name: str) -> float:

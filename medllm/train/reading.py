@@ -110,6 +110,9 @@ def _told(error: ValidationError) -> str:
         return f"'{where}' is unknown;{_nearest(place)} take it out or correct it."
     words = first["msg"].removeprefix("Value error, ")
     found = "" if isinstance(first["input"], dict) else f", found {first['input']!r}"
+    if first["type"] == "string_type":
+        # YAML takes a version for a number; the shell takes the outer quotes away.
+        found += f"; give it quotes of its own, as in '{where}=\"{first['input']}\"'"
     more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return f"{where}: {words[0].lower()}{words[1:]}{found}{more}."
 

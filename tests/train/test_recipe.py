@@ -31,6 +31,7 @@ WRONG = {
     "finetne.epochs=3": "did you mean 'finetune'",
     "finetune.epochs=0": "finetune.epochs: input should be greater than 0, found 0",
     "finetune.epochs=many": "finetune.epochs: input should be a valid integer",
+    "card.version=0.3": "found 0.3; give it quotes of its own, as in 'card.version=\"0.3\"'",
     "model.findings=[pnuemonia]": "'pnuemonia' is not a finding; did you mean pneumonia?",
     "model.findings=[nodule, nodule]": "named twice",
     "model.ships=[nodule]": "ships may name only what findings names",
