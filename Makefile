@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test lint docs pictures bench clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -30,6 +30,10 @@ lint: $(READY)
 # Pages that follow from the code; the tests fail when one is out of date.
 docs: $(READY)
 	$(BIN)/python docs/make_pages.py
+
+# Pictures of the pages, of the bundled model and of phantoms; wants chromium, takes minutes.
+pictures: $(READY)
+	$(BIN)/python docs/make_pictures.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/shared_prefix.py

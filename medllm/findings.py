@@ -115,6 +115,31 @@ _ALL = (
 
 FINDINGS: dict[str, Finding] = {finding.key: finding for finding in _ALL}
 
+# What is a kind of it, or it of that, by the hierarchy of CheXpert's labels (Irvin et al., AAAI
+# 2019), with the names that other data sets have for the same.
+_OPACITIES = {"consolidation", "infiltration", "edema", "atelectasis", "nodule", "mass"}
+_KIN = {
+    "lung_opacity": _OPACITIES | {"pneumonia", "lung_lesion", "nodule_or_mass"},
+    "pneumonia": {"consolidation", "infiltration"},
+}
+
+
+def is_kin(one: str, other: str) -> bool:
+    """Say whether one of two findings is a kind of the other, so that both lie in one place.
+
+    Args:
+        one: Key of a finding.
+        other: Key of another, or the same.
+
+    Returns:
+        Whether they are kin.
+
+    Example:
+        >>> is_kin("lung_opacity", "pneumonia"), is_kin("effusion", "pneumonia")
+        (True, False)
+    """
+    return one == other or one in _KIN.get(other, ()) or other in _KIN.get(one, ())
+
 
 def finding(key: str) -> Finding:
     """Look a finding up by its key.

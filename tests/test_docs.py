@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
@@ -7,7 +8,9 @@ import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -27,11 +30,36 @@ def test_the_snippet_runs_as_it_stands(code, tmp_path):
     assert result.returncode == 0, result.stderr
 
 
-def test_pages_made_from_the_code_are_up_to_date():
-    spec = spec_from_file_location("make_pages", ROOT / "docs" / "make_pages.py")
+def _script(name):
+    spec = spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     module = module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
-    for path, text in module.pages().items():
+    return module
+
+
+def test_every_picture_is_of_the_script_that_makes_them_and_is_light():
+    script = _script("make_pictures")
+    pictures = {path.stem: path for path in (ROOT / "docs" / "images").iterdir()}
+    assert set(pictures) == {picture.name for picture in script.PICTURES}
+    assert {picture.page for picture in script.PICTURES} == set(script.COMMANDS)
+    assert max(path.stat().st_size for path in pictures.values()) <= script.MOST_BYTES
+
+
+def test_a_picture_is_written_in_as_many_colours_as_its_size_allows():
+    script = _script("make_pictures")
+    noise = np.random.default_rng(0).integers(256, size=(500, 500, 3), dtype=np.uint8)
+    small = script._small(Image.fromarray(noise))
+    assert len(small) <= script.MOST_BYTES
+    with Image.open(io.BytesIO(small)) as picture:
+        assert picture.size == (500, 500)
+        assert 16 <= len(picture.getcolors()) < 256
+    with pytest.raises(ValueError, match="less high"):
+        script._small(Image.fromarray(noise.repeat(2, axis=0)[:, :]).resize((2000, 2000), 0))
+
+
+def test_pages_made_from_the_code_are_up_to_date():
+    for path, text in _script("make_pages").pages().items():
         assert path.read_text(encoding="utf-8") == text, f"{path.name}: run make docs"
 
 

@@ -9,9 +9,9 @@ import typer
 
 from medllm.cli.explain import write_report
 
-# Chosen because the bundled model's map falls on the opacity and is not refused; how often that
-# is so is in the model's card.
-_SEED = 46
+# Chosen because the bundled model's map falls on the opacity and is not refused; how often a map is
+# kept stands in docs/concepts/explanations.md.
+_SEED = 0
 
 
 def demo(
@@ -24,12 +24,12 @@ def demo(
     from medllm.models import load_model
     from medllm.phantom import Lesion, make_phantom, write_dicom
 
-    lesion = Lesion("lung_opacity", side="left", zone="lower", strength=1.0, size=0.9)
+    lesion = Lesion("lung_opacity", side="right", zone="lower", strength=1.0, size=0.9)
     phantom = make_phantom(_SEED, size=1024, lesions=[lesion], view="PA", age_group="adult")
     out.mkdir(parents=True, exist_ok=True)
     file = out / "phantom.dcm"
     write_dicom(phantom, file)
-    typer.echo(f"phantom   {file}  (a lung opacity in the patient's left lower zone)")
+    typer.echo(f"phantom   {file}  (a lung opacity in the patient's right lower zone)")
     model = load_model(None)
     scan = read_radiograph(file)
     for answer in model.predict([scan])[0].findings:

@@ -14,6 +14,7 @@ from medllm.cli.progress import watched
 if TYPE_CHECKING:
     from medllm.evaluate import ExplanationEvaluation
     from medllm.evaluate.document import Interval
+    from medllm.evaluate.explanations.document import Sanity
 
 
 def evaluate_explanations(
@@ -45,6 +46,15 @@ def evaluate_explanations(
             show_default=False,
         ),
     ] = None,
+    split_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Split to take instead, as of patients that a training left out: CSV of dataset, "
+            "patient_id, split.",
+            show_default=False,
+        ),
+    ] = None,
     limit: Annotated[
         int | None,
         typer.Option(
@@ -55,6 +65,30 @@ def evaluate_explanations(
         Literal["default", "all", "none"],
         typer.Option(help="Whose explanations are checked: the default method's, all, or none."),
     ] = "default",
+    sanity: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Images on which the methods themselves are tested; each costs as much as eleven "
+            "others.",
+        ),
+    ] = 8,
+    heatmaps: Annotated[
+        bool,
+        typer.Option(
+            "--heatmaps",
+            help="Write the maps as files that CheXlocalize's published evaluation reads; for "
+            "chexlocalize alone.",
+        ),
+    ] = False,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep",
+            help="Keep the essence beside the checkpoint's weights, for its card and reports.",
+        ),
+    ] = False,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the results.")] = Path(
         "out/evaluate-explanations"
     ),
@@ -78,8 +112,12 @@ def evaluate_explanations(
         outlined_records,
         write_explanations,
     )
+    from medllm.evaluate.explanations.chexlocalize import write_heatmaps
+    from medllm.evaluate.explanations.kept import essence_of
     from medllm.explanation import METHODS
     from medllm.models import load_model
+    from medllm.models.checkpoint import resolve
+    from medllm.models.measured import keep_measured, require_keepable
 
     check_accept(accept)
     names = list(METHODS) if method == "all" else [name.strip() for name in method.split(",")]
@@ -87,9 +125,17 @@ def evaluate_explanations(
         raise typer.BadParameter(
             f"'{unknown[0]}' is not one of: all, {', '.join(METHODS)}.", param_hint="--method"
         )
-    _check_root(dataset, root, split)
-    study = None if root is None else open_study(dataset, root, out, split=split, partial=partial)
-    loaded = load_model(model)
+    _check_root(dataset, root, split, split_file)
+    _check_heatmaps(dataset, heatmaps)
+    study = (
+        None
+        if root is None
+        else open_study(dataset, root, out, split=split, split_file=split_file, partial=partial)
+    )
+    folder = resolve(model)
+    if keep:
+        require_keepable(folder)
+    loaded = load_model(folder)
     outlined = (
         outlined_phantoms(loaded, finding, limit=limit)
         if study is None
@@ -97,8 +143,14 @@ def evaluate_explanations(
             study, loaded, finding, limit=limit, accept=accept or (), polarity=polarity
         )
     )
-    evaluation = evaluate(outlined, loaded, out, names, checked=checks, watch=watched)
+    evaluation = evaluate(
+        outlined, loaded, out, names, checked=checks, sanity=sanity, watch=watched
+    )
     write_explanations(evaluation, outlined, out)
+    if heatmaps:
+        write_heatmaps(evaluation, outlined, out)
+    if keep:
+        keep_measured(folder, loaded.sha256, essence_of(evaluation))
     if as_json:
         typer.echo((out / "metrics.json").read_text(encoding="utf-8"), nl=False)
     else:
@@ -109,15 +161,26 @@ def evaluate_explanations(
         raise typer.Exit(1)
 
 
-def _check_root(dataset: str, root: Path | None, split: str | None) -> None:
+def _check_root(
+    dataset: str, root: Path | None, split: str | None, split_file: Path | None
+) -> None:
     if dataset != "phantom" and root is None:
         raise typer.BadParameter(
             "name the data set's folder; only 'phantom' has none", param_hint="--root"
         )
     if dataset == "phantom":
-        for given, option in ((root, "--root"), (split, "--split")):
+        options = ((root, "--root"), (split, "--split"), (split_file, "--split-file"))
+        for given, option in options:
             if given is not None:
                 raise typer.BadParameter("phantoms are drawn, not read", param_hint=option)
+
+
+def _check_heatmaps(dataset: str, heatmaps: bool) -> None:
+    if heatmaps and dataset != "chexlocalize":
+        raise typer.BadParameter(
+            "their form is that of one data set; give it with chexlocalize alone",
+            param_hint="--heatmaps",
+        )
 
 
 def _table(evaluation: ExplanationEvaluation) -> Iterator[str]:
@@ -147,13 +210,36 @@ def _table(evaluation: ExplanationEvaluation) -> Iterator[str]:
             ).rstrip()
     verdicts = ", ".join(f"{count} {verdict}" for verdict, count in evaluation.verdicts.items())
     yield f"\n{evaluation.default_method}: {verdicts}"
+    if evaluation.sanity is not None:
+        yield from _sanity(evaluation.sanity)
     for method, cost in evaluation.costs.items():
         for code, count in cost.failed.items():
             yield f"  {method}, {code}: {count}"
 
 
-def _number(figure: Interval | None) -> str:
-    return "-" if figure is None or figure.value is None else f"{figure.value:.2f}"
+def _sanity(sanity: Sanity) -> Iterator[str]:
+    yield ""
+    yield (
+        f"{'all weights scrambled':<32}{'n':<6}{'rank correlation (95%)':<26}"
+        f"{'without sign':<26}{'SSIM':<7}{'infidelity':<12}sensitivity"
+    )
+    for method, one in sanity.methods.items():
+        signed, absolute = one.rank_correlation[-1], one.rank_correlation_absolute[-1]
+        numbers = (
+            f"{_number(one.ssim[-1]):<7}{_number(one.infidelity, 3):<12}"
+            f"{_number(one.max_sensitivity)}"
+        )
+        survives = "  survives: does not depend on the model" if one.survives else ""
+        yield (
+            f"  {method:<30}{one.n:<6}{_interval(signed):<26}{_interval(absolute):<26}"
+            f"{numbers}{survives}"
+        )
+        for code, count in one.failed.items():
+            yield f"    {code}: {count}"
+
+
+def _number(figure: Interval | None, digits: int = 2) -> str:
+    return "-" if figure is None or figure.value is None else f"{figure.value:.{digits}f}"
 
 
 def _interval(figure: Interval | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,9 +29,23 @@ def explain(
     inputs: Inputs,
     model: ModelSource = None,
     finding: Findings = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="F",
+            help="Explain why the one --finding rather than this one: the difference of their "
+            "log-odds.",
+            show_default=False,
+        ),
+    ] = None,
     method: Annotated[
-        str, typer.Option(metavar="NAME", help="Attribution method.")
-    ] = "integrated-gradients",
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Attribution method. Several, separated by commas, or 'all': the first explains, "
+            "the others stand beside it.",
+        ),
+    ] = "occlusion",
     formats: Annotated[
         str, typer.Option("--format", help="Encodings, separated by commas.")
     ] = "html,json",
@@ -46,18 +61,16 @@ def explain(
     Findings called positive or indeterminate are explained; where there is none, the most
     probable one. --finding chooses others.
     """
-    from medllm.explanation import METHODS
+    from medllm.explanation import DEFAULT_METHOD, METHODS
     from medllm.models import load_model
     from medllm.report.formats import FORMATS
 
-    names = [name.strip() for name in formats.split(",") if name.strip()]
-    for given, known, option in ((names, FORMATS, "--format"), ([method], METHODS, "--method")):
-        if unknown := [name for name in given if name not in known]:
-            raise typer.BadParameter(
-                f"'{unknown[0]}' is not one of: {', '.join(known)}.", param_hint=option
-            )
+    names = _chosen(formats, FORMATS, "--format")
+    every = ",".join(sorted(METHODS, key=lambda name: name != DEFAULT_METHOD))
+    methods = _chosen(every if method == "all" else method, METHODS, "--method")
+    _check_contrast(finding, against)
     loaded = load_model(model)
-    loaded.questions(finding)
+    loaded.questions([*(finding or []), *([against] if against else [])])
     failed = False
     taken: Counter[str] = Counter()
     for path, read in read_each(inputs, accept, polarity):
@@ -65,7 +78,14 @@ def explain(
             scan = read()
             name = _folder_name(scan, taken)
             written, refused = write_report(
-                loaded, scan, out / name, names, finding, method, with_identity=with_identity
+                loaded,
+                scan,
+                out / name,
+                names,
+                finding,
+                methods,
+                against=against,
+                with_identity=with_identity,
             )
         except MedllmError as error:
             failed = True
@@ -79,14 +99,39 @@ def explain(
         raise typer.Exit(1)
 
 
+def _chosen(given: str, known: Iterable[str], option: str) -> list[str]:
+    """Take names apart at their commas, each once; one that is unknown is wrong usage."""
+    names = list(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise typer.BadParameter(
+            f"'{(unknown or [given])[0]}' is not one of: {', '.join(known)}.", param_hint=option
+        )
+    return names
+
+
+def _check_contrast(findings: Sequence[str] | None, against: str | None) -> None:
+    if against is None:
+        return
+    if len(findings or ()) != 1:
+        raise typer.BadParameter(
+            f"it needs one --finding, and {len(findings or ())} are given.", param_hint="--against"
+        )
+    if findings == [against]:
+        raise typer.BadParameter(
+            f"'{against}' is the --finding itself; name another.", param_hint="--against"
+        )
+
+
 def write_report(
     model: Model,
     scan: Radiograph,
     folder: Path,
     formats: list[str],
     findings: list[str] | None = None,
-    method: str = "integrated-gradients",
+    methods: Sequence[str] = ("occlusion",),
     *,
+    against: str | None = None,
     with_identity: bool = False,
 ) -> tuple[list[Path], list[AttributionError]]:
     """Predict, explain and write the report of one radiograph.
@@ -97,7 +142,8 @@ def write_report(
         folder: Where the report goes.
         formats: Encodings.
         findings: Findings to explain; chosen from the calls when None.
-        method: Attribution method.
+        methods: Attribution methods; the first explains, the others stand beside it.
+        against: Finding that the others are explained against.
         with_identity: Put the identifying header in.
 
     Returns:
@@ -111,7 +157,11 @@ def write_report(
     explanations, refused = [], []
     for key in findings or _worth_explaining(prediction):
         try:
-            explanations.append(explain_finding(model, scan, key, method=method))
+            explanations.append(
+                explain_finding(
+                    model, scan, key, method=methods[0], against=against, others=methods[1:]
+                )
+            )
         except AttributionError as error:
             refused.append(error)
     identity = read_identity(scan.path) if with_identity else None

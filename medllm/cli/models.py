@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +12,9 @@ import typer
 from medllm.cli.inputs import AsJson
 
 if TYPE_CHECKING:
+    from medllm.metrics import Estimate
     from medllm.models import ModelCard
+    from medllm.models.measured import MeasuredMethod
 
 models = typer.Typer(
     help="Show and check the bundled and the cached checkpoints.", no_args_is_help=True
@@ -65,6 +68,35 @@ def verify(source: Source = None) -> None:
     typer.echo(f"{model.card.name} {model.card.version}  sha256 {model.sha256}  verified")
 
 
+def _method(name: str, method: MeasuredMethod) -> Iterator[str]:
+    for key, found in method.findings.items():
+        yield (
+            f"    {name}, {key} (n {found.n}): hit rate {_figure(found.hit_rate)}, of a fixed map "
+            f"{_figure(found.fixed_hit_rate)}; pixel AUROC {_figure(found.pixel_auroc)}, over the "
+            f"fixed map {_figure(found.over_mean_map)}"
+        )
+    if total := sum(method.verdicts.values()):
+        shares = (f"{verdict} {n / total:.0%}" for verdict, n in method.verdicts.items())
+        yield f"      verdicts: {', '.join(shares)} of {total}"
+    if method.n_tested:
+        survives = "; it survives: it does not depend on the model" if method.survives else ""
+        yield (
+            f"      all weights scrambled (n {method.n_tested}): rank correlation "
+            f"{_figure(method.rank_correlation)}, without sign "
+            f"{_figure(method.rank_correlation_absolute)}{survives}"
+        )
+        yield (
+            f"      infidelity {_figure(method.infidelity)}, max-sensitivity "
+            f"{_figure(method.max_sensitivity)}"
+        )
+
+
+def _figure(figure: Estimate | None) -> str:
+    if figure is None:
+        return "not defined"
+    return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
+
+
 def _page(card: ModelCard) -> str:
     lines = [f"{card.name} {card.version}", card.description, f"Use: {card.intended_use}"]
     for question in card.questions:
@@ -89,4 +121,7 @@ def _page(card: ModelCard) -> str:
         ("Explanations", card.explanation_measurements),
     ):
         lines += ["", title, *(f"  - {sentence}" for sentence in sentences)]
+    for one in card.explanations:
+        lines += [f"  On {one.name}, {one.n_images} images of {one.n_patients} patients"]
+        lines += [line for name, method in one.methods.items() for line in _method(name, method)]
     return "\n".join(lines)

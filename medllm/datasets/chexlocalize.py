@@ -21,7 +21,7 @@ from medllm.errors import LabelError
 _PARTS = ("val", "test")
 # patient64622_study1_view1_frontal, for patient64622/study1/view1_frontal.jpg
 _KEY = re.compile(r"(patient\d+)_(study\d+)_(view\d+_(?:frontal|lateral))")
-_OUTLINED = {
+OUTLINED = {
     # The outlines say Airspace Opacity where the tables of labels say Lung Opacity.
     "Airspace Opacity": "lung_opacity",
     **{
@@ -52,13 +52,25 @@ def read_chexlocalize(root: Path) -> list[ImageRecord]:
         LabelError: No part is there, a part has outlines and no labels, or a file is not as
             described.
     """
-    parts = [part for part in _PARTS if _outline_file(root, part).is_file()]
+    parts = [part for part in _PARTS if _outline_file(root, part) in outline_files(root)]
     if not parts:
         raise LabelError(
             f"gt_segmentations_val.json is not in {root / 'CheXlocalize'}, nor is that of the test "
             "part; point --root at the folder that holds CheXlocalize and CheXpert."
         )
     return [record for part in parts for record in _read_part(root, part)]
+
+
+def outline_files(root: Path) -> list[Path]:
+    """Find the files of outlines.
+
+    Args:
+        root: As for `read_chexlocalize`.
+
+    Returns:
+        Those of the parts that are there: validation, test.
+    """
+    return [file for part in _PARTS if (file := _outline_file(root, part)).is_file()]
 
 
 def _outline_file(root: Path, part: str) -> Path:
@@ -109,13 +121,13 @@ def _read_outlines(file: Path) -> dict[str, dict[str, Mask]]:
 def _masks(where: str, outlines: Mapping[str, Any]) -> dict[str, Mask]:
     masks: dict[str, Mask] = {}
     for spelling, outline in outlines.items():
-        if spelling not in _OUTLINED:
+        if spelling not in OUTLINED:
             raise LabelError(
-                f"{where}: the outline is of '{spelling}'; wanted is one of {', '.join(_OUTLINED)}."
+                f"{where}: the outline is of '{spelling}'; wanted is one of {', '.join(OUTLINED)}."
             )
         mask = read_coco_mask(f"{where}, {spelling}", outline)
         if any(mask.runs[1::2]):
-            masks[_OUTLINED[spelling]] = mask
+            masks[OUTLINED[spelling]] = mask
     return masks
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 from medllm.datasets.masks import RunLengthMask
 from medllm.errors import LabelError
@@ -51,6 +53,43 @@ def read_coco_mask(where: str, outline: Any) -> RunLengthMask:
             "file again."
         )
     return RunLengthMask(runs, rows, columns)
+
+
+def coco_mask(mask: Bool[np.ndarray, "rows columns"]) -> dict[str, Any]:
+    """Write an outline as `read_coco_mask` reads it.
+
+    Args:
+        mask: True inside.
+
+    Returns:
+        `size`, rows and columns, and `counts`, the runs packed into a string.
+
+    Source:
+        cocodataset/cocoapi, common/maskApi.c: rleEncode, rleToString.
+
+    Example:
+        >>> coco_mask(np.array([[False, True, True], [True, False, True]]))
+        {'size': [2, 3], 'counts': '1210'}
+    """
+    down = np.pad(mask.T.ravel(), 1)  # outside before and behind
+    ends = np.flatnonzero(down[1:] != down[:-1])
+    runs = np.diff(ends, prepend=0, append=mask.size)
+    # All inside to the end: nothing is outside behind the last run.
+    runs = runs if runs[-1] or len(runs) == 1 else runs[:-1]
+    return {"size": list(mask.shape), "counts": _pack(runs.tolist())}
+
+
+def _pack(runs: Sequence[int]) -> str:
+    packed = ""
+    for at, run in enumerate(runs):
+        number = run - runs[at - 2] if at > 2 else run
+        more = True
+        while more:
+            digit, number = number & _DIGIT, number >> _BITS
+            # What is left is the sign alone once the digit's highest bit says the same.
+            more = number != (-1 if digit & _SIGN else 0)
+            packed += chr(_FIRST + (digit | (_MORE if more else 0)))
+    return packed
 
 
 def _unpack(counts: str) -> tuple[int, ...]:

@@ -157,7 +157,10 @@ def _range(intervals: Sequence[Interval]) -> tuple[float, float, float]:
     ] or [0.5, 1.0]
     low, high = math.floor(min(reached) * 10), math.ceil(max(reached) * 10)
     high = max(high, low + 1)
-    return low / 10, high / 10, 0.05 if high - low <= 2 else 0.1 if high - low <= 5 else 0.2
+    if high - low <= 5:
+        return low / 10, high / 10, 0.05 if high - low <= 2 else 0.1
+    # Whole steps, so that 0 and 1 are ticks.
+    return low // 2 / 5, -(-high // 2) / 5, 0.2
 
 
 def _heads(bottom: float) -> Markup:

@@ -32,7 +32,7 @@ def gradient_attention(case: Case) -> tuple[PatchAttribution, ...]:
         finding is left out. It does not promise to add up.
 
     Raises:
-        AttributionError: The network gives no attention weights.
+        AttributionError: The network gives no attention weights, or two findings are contrasted.
 
     Source:
         Chefer et al., Generic attention-model explainability for interpreting bi-modal and
@@ -68,7 +68,7 @@ def attention_rollout(case: Case) -> tuple[PatchAttribution, ...]:
         proportion to the attention. It adds up by construction, which says nothing for it.
 
     Raises:
-        AttributionError: The network gives no attention weights.
+        AttributionError: The network gives no attention weights, or two findings are contrasted.
 
     Source:
         Abnar and Zuidema, Quantifying attention flow in transformers, ACL 2020, section 3.
@@ -105,6 +105,13 @@ class _Answered:
 
 def _answer(case: Case, index: int) -> _Answered:
     model = case.model
+    if case.against is not None:
+        raise AttributionError(
+            f"attention is of one question's words, and {case.name(index)} is asked in two: a "
+            "method of attention cannot attribute a difference of two answers; use the method "
+            "'integrated-gradients'.",
+            code="no-contrast",
+        )
     network, encoded = model.network, model.encode([case.findings[index]])
     pixel_values = case.pixel_values.to(model.device, network.dtype)
     seen = network.model.get_image_features(

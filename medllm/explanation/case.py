@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Float64
 from medllm.data.blur import BLUR, blurred
 from medllm.dicom.radiograph import Radiograph
 from medllm.explanation.anatomy import Zones, find_zones
+from medllm.explanation.burned_in_text import find_text
 from medllm.models import Model
 
 # Altered copies of an image a forward pass; more gain nothing on a CPU and cost memory.
@@ -28,12 +29,15 @@ class Case:
         scan: The radiograph.
         findings: Keys of the findings to be explained.
         blur: Standard deviation of the baseline's blur as a share of the input's side.
+        against: Key of a finding that each of them is explained against: all log-odds of the case
+            are then differences, the finding's less this one's. None explains each by itself.
     """
 
     model: Model
     scan: Radiograph
     findings: tuple[str, ...]
     blur: float = BLUR
+    against: str | None = None
 
     @property
     def box(self) -> tuple[float, float, float, float]:
@@ -84,6 +88,11 @@ class Case:
         return find_zones(self.scan)
 
     @cached_property
+    def text(self) -> Bool[np.ndarray, "rows columns"]:
+        """Where burned-in text and markers were found in the radiograph."""
+        return find_text(self.scan.pixels)
+
+    @cached_property
     def blurred_features(self) -> Float[torch.Tensor, "1 patches width"]:
         """Image tokens of the blurred copy."""
         with torch.no_grad():
@@ -92,12 +101,12 @@ class Case:
     @cached_property
     def log_odds(self) -> Float64[np.ndarray, " findings"]:
         """Uncalibrated log-odds of the radiograph, a value a finding."""
-        return self._score_features(self.features).reshape(-1)
+        return self._without_gradient(self.features).reshape(-1)
 
     @cached_property
     def baseline_log_odds(self) -> Float64[np.ndarray, " findings"]:
         """The same of the blurred copy."""
-        return self._score_features(self.blurred_features).reshape(-1)
+        return self._without_gradient(self.blurred_features).reshape(-1)
 
     @property
     def effect(self) -> Float64[np.ndarray, " findings"]:
@@ -140,12 +149,45 @@ class Case:
             copies = torch.lerp(self.blurred, self.pixel_values, masks[:, None])
             with torch.no_grad():
                 features = self.model.image_features(copies)
-            scores.append(self._score_features(features))
+            scores.append(self._without_gradient(features))
         return np.concatenate(scores)
 
-    def _score_features(
+    def score_features(
+        self, features: Float[torch.Tensor, "copies patches width"]
+    ) -> Float[torch.Tensor, "copies findings"]:
+        """Score patch tokens; gradients pass through.
+
+        Args:
+            features: From the projector, or between those of two images.
+
+        Returns:
+            Uncalibrated log-odds, or their differences from those of `against`.
+        """
+        if self.against is None:
+            return self.model.log_odds_from_features(features, self.findings)
+        both = self.model.log_odds_from_features(features, (*self.findings, self.against))
+        return both[:, :-1] - both[:, -1:]
+
+    def score_pixels(
+        self, pixel_values: Float[torch.Tensor, "copies channels size size"]
+    ) -> Float[torch.Tensor, "copies findings"]:
+        """Score images as `score_features` does their patch tokens.
+
+        Args:
+            pixel_values: Prepared by the card's preprocessing, or between two that are.
+
+        Returns:
+            Uncalibrated log-odds, or their differences from those of `against`.
+        """
+        return self.score_features(self.model.image_features(pixel_values))
+
+    def name(self, index: int) -> str:
+        """Name one finding of the case by its key, and what it is explained against."""
+        return self.findings[index] + (f" against {self.against}" if self.against else "")
+
+    def _without_gradient(
         self, features: Float[torch.Tensor, "copies patches width"]
     ) -> Float64[np.ndarray, "copies findings"]:
         with torch.no_grad():
-            log_odds = self.model.log_odds_from_features(features, self.findings)
+            log_odds = self.score_features(features)
         return np.asarray(log_odds.double().cpu().numpy(), dtype=np.float64)

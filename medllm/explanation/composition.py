@@ -16,15 +16,22 @@ from medllm.explanation.case import Case
 from medllm.explanation.faithfulness import curves, faithfulness
 from medllm.explanation.integrated_gradients import completeness_bound
 from medllm.explanation.methods import DEFAULT_METHOD, METHODS
-from medllm.explanation.record import AttributionMap, Check, Explanation
-from medllm.explanation.regions import patch_shares, regions_of
+from medllm.explanation.record import AttributionMap, Check, Explanation, OtherMethod
+from medllm.explanation.regions import patch_coverage, patch_shares, regions_of
 from medllm.explanation.shapley import zone_effects
 from medllm.explanation.words import word_gradients
+from medllm.findings import is_kin
 from medllm.models import Model
 
 
 def explain(
-    model: Model, scan: Radiograph, finding: str, *, method: str = DEFAULT_METHOD
+    model: Model,
+    scan: Radiograph,
+    finding: str,
+    *,
+    method: str = DEFAULT_METHOD,
+    against: str | None = None,
+    others: Sequence[str] = (),
 ) -> Explanation:
     """Explain one finding's log-odds on one radiograph.
 
@@ -33,16 +40,22 @@ def explain(
         scan: The radiograph.
         finding: Key of the finding.
         method: Key of `METHODS`.
+        against: Key of another finding, to explain the difference of the two log-odds: why the
+            finding rather than this one.
+        others: Keys of methods that are to explain the same beside; one that cannot is told in
+            its place and not raised.
 
     Returns:
         The explanation, with its checks and its verdict.
 
     Raises:
-        AttributionError: The attribution misses its bound.
+        AttributionError: The attribution misses its bound, or the method cannot contrast.
         LabelError: The model does not answer for the finding.
-        ValueError: There is no such method.
+        ValueError: There is no such method, or the finding is to be explained against itself.
     """
-    return explain_findings(model, scan, [finding], method=method)[0]
+    return explain_findings(model, scan, [finding], method=method, against=against, others=others)[
+        0
+    ]
 
 
 def explain_findings(
@@ -51,6 +64,8 @@ def explain_findings(
     findings: Sequence[str] | None = None,
     *,
     method: str = DEFAULT_METHOD,
+    against: str | None = None,
+    others: Sequence[str] = (),
 ) -> tuple[Explanation, ...]:
     """Explain several findings on one radiograph; what they share is computed once.
 
@@ -59,31 +74,70 @@ def explain_findings(
         scan: The radiograph.
         findings: Keys; all that the model answers for when None.
         method: Key of `METHODS`.
+        against: Key of another finding, to explain each finding's difference from it.
+        others: Keys of methods that are to explain the same beside.
 
     Returns:
         An explanation a finding, in order.
 
     Raises:
-        AttributionError: The attribution of a finding misses its bound.
+        AttributionError: The attribution of a finding misses its bound, or the method cannot
+            contrast.
         LabelError: The model does not answer for a finding.
-        ValueError: There is no such method.
+        ValueError: There is no such method, or a finding is to be explained against itself.
     """
-    if method not in METHODS:
-        raise ValueError(f"'{method}' is not a method; use one of: {', '.join(METHODS)}.")
-    started = time.monotonic()
+    for name in (method, *others):
+        if name not in METHODS:
+            raise ValueError(f"'{name}' is not a method; use one of: {', '.join(METHODS)}.")
     keys = tuple(question.finding for question in model.questions(findings))
-    case = Case(model, scan, keys)
-    attribute = METHODS[method].attribute
-    attributions = attribute(case)
-    for index, attribution in enumerate(attributions):
-        _refuse_unusable(keys[index], method, attribution, float(case.effect[index]))
-    checks = judge(case, method, attributions)
+    if against is not None:
+        model.questions([against])
+    if against in keys:
+        raise ValueError(f"'{against}' is to be explained against itself; name another finding.")
+    started = time.monotonic()
+    case = Case(model, scan, keys, against=against)
     explanations = [
+        dataclasses.replace(
+            explanation,
+            zone_effects=zone_effects(case, index) if case.zones.found else (),
+            tokens=word_gradients(case, keys[index]).tokens,
+        )
+        for index, explanation in enumerate(_explained(case, method))
+    ]
+    seconds = (time.monotonic() - started) / max(1, len(keys))
+    return tuple(
+        dataclasses.replace(first, seconds=seconds, others=_by_others(case, first, others))
+        for first in explanations
+    )
+
+
+def _explained(case: Case, method: str) -> list[Explanation]:
+    """Attribute by one method and check it, for each finding of the case."""
+    attributions = METHODS[method].attribute(case)
+    for index, attribution in enumerate(attributions):
+        _refuse_unusable(case.name(index), method, attribution, float(case.effect[index]))
+    checks = judge(case, method, attributions)
+    return [
         _explanation(case, index, method, attribution, checks[index])
         for index, attribution in enumerate(attributions)
     ]
-    seconds = (time.monotonic() - started) / max(1, len(keys))
-    return tuple(dataclasses.replace(explanation, seconds=seconds) for explanation in explanations)
+
+
+def _by_others(case: Case, first: Explanation, methods: Sequence[str]) -> tuple[OtherMethod, ...]:
+    """Explain one finding by other methods; one that refuses says why."""
+    alone = dataclasses.replace(case, findings=(first.finding,))
+    found = []
+    for name in methods:
+        started = time.monotonic()
+        try:
+            (explanation,) = _explained(alone, name)
+        except AttributionError as error:
+            found.append(OtherMethod(name, refusal=str(error)))
+            continue
+        explanation = dataclasses.replace(explanation, seconds=time.monotonic() - started)
+        alike = tests.agreement(explanation.map.values, first.map.values, first.method).value
+        found.append(OtherMethod(name, explanation, alike))
+    return tuple(found)
 
 
 def _refuse_unusable(
@@ -125,7 +179,7 @@ def judge(
         attributions: A map a finding.
 
     Returns:
-        The checks of each map; the one that needs the lungs alone is not among them.
+        The checks of each map; those of `judge_place` are not among them.
     """
     unlike = METHODS[method].unlike
     others = METHODS[unlike].attribute(case)
@@ -152,6 +206,25 @@ def judge(
     return made
 
 
+def judge_place(case: Case, attribution: PatchAttribution) -> tuple[Check, ...]:
+    """Make the checks of where a map lies.
+
+    Args:
+        case: The radiograph.
+        attribution: The map.
+
+    Returns:
+        That of the thorax, where the lungs are found, and that of burned-in text.
+    """
+    values, zones = attribution.values, case.zones
+    over, rows, columns = AttributionMap(values, case.box), case.scan.rows, case.scan.columns
+    checks = []
+    if zones.found:
+        checks.append(tests.outside_thorax(values, patch_shares(over, zones, rows, columns)))
+    checks.append(tests.on_text(values, patch_coverage(over, case.text, rows, columns)))
+    return tuple(checks)
+
+
 def _slightly_altered(case: Case) -> tuple[Case, Case]:
     """Add noise of a hundredth of the range, and shift by a pixel of the input."""
     pixels, scan = case.scan.pixels, case.scan
@@ -166,18 +239,24 @@ def _slightly_altered(case: Case) -> tuple[Case, Case]:
 
 
 def _rivals(case: Case, method: str) -> list[tuple[str, PatchAttribution] | None]:
-    """The map of the finding whose answer differs most, for each; None where none differs."""
-    every = tuple(question.finding for question in case.model.questions())
+    """The map of the finding whose answer differs most, for each; None where none differs.
+
+    A kind of the finding itself is no rival: it lies in the same place.
+    """
+    asked = (question.finding for question in case.model.questions())
+    every = tuple(key for key in asked if key != case.against)
     effects = dataclasses.replace(case, findings=every).effect
     chosen = []
-    for effect in case.effect:
-        apart = np.abs(effects - effect)
+    for finding, effect in zip(case.findings, case.effect, strict=True):
+        unlike = [not is_kin(finding, key) for key in every]
+        apart = np.abs(effects - effect) * unlike
         far = int(apart.argmax())
         chosen.append(every[far] if apart[far] >= tests.LEAST_EFFECT else None)
     keys = tuple(dict.fromkeys(key for key in chosen if key is not None))
-    found = METHODS[method].attribute(dataclasses.replace(case, findings=keys)) if keys else ()
-    maps = dict(zip(keys, found, strict=True))
-    return [None if key is None else (key, maps[key]) for key in chosen]
+    others = dataclasses.replace(case, findings=keys)
+    found = METHODS[method].attribute(others) if keys else ()
+    maps = {key: (others.name(index), found[index]) for index, key in enumerate(keys)}
+    return [None if key is None else maps[key] for key in chosen]
 
 
 def _explanation(
@@ -189,9 +268,7 @@ def _explanation(
 ) -> Explanation:
     over, zones = AttributionMap(attribution.values, case.box), case.zones
     rows, columns = case.scan.rows, case.scan.columns
-    if zones.found:
-        shares = patch_shares(over, zones, rows, columns)
-        checks = (*checks, tests.outside_thorax(attribution.values, shares))
+    checks = (*checks, *judge_place(case, attribution))
     return Explanation(
         finding=case.findings[index],
         method=method,
@@ -206,6 +283,5 @@ def _explanation(
         zones_from=zones.found_by,
         checks=checks,
         verdict=tests.verdict_of(checks),
-        zone_effects=zone_effects(case, index) if zones.found else (),
-        tokens=word_gradients(case, case.findings[index]).tokens,
+        against=case.against,
     )

@@ -11,16 +11,16 @@ from medllm.explanation.attribution import PatchAttribution
 from medllm.explanation.case import Case
 from medllm.explanation.record import Check
 
-# Orders that the map must beat, as in a test at the level of one in twenty.
+# Orders that the map must beat; the share was learned, as checks.py says.
 RANDOM_ORDERS = 20
-LEAST_BEATEN = 0.95
+LEAST_BEATEN = 0.9
 # Parts of the patches that are removed or shown, strongest first.
 _PARTS = (1 / 16, 1 / 8, 1 / 4)
 
 # Copies of which random cells are blurred, and cells a side.
 _COPIES = 64
 _CELLS = 7
-LEAST_FAITHFULNESS = 0.3
+LEAST_FAITHFULNESS = 0.1
 
 
 def curves(case: Case, attributions: Sequence[PatchAttribution]) -> tuple[tuple[Check, Check], ...]:
@@ -87,7 +87,8 @@ def _curve(name: str, beaten: float) -> Check:
     return Check(
         name,
         beaten,
-        f"at least {LEAST_BEATEN} of {RANDOM_ORDERS} random orders (provisional)",
+        f"at least {LEAST_BEATEN} of {RANDOM_ORDERS} random orders"
+        + (" (decides nothing)" if name == "insertion" else ""),
         passed,
         f"{what} in {beaten * RANDOM_ORDERS:.0f} of {RANDOM_ORDERS} trials"
         + ("." if passed else ": the map does not mark what the answer rests on."),
@@ -139,7 +140,7 @@ def _foretold(
     return Check(
         "faithfulness",
         correlation,
-        f"correlation of at least {LEAST_FAITHFULNESS} over {_COPIES} altered copies (provisional)",
+        f"correlation of at least {LEAST_FAITHFULNESS} over {_COPIES} altered copies",
         passed,
         "The map foretells how the answer changes when parts of the image are blurred."
         if passed

@@ -71,7 +71,7 @@ def _gradients(
 ) -> Iterator[Float[torch.Tensor, "1 patches channels"]]:
     """Give the gradient of each finding's log-odds; one forward serves them all."""
     with torch.enable_grad():
-        log_odds = case.model.log_odds_from_features(features, case.findings)[0]
+        log_odds = case.score_features(features)[0]
     for value in log_odds:
         (gradient,) = torch.autograd.grad(value, at, retain_graph=True)
         yield gradient

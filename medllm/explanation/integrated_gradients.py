@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import torch
@@ -56,9 +57,9 @@ def integrated_gradients(
         nodes in place of their Riemann sum.
     """
     found = []
-    for finding, effect in zip(case.findings, case.effect, strict=True):
+    for index, effect in enumerate(case.effect):
         (attributed,), n_steps, error = until_complete(
-            _token_score(case, finding),
+            _token_score(case, index),
             (case.features,),
             (case.blurred_features,),
             float(effect),
@@ -88,9 +89,9 @@ def pixel_integrated_gradients(
         Sundararajan et al., ICML 2017.
     """
     found = []
-    for finding, effect in zip(case.findings, case.effect, strict=True):
+    for index, effect in enumerate(case.effect):
         (attributed,), n_steps, error = until_complete(
-            _pixel_score(case, finding),
+            _pixel_score(case, index),
             (case.pixel_values,),
             (case.blurred,),
             float(effect),
@@ -116,8 +117,8 @@ def smooth_integrated_gradients(case: Case) -> tuple[PatchAttribution, ...]:
     """
     spread = float(case.pixel_values.max() - case.pixel_values.min())
     found = []
-    for finding in case.findings:
-        tunnel = NoiseTunnel(IntegratedGradients(_pixel_score(case, finding)))
+    for index in range(len(case.findings)):
+        tunnel = NoiseTunnel(IntegratedGradients(_pixel_score(case, index)))
 
         def attribute(batch_size: int, tunnel: NoiseTunnel = tunnel) -> torch.Tensor:
             with torch.random.fork_rng(devices=[]):
@@ -139,12 +140,14 @@ def smooth_integrated_gradients(case: Case) -> tuple[PatchAttribution, ...]:
     return tuple(found)
 
 
-def _token_score(case: Case, finding: str) -> Score:
-    return lambda features: case.model.log_odds_from_features(features, [finding])[:, 0]
+def _token_score(case: Case, index: int) -> Score:
+    alone = dataclasses.replace(case, findings=(case.findings[index],))
+    return lambda features: alone.score_features(features)[:, 0]
 
 
-def _pixel_score(case: Case, finding: str) -> Score:
-    return lambda pixel_values: case.model.log_odds(pixel_values, [finding])[:, 0]
+def _pixel_score(case: Case, index: int) -> Score:
+    alone = dataclasses.replace(case, findings=(case.findings[index],))
+    return lambda pixel_values: alone.score_pixels(pixel_values)[:, 0]
 
 
 def until_complete(

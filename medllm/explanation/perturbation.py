@@ -97,7 +97,7 @@ class _Counted:
         self, pixel_values: Float[torch.Tensor, "copies channels size size"]
     ) -> Float[torch.Tensor, "copies findings"]:
         self.passes += len(pixel_values)
-        return self._case.model.log_odds(pixel_values, self._case.findings)
+        return self._case.score_pixels(pixel_values)
 
 
 def _per_patch(

@@ -91,6 +91,24 @@ class TokenAttribution:
 
 
 @dataclass(frozen=True, eq=False)
+class OtherMethod:
+    """The same answer explained by another method, to be set beside the first.
+
+    Attributes:
+        method: Key of the method.
+        explanation: What it gave; without the zones' effects and the words, which are of the
+            answer and not of the method. None where it gave none.
+        rank_correlation: Of its map with the first one's; None where it gave none.
+        refusal: Why it gave none, in a sentence; empty where it gave one.
+    """
+
+    method: str
+    explanation: Explanation | None = None
+    rank_correlation: float | None = None
+    refusal: str = ""
+
+
+@dataclass(frozen=True, eq=False)
 class Explanation:
     """Why the model gave one finding the log-odds it gave.
 
@@ -114,6 +132,9 @@ class Explanation:
         tokens: Attribution of the prompt's words, and of the whole image as `<image>`, from one
             run; their baseline is the blurred copy, asked in words that mean nothing.
         seconds: Time taken, checks included; of findings explained together, an equal part.
+        against: Key of the finding it is explained against: all log-odds above are then
+            differences, the finding's less this one's. None where it is explained by itself.
+        others: The same answer by the other methods that were asked for, in their order.
     """
 
     finding: str
@@ -132,3 +153,5 @@ class Explanation:
     zone_effects: tuple[ZoneEffect, ...] = ()
     tokens: tuple[TokenAttribution, ...] = ()
     seconds: float = 0.0
+    against: str | None = None
+    others: tuple[OtherMethod, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 
 from medllm.explanation.anatomy import REGIONS, Zones
 from medllm.explanation.record import AttributionMap, Region
@@ -24,14 +24,35 @@ def patch_shares(
         Shares of the patch's area in the order of `REGIONS`; they sum to 1 a patch. What lies
         beyond the image, where it was padded, is outside.
     """
-    x, y, width, height = attribution.box
-    patch_rows, patch_columns = attribution.values.shape
-    cells_down, cells_across = zones.labels.shape
-    down = _overlap(y, height, patch_rows, rows, cells_down)
-    across = _overlap(x, width, patch_columns, columns, cells_across)
-    shares = np.stack([down @ (zones.labels == index) @ across.T for index in range(len(REGIONS))])
+    shares = np.stack(
+        [
+            patch_coverage(attribution, zones.labels == index, rows, columns)
+            for index in range(len(REGIONS))
+        ]
+    )
     shares[REGIONS.index(("outside", None))] += 1 - shares.sum(axis=0)
     return shares
+
+
+def patch_coverage(
+    attribution: AttributionMap, mask: Bool[np.ndarray, "_ _"], rows: int, columns: int
+) -> Float64[np.ndarray, "patch_rows patch_columns"]:
+    """Say how much of each patch's area lies in a mask.
+
+    Args:
+        attribution: The map; its grid and box are used, not its values.
+        mask: True within, on any grid that covers the whole source image.
+        rows: Rows of the source image.
+        columns: Columns of the source image.
+
+    Returns:
+        Shares of the patch's area. What lies beyond the image is not in the mask.
+    """
+    x, y, width, height = attribution.box
+    patch_rows, patch_columns = attribution.values.shape
+    down = _overlap(y, height, patch_rows, rows, mask.shape[0])
+    across = _overlap(x, width, patch_columns, columns, mask.shape[1])
+    return np.asarray(down @ mask @ across.T, dtype=np.float64)
 
 
 def _overlap(

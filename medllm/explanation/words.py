@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,8 +26,8 @@ class PromptAttribution:
         tokens: The words in their order, and the whole image as `<image>`, in log-odds; positive
             raises the finding.
         baseline_log_odds: Of the blurred copy, asked in words that mean nothing.
-        completeness_error: |sum of the attributions - (log-odds - baseline log-odds)|; None for
-            an ablation, which does not promise completeness.
+        completeness_error: |sum of the attributions - (log-odds - baseline log-odds)|, or for a
+            contrast a bound of it; None for an ablation, which does not promise completeness.
     """
 
     tokens: tuple[TokenAttribution, ...]
@@ -45,12 +46,16 @@ def word_gradients(case: Case, finding: str) -> PromptAttribution:
         finding: Key of one of them.
 
     Returns:
-        The attributions.
+        The attributions; of a contrast, those of the one question less those of the other.
 
     Source:
         Sundararajan et al., ICML 2017. Zeros are no baseline: an LLM's normalization is singular
         there.
     """
+    return _contrasted(case, finding, _gradients)
+
+
+def _gradients(case: Case, finding: str) -> PromptAttribution:
     prompt = _Prompt(case, finding)
     neutral = prompt.neutral
     with torch.no_grad():
@@ -76,8 +81,13 @@ def word_ablation(case: Case, finding: str) -> PromptAttribution:
         finding: Key of one of them.
 
     Returns:
-        The drop in log-odds when a word has the mean embedding, or when the image is blurred.
+        The drop in log-odds when a word has the mean embedding, or when the image is blurred; of
+        a contrast, that of the one question less that of the other.
     """
+    return _contrasted(case, finding, _ablation)
+
+
+def _ablation(case: Case, finding: str) -> PromptAttribution:
     prompt = _Prompt(case, finding)
     neutral = prompt.neutral
     with torch.no_grad():
@@ -91,6 +101,42 @@ def word_ablation(case: Case, finding: str) -> PromptAttribution:
             # Pieces of one word share its drop.
             drops[out] = (whole - float(prompt.score(case.features, changed))) / int(out.sum())
     return PromptAttribution(prompt.told(drops, image), before, None)
+
+
+def _contrasted(
+    case: Case, finding: str, attribute: Callable[[Case, str], PromptAttribution]
+) -> PromptAttribution:
+    """Attribute a finding's answer, less that of the finding it is explained against."""
+    asked = attribute(case, finding)
+    if case.against is None:
+        return asked
+    other = attribute(case, case.against)
+    mine, theirs = asked.completeness_error, other.completeness_error
+    return PromptAttribution(
+        _less(asked.tokens, other.tokens),
+        asked.baseline_log_odds - other.baseline_log_odds,
+        None if mine is None or theirs is None else mine + theirs,
+    )
+
+
+def _less(
+    asked: tuple[TokenAttribution, ...], other: tuple[TokenAttribution, ...]
+) -> tuple[TokenAttribution, ...]:
+    """Subtract word by word; a word of one question alone keeps its place, and has its sign."""
+    texts, others = ([token.text for token in tokens] for tokens in (asked, other))
+    found: list[TokenAttribution] = []
+    for kind, start, end, first, last in difflib.SequenceMatcher(
+        None, texts, others, autojunk=False
+    ).get_opcodes():
+        mine, theirs = asked[start:end], other[first:last]
+        if kind == "equal":
+            found += [
+                TokenAttribution(a.text, a.value - b.value)
+                for a, b in zip(mine, theirs, strict=True)
+            ]
+        else:
+            found += [*mine, *(TokenAttribution(b.text, -b.value) for b in theirs)]
+    return tuple(found)
 
 
 class _Prompt:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from medllm.data.preprocessing import Preprocessing
 from medllm.metrics import Estimate
+from medllm.models.measured import MeasuredExplanations
 
 SCHEMA_VERSION = 1
 
@@ -149,7 +150,10 @@ class ModelCard:
         preprocessing: From a radiograph to `pixel_values`.
         prompt_template: Prompt with `<image>` and `{question}`.
         self_test: Expected log-odds; None for a checkpoint under construction.
-        explanation_measurements: Sentences on what its explanations were measured to find.
+        explanation_measurements: Sentences on what its explanations were measured to find
+            otherwise than by `medllm evaluate-explanations`.
+        explanations: What was measured of its explanations, a record a data set; from the file
+            beside `medllm.json`.
         comparisons: Baselines beside it.
         image_use: What it answers without the image.
         training_cost: Time and device of the training, in words.
@@ -168,6 +172,7 @@ class ModelCard:
     prompt_template: str = "<image>\n{question}\n"
     self_test: SelfTest | None = None
     explanation_measurements: tuple[str, ...] = ()
+    explanations: tuple[MeasuredExplanations, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
     image_use: tuple[ImageUse, ...] = ()
     training_cost: str = ""

@@ -8,6 +8,7 @@ import yaml
 
 from medllm.metrics import Estimate
 from medllm.models.card import Comparison, ImageUse, ModelCard, Question
+from medllm.models.measured import MeasuredExplanations
 
 _LIBRARY = "medllm"
 # transformers' name of what a LLaVA does.
@@ -71,8 +72,7 @@ def _lines(card: ModelCard) -> Iterator[str]:
         yield from _comparisons(card.comparisons)
     if card.image_use:
         yield from _image_use(card.image_use)
-    found = card.explanation_measurements or ("Not measured for this version.",)
-    yield from _list("What its explanations find", found)
+    yield from _explanations(card)
     yield from _list("Limits", card.limitations)
     if card.training_cost:
         yield f"## Cost of the training\n\n{card.training_cost}"
@@ -128,6 +128,59 @@ def _image_use(rows: Sequence[ImageUse]) -> Iterator[str]:
     yield ""
 
 
+def _explanations(card: ModelCard) -> Iterator[str]:
+    if not card.explanations:
+        said = card.explanation_measurements or ("Not measured for this version.",)
+        yield from _list("What its explanations find", said)
+        return
+    yield "## What its explanations find\n"
+    yield (
+        "Where findings are outlined, by method. Hit rate: the map's highest point lies in the "
+        "outline; of a fixed map, the mean outline of the other patients, beside it. Over the "
+        "fixed map: difference in pixel AUROC.\n"
+    )
+    for one in card.explanations:
+        yield f"### On {one.name}: {one.n_images} images of {one.n_patients} patients\n"
+        yield from _table(
+            "method | finding | n | hit rate | of the fixed map | pixel AUROC | over the fixed map"
+        )
+        for method, measured in one.methods.items():
+            for key, found in measured.findings.items():
+                figures = (
+                    *(found.hit_rate, found.fixed_hit_rate, found.pixel_auroc),
+                    found.over_mean_map,
+                )
+                yield _row(method, key, str(found.n), *map(_interval_or_none, figures))
+        yield ""
+        yield from _of_methods(one)
+    yield from (f"- {sentence}" for sentence in card.explanation_measurements)
+
+
+def _of_methods(one: MeasuredExplanations) -> Iterator[str]:
+    """Write what was measured of the methods whatever the finding."""
+    tested = {name: method for name, method in one.methods.items() if method.n_tested}
+    if tested:
+        yield (
+            "With all weights scrambled a map must change: rank correlation with the model's own "
+            "map, with the sign of the attributions and without. Infidelity, in squared log-odds, "
+            "and sensitivity to faint noise: lower is better.\n"
+        )
+        figures = "rank correlation | without sign | SSIM | infidelity | max-sensitivity"
+        yield from _table(f"method | n | depends on the model | {figures}")
+        for name, method in tested.items():
+            cells = (
+                *(method.rank_correlation, method.rank_correlation_absolute, method.ssim),
+                *(method.infidelity, method.max_sensitivity),
+            )
+            depends = "no: the map survives" if method.survives else "yes"
+            yield _row(name, str(method.n_tested), depends, *map(_interval_or_none, cells))
+        yield ""
+    for name, method in one.methods.items():
+        if total := sum(method.verdicts.values()):
+            shares = (f"{verdict} {n / total:.0%}" for verdict, n in method.verdicts.items())
+            yield f"Verdicts on {total} explanations by {name}: {', '.join(shares)}.\n"
+
+
 def _table(columns: str) -> Iterator[str]:
     yield f"| {columns} |"
     yield "|" + " --- |" * (columns.count("|") + 1)
@@ -135,6 +188,10 @@ def _table(columns: str) -> Iterator[str]:
 
 def _row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def _interval_or_none(figure: Estimate | None) -> str:
+    return "not defined" if figure is None else _interval(figure)
 
 
 def _interval(figure: Estimate) -> str:

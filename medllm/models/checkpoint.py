@@ -28,6 +28,7 @@ from medllm.models.card import (
 )
 from medllm.models.card_page import card_page, front_matter
 from medllm.models.hub import find_folder, quiet_transformers, some_of
+from medllm.models.measured import read_measured
 from medllm.models.model import Model
 from medllm.phantom import make_phantom
 
@@ -73,9 +74,8 @@ def load_model(source: str | Path | None = None, *, device: str | None = None) -
             f"{folder}/model.safetensors does not fit config.json; missing: "
             f"{some_of(info['missing_keys'])}; not wanted: {some_of(info['unexpected_keys'])}."
         )
-    sha256 = hashlib.sha256((folder / CARD_FILE).read_bytes()).hexdigest()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = Model(network.to(device).eval(), tokenizer, card, sha256)
+    model = Model(network.to(device).eval(), tokenizer, card, sha256_of(folder))
     check_grid(model)
     run_self_test(model)
     return model
@@ -102,12 +102,15 @@ def save_model(model: Model, folder: Path, *, dtype: torch.dtype = torch.float32
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as beside:
         draft = Path(beside) / folder.name
         _write_weights(model, draft, dtype)
-        card = dataclasses.asdict(model.card)
+        # What was measured of explanations is of one checkpoint, and lies in a file of its own.
+        stated = dataclasses.replace(model.card, explanations=())
+        card = dataclasses.asdict(stated)
+        del card["explanations"]
         card["files"] = {file.name: _sha256(file) for file in sorted(draft.iterdir())}
         text = json.dumps(card, indent=1, ensure_ascii=False, allow_nan=False)
         (draft / CARD_FILE).write_text(text + "\n", encoding="utf-8")
         # For readers alone; it may be edited, so it has no hash.
-        page = f"{front_matter(model.card)}\n{card_page(model.card)}"
+        page = f"{front_matter(stated)}\n{card_page(stated)}"
         (draft / "README.md").write_text(page, encoding="utf-8")
         if folder.exists():
             folder.rename(Path(beside) / "replaced")
@@ -176,9 +179,22 @@ def read_card(folder: Path) -> ModelCard:
         )
     values.pop("files", None)
     try:
-        return _card(values)
+        card = _card(values)
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise CheckpointError(f"{folder / CARD_FILE} is not a model card: {error}.") from error
+    return dataclasses.replace(card, explanations=read_measured(folder, sha256_of(folder)))
+
+
+def sha256_of(folder: Path) -> str:
+    """Give the hash that a checkpoint is known by, which is that of its `medllm.json`.
+
+    Args:
+        folder: A checkpoint folder.
+
+    Returns:
+        The hash; it holds those of the other files.
+    """
+    return _sha256(folder / CARD_FILE)
 
 
 def _card(values: dict[str, Any]) -> ModelCard:

@@ -20,7 +20,7 @@ _WIRE = 0.2  # nepers a mm of a wire or of an opaque line
 _PLASTIC = 0.03  # nepers a mm of a breathing tube
 
 
-def device_attenuation(grid: Grid, body: Body, seed: int) -> Image:
+def device_attenuation(grid: Grid, body: Body, seed: int) -> tuple[Image, Image]:
     """Draw what lies on the image besides the patient.
 
     Devices are drawn from the seed alone, so that they tell nothing about the lesions.
@@ -31,12 +31,13 @@ def device_attenuation(grid: Grid, body: Body, seed: int) -> Image:
         seed: The phantom's seed.
 
     Returns:
-        Attenuation in nepers.
+        Attenuation in nepers, and that of the side marker alone.
     """
     rng = stream(seed, "devices")
-    total = np.zeros_like(grid.u)
+    marker = np.zeros_like(grid.u)
     if rng.random() < 0.7:
-        total += _LEAD * draw_tubes(grid, _marker(grid, rng))
+        marker += _LEAD * draw_tubes(grid, _marker(grid, rng))
+    total = marker.copy()
     if body.view == "AP" and body.age_years > 12:
         if rng.random() < 0.6:
             total += _WIRE * draw_tubes(grid, _leads(body, rng))
@@ -44,8 +45,7 @@ def device_attenuation(grid: Grid, body: Body, seed: int) -> Image:
             total += _WIRE * draw_tubes(grid, _venous_line(body))
         if rng.random() < 0.2:
             total += _PLASTIC * draw_tubes(grid, _airway(body), cortex=0.8)
-    result: Image = np.minimum(total, 4.0)
-    return result
+    return np.minimum(total, 4.0), marker
 
 
 def _marker(grid: Grid, rng: np.random.Generator) -> Tubes:

@@ -72,7 +72,8 @@ def make_phantom(
     lung = chest.lung
     vessels = draw_tubes(grid, vessel_tree(body, seed)) * np.minimum(lung / 30, 1) * 1.5
     healthy = _attenuation(grid, body, chest, vessels, seed)
-    healthy += device_attenuation(grid, body, seed)
+    devices, marker = device_attenuation(grid, body, seed)
+    healthy += devices
 
     scene = Scene(grid, body, chest, vessels, seed)
     masks: dict[str, np.ndarray] = {}
@@ -93,6 +94,7 @@ def make_phantom(
         right_lung_mask=lungs & chest.right,
         left_lung_mask=lungs & ~chest.right,
         heart_mask=heart,
+        marker_mask=marker > MASK_BOUND,
         thorax_mask=(grid.v > 0) & (chest.lateral < 1) & (grid.v < chest.dome),
         pixel_spacing_mm=(grid.pixel_mm, grid.pixel_mm),
         view=body.view,

@@ -98,6 +98,7 @@ class Phantom:
             mediastinum and above the diaphragm, lesions left out of account.
         left_lung_mask: The left lung, likewise.
         heart_mask: Heart, at the size that is shown.
+        marker_mask: The lead letter that names a side; empty where there is none.
         thorax_mask: Inside of the rib cage above the diaphragm.
         pixel_spacing_mm: Row and column spacing at the detector.
         view: Direction of the beam.
@@ -112,6 +113,7 @@ class Phantom:
     right_lung_mask: Bool[np.ndarray, "rows columns"]
     left_lung_mask: Bool[np.ndarray, "rows columns"]
     heart_mask: Bool[np.ndarray, "rows columns"]
+    marker_mask: Bool[np.ndarray, "rows columns"]
     thorax_mask: Bool[np.ndarray, "rows columns"]
     pixel_spacing_mm: tuple[float, float]
     view: View

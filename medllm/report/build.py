@@ -15,13 +15,13 @@ import numpy as np
 from medllm.dicom.header import Identity
 from medllm.dicom.radiograph import Gate, Radiograph
 from medllm.errors import ReportError
-from medllm.explanation.overlay import draw_overlay
-from medllm.explanation.record import Explanation
+from medllm.explanation.overlay import Overlay, draw_overlay
+from medllm.explanation.record import Explanation, OtherMethod
 from medllm.findings import finding
 from medllm.models.card import Question
 from medllm.models.prediction import FindingPrediction, Prediction
 from medllm.report import wording
-from medllm.report.document import Report, ReportedFinding
+from medllm.report.document import Report, ReportedFinding, ReportedMethod
 
 _CALL_ORDER = {"positive": 0, "indeterminate": 1, "negative": 2}
 
@@ -111,28 +111,46 @@ def _by_finding(
                 f"'{key}' has two explanations; a report shows one a finding.",
                 code="mixed-findings",
             )
-        said = predicted[key].log_odds
-        # Written so that a NaN is refused too.
-        if not abs(explanation.log_odds - said) <= _SAME_LOG_ODDS:
-            raise ReportError(
-                f"the explanation of '{key}' is of log-odds {explanation.log_odds:.3f}, the "
-                f"prediction's are {said:.3f}; explain this radiograph with this model.",
-                code="mixed-images",
-            )
-        if not np.isfinite(explanation.map.values).all():
-            raise ReportError(
-                f"the map of '{key}' has values that are not finite; explain it with another "
-                f"method.",
-                code="not-a-number",
-            )
+        beside = [other.explanation for other in explanation.others if other.explanation]
+        for one in (explanation, *beside):
+            _check_same_answer(one, predicted)
         result[key] = explanation
     return result
+
+
+def _check_same_answer(
+    explanation: Explanation, predicted: Mapping[str, FindingPrediction]
+) -> None:
+    key, against = explanation.finding, explanation.against
+    said = predicted[key].log_odds
+    if against is not None:
+        if against not in predicted:
+            raise ReportError(
+                f"'{key}' is explained against '{against}', which the prediction does not answer; "
+                f"it answers {', '.join(predicted)}.",
+                code="mixed-findings",
+            )
+        said -= predicted[against].log_odds
+    # Written so that a NaN is refused too.
+    if not abs(explanation.log_odds - said) <= _SAME_LOG_ODDS:
+        what = f"'{key}'" + (f" against '{against}'" if against else "")
+        raise ReportError(
+            f"the explanation of {what} is of log-odds {explanation.log_odds:.3f}, the "
+            f"prediction's are {said:.3f}; explain this radiograph with this model.",
+            code="mixed-images",
+        )
+    if not np.isfinite(explanation.map.values).all():
+        raise ReportError(
+            f"the map of '{key}' has values that are not finite; explain it with another method.",
+            code="not-a-number",
+        )
 
 
 def _report_findings(
     scan: Radiograph, prediction: Prediction, explanations: Mapping[str, Explanation]
 ) -> tuple[ReportedFinding, ...]:
     questions = {question.finding: question for question in prediction.card.questions}
+    answers = {answer.finding: answer for answer in prediction.findings}
     entries = []
     for answer in prediction.findings:
         if answer.finding not in questions:
@@ -149,7 +167,9 @@ def _report_findings(
                 code="not-a-number",
             )
         explanation = explanations.get(answer.finding)
-        entries.append(_report_finding(scan, questions[answer.finding], answer, explanation))
+        against = answers.get(explanation.against or "") if explanation else None
+        question = questions[answer.finding]
+        entries.append(_report_finding(scan, question, answer, explanation, against))
     return tuple(sorted(entries, key=_reading_order))
 
 
@@ -158,9 +178,10 @@ def _report_finding(
     question: Question,
     answer: FindingPrediction,
     explanation: Explanation | None,
+    against: FindingPrediction | None,
 ) -> ReportedFinding:
     what = finding(answer.finding)
-    drawn = explanation is not None and explanation.verdict != "do not use"
+    overlay, withheld = _drawn(scan, explanation) if explanation else (None, None)
     return ReportedFinding(
         finding=what,
         question=question,
@@ -168,9 +189,26 @@ def _report_finding(
         answer=wording.answer(what, question, answer),
         reason=wording.reason(explanation),
         explanation=explanation,
-        overlay=draw_overlay(scan, explanation.map) if explanation and drawn else None,
-        withheld=wording.why_withheld(explanation) if explanation and not drawn else None,
+        overlay=overlay,
+        withheld=withheld,
+        contrast=wording.contrast(answer, against) if against else None,
+        others=tuple(
+            _report_method(scan, other) for other in (explanation.others if explanation else ())
+        ),
     )
+
+
+def _report_method(scan: Radiograph, other: OtherMethod) -> ReportedMethod:
+    explanation = other.explanation
+    overlay, withheld = _drawn(scan, explanation) if explanation else (None, other.refusal)
+    return ReportedMethod(other.method, explanation, other.rank_correlation, overlay, withheld)
+
+
+def _drawn(scan: Radiograph, explanation: Explanation) -> tuple[Overlay | None, str | None]:
+    """Draw the map, or say why it must not be used."""
+    if explanation.verdict == "do not use":
+        return None, wording.why_withheld(explanation)
+    return draw_overlay(scan, explanation.map), None
 
 
 def _reading_order(entry: ReportedFinding) -> tuple[int, int, float]:

@@ -13,9 +13,29 @@ from medllm.explanation.overlay import Overlay
 from medllm.explanation.record import Explanation
 from medllm.findings import Finding
 from medllm.models.card import Question
+from medllm.models.measured import sentences
 from medllm.models.prediction import FindingPrediction, Prediction
 
 BANNER = "AI output, research use only, not verified by a radiologist"
+
+
+@dataclass(frozen=True, eq=False)
+class ReportedMethod:
+    """The same answer by another method than the report's.
+
+    Attributes:
+        method: Key of the method.
+        explanation: What it gave; None where it gave none.
+        rank_correlation: Of its map with that of the report's method; None without a map.
+        overlay: The picture; None where there is no map, or where it must not be used.
+        withheld: Why there is no picture, in sentences; None where there is one.
+    """
+
+    method: str
+    explanation: Explanation | None
+    rank_correlation: float | None
+    overlay: Overlay | None
+    withheld: str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +51,8 @@ class ReportedFinding:
         explanation: Why the model said so; None where it was not asked for.
         overlay: The picture; None without explanation, or where it must not be used.
         withheld: Why the picture is not drawn, in a sentence; None where it is drawn.
+        contrast: What is explained, where that is a difference of two findings; else None.
+        others: The same answer by the other methods that were asked for.
     """
 
     finding: Finding
@@ -41,6 +63,8 @@ class ReportedFinding:
     explanation: Explanation | None = None
     overlay: Overlay | None = None
     withheld: str | None = None
+    contrast: str | None = None
+    others: tuple[ReportedMethod, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +104,15 @@ class Report:
     def explained(self) -> tuple[ReportedFinding, ...]:
         """The findings with an explanation."""
         return tuple(entry for entry in self.findings if entry.explanation is not None)
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """What explanations by this report's methods were measured to find, in sentences."""
+        card, used = self.prediction.card, dict[str, list[str]]()
+        for entry in self.explained:
+            if entry.explanation is not None:
+                used.setdefault(entry.explanation.method, []).append(entry.finding.key)
+        return (*card.explanation_measurements, *sentences(card.explanations, used))
 
     @property
     def failed_gates(self) -> tuple[Gate, ...]:

@@ -81,7 +81,7 @@ def as_dict(report: Report) -> dict[str, Any]:
             "description": prediction.card.description,
             "intended_use": prediction.card.intended_use,
             "training_data": prediction.card.training_data,
-            "explanation_measurements": prediction.card.explanation_measurements,
+            "explanation_measurements": report.measured,
             "preprocessing": asdict(prediction.card.preprocessing),
         },
         "software": dict(report.software),
@@ -122,6 +122,7 @@ def _whole(measurement: Measurement) -> dict[str, Any]:
 def _explanation(explanation: Explanation) -> dict[str, Any]:
     values = explanation.map.values
     return {
+        "against": explanation.against,
         "method": explanation.method,
         "layer": explanation.layer,
         "baseline": explanation.baseline,
@@ -142,6 +143,15 @@ def _explanation(explanation: Explanation) -> dict[str, Any]:
         "checks": [asdict(check) for check in explanation.checks],
         "verdict": explanation.verdict,
         "seconds": explanation.seconds,
+        "others": [
+            {
+                "method": other.method,
+                "rank_correlation": other.rank_correlation,
+                "refusal": other.refusal,
+                "explanation": other.explanation and _explanation(other.explanation),
+            }
+            for other in explanation.others
+        ],
     }
 
 

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from medllm.dicom.header import Identity
+from medllm.explanation.checks import LEAST_AGREEMENT
 from medllm.explanation.record import Explanation, Region, ZoneEffect
 from medllm.findings import Finding
+from medllm.findings import finding as look_up
 from medllm.metrics import Estimate
 from medllm.models.card import Calibration, Question
 from medllm.models.prediction import FindingPrediction
@@ -178,7 +180,9 @@ def where(explanation: Explanation) -> str:
         return "no place is named, because the lungs were not found in the image"
     top = max(explanation.regions, key=lambda part: part.share)
     if top.share <= 0:
-        return "no part of the image raised the finding"
+        return (
+            f"no part of the image raised the {'difference' if explanation.against else 'finding'}"
+        )
     return f"strongest in {region(top)} ({percent(top.share)} of the positive attribution)"
 
 
@@ -228,15 +232,77 @@ def reason(explanation: Explanation | None) -> str:
     """
     if explanation is None:
         return "Not explained in this report."
+    head = "Explanation"
+    if explanation.against is not None:
+        difference = signed(explanation.log_odds)
+        head = f"Why {subject(explanation)} (difference of log-odds {difference})"
     if explanation.verdict == "do not use":
-        return f"Explanation: do not use - {why_withheld(explanation)}"
-    return f"Explanation: {explanation.verdict} - {where(explanation)}."
+        return f"{head}: do not use - {why_withheld(explanation)}"
+    return f"{head}: {explanation.verdict} - {where(explanation)}."
+
+
+def subject(explanation: Explanation) -> str:
+    """Name what is explained.
+
+    Args:
+        explanation: The explanation.
+
+    Returns:
+        The finding, such as `pneumonia`, or for a contrast `pneumonia rather than lung opacity`.
+    """
+    name = look_up(explanation.finding).name
+    against = explanation.against
+    return name if against is None else f"{name} rather than {look_up(against).name}"
+
+
+def contrast(asked: FindingPrediction, other: FindingPrediction) -> str:
+    """Say what a contrast explains.
+
+    Args:
+        asked: What the model said of the finding that is explained.
+        other: What it said of the finding that it is explained against.
+
+    Returns:
+        Sentences with both log-odds and their difference.
+    """
+    name, against = look_up(asked.finding).name, look_up(other.finding).name
+    difference = asked.log_odds - other.log_odds
+    leans = (
+        f"the model answers yes to {name} more readily than to {against}"
+        if difference > 0
+        else f"the model answers yes to {against} more readily than to {name}"
+    )
+    return (
+        f"The log-odds of {name} are {signed(asked.log_odds)}, those of {against} "
+        f"{signed(other.log_odds)}: {leans}. What is explained here is the difference, "
+        f"{signed(difference)}, and all log-odds below are of it: what raises it speaks for "
+        f"{name} rather than {against}, what lowers it for {against} rather than {name}. What "
+        f"speaks for both alike does not show."
+    )
+
+
+def alike(rank_correlation: float) -> str:
+    """Say how a method's map agrees with another's.
+
+    Args:
+        rank_correlation: Spearman's, over the patches.
+
+    Returns:
+        The value, and whether it is what an agreeing method has.
+
+    Example:
+        >>> alike(0.712), alike(0.054)
+        ('0.71, much the same places', '0.05, other places')
+    """
+    places = "much the same" if rank_correlation >= LEAST_AGREEMENT else "other"
+    return f"{signed(rank_correlation).lstrip('+')}, {places} places"
 
 
 WORDS: dict[str, Callable[..., str | dict[str, str]]] = {
     function.__name__: function
     for function in (
         age,
+        alike,
         calibrated,
         identity,
         interval,
@@ -247,6 +313,7 @@ WORDS: dict[str, Callable[..., str | dict[str, str]]] = {
         region,
         sex,
         signed,
+        subject,
         title,
         where,
     )

@@ -14,8 +14,11 @@ from pydicom.data import get_testdata_file
 from typer.testing import CliRunner
 
 from medllm.cli import app, main
+from medllm.explanation import DEFAULT_METHOD, METHODS
 from medllm.models import Calibration, save_model
 from medllm.phantom import Lesion, make_phantom, write_dicom
+
+CONTRAST = ["explain", "FILE", "--finding", "pneumonia", "--against"]
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +128,68 @@ def test_explain_writes_a_report_a_file(checkpoint, phantom_file, tmp_path):
     folder = tmp_path / "out" / "chest"
     assert {file.name for file in folder.iterdir()} == {"report.html", "report.json"}
     report = json.loads((folder / "report.json").read_text())
-    assert report["findings"][0]["explanation"]["method"] == "integrated-gradients"
+    assert report["findings"][0]["explanation"]["method"] == DEFAULT_METHOD
+
+
+def test_explain_sets_other_methods_beside_the_first(checkpoint, phantom_file, tmp_path):
+    result = run(
+        "explain",
+        phantom_file,
+        "--model",
+        checkpoint,
+        "--method",
+        "occlusion, grad-cam,occlusion",
+        "--format",
+        "json",
+        "--out",
+        tmp_path,
+    )
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "chest" / "report.json").read_text())
+    explanation = report["findings"][0]["explanation"]
+    assert explanation["method"] == "occlusion"
+    assert [other["method"] for other in explanation["others"]] == ["grad-cam"]
+
+
+def test_every_method_is_asked_for_at_once_the_default_first(checkpoint, phantom_file, monkeypatch):
+    asked = []
+
+    def write_report(model, scan, folder, formats, findings, methods, **_):
+        asked.extend(methods)
+        return [], []
+
+    # In the package, the command stands for its module's name.
+    monkeypatch.setattr(sys.modules["medllm.cli.explain"], "write_report", write_report)
+    result = run("explain", phantom_file, "--model", checkpoint, "--method", "all")
+    assert result.exit_code == 0, result.output
+    assert asked[0] == DEFAULT_METHOD
+    assert sorted(asked) == sorted(METHODS)
+
+
+def test_explain_says_why_this_finding_rather_than_that(tiny_model, phantom_file, tmp_path):
+    save_model(tiny_model, tmp_path / "model")
+    result = run(
+        "explain",
+        phantom_file,
+        "--model",
+        tmp_path / "model",
+        "--finding",
+        "pneumonia",
+        "--against",
+        "nodule",
+        "--format",
+        "json",
+        "--out",
+        tmp_path,
+    )
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "chest" / "report.json").read_text())
+    findings = {entry["finding"]: entry for entry in report["findings"]}
+    explained = findings["pneumonia"]["explanation"]
+    assert explained["against"] == "nodule"
+    difference = findings["pneumonia"]["log_odds"] - findings["nodule"]["log_odds"]
+    assert explained["log_odds"] == pytest.approx(difference, abs=1e-5)
+    assert "Why pneumonia rather than a lung nodule" in findings["pneumonia"]["reason"]
 
 
 def test_files_of_one_name_get_folders_of_their_own(checkpoint, phantom_file, tmp_path):
@@ -159,6 +223,12 @@ def test_files_of_one_name_get_folders_of_their_own(checkpoint, phantom_file, tm
         (["classify"], 2, "Missing argument"),
         (["explain", "FILE", "--format", "docx"], 2, "'docx' is not one of: html"),
         (["explain", "FILE", "--method", "tea-leaves"], 2, "'tea-leaves' is not one of"),
+        (["explain", "FILE", "--method", "rise,tea-leaves"], 2, "'tea-leaves' is not one of"),
+        (["explain", "FILE", "--method", ","], 2, "',' is not one of"),
+        (["explain", "FILE", "--against", "nodule"], 2, "needs one --finding, and 0 are given"),
+        ([*CONTRAST, "nodule", "--finding", "edema"], 2, "needs one --finding, and 2 are given"),
+        ([*CONTRAST, "pneumonia"], 2, "'pneumonia' is the --finding itself"),
+        ([*CONTRAST, "gout"], 1, "does not answer for 'gout'"),
         (["classify", "FILE", "--model", "/nowhere"], 1, "neither a folder nor a hub name"),
         (["classify", "FILE", "--finding", "gout"], 1, "does not answer for 'gout'"),
         (["classify", "/nowhere.dcm"], 1, "nowhere.dcm"),

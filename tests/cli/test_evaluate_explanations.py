@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -9,7 +11,7 @@ from typer.testing import CliRunner
 from medllm.cli import app
 from medllm.errors import MedllmError
 from medllm.evaluate import performance
-from medllm.models import save_model
+from medllm.models import load_model, save_model
 from medllm.phantom import Lesion, make_phantom
 
 
@@ -81,6 +83,19 @@ def test_a_damaged_file_is_told_the_others_are_explained_and_the_exit_status_is_
     assert figures["default_method"] == "occlusion"
 
 
+def test_patients_that_a_training_left_out_are_chosen_by_its_split(root, checkpoint, tmp_path):
+    split = tmp_path / "split.csv"
+    rows = [f"csv,LM-{at},{'test' if at == 2 else 'train'}" for at in range(4)]
+    split.write_text("\n".join(["dataset,patient_id,split", *rows]))
+    options = ("--split", "test", "--method", "occlusion", "--checks", "none", "--sanity", 0)
+    result = run(
+        *("csv", "--root", root, "--model", checkpoint, "--split-file", split),
+        *(*options, "--out", tmp_path / "out"),
+    )
+    assert result.exit_code == 0, result.output
+    assert "csv (test): 1 images of 1 patients" in result.stdout
+
+
 def test_phantoms_need_no_folder(checkpoint, tmp_path):
     result = run(
         *("phantom", "--model", checkpoint, "--out", tmp_path / "out", "--limit", 2),
@@ -90,6 +105,35 @@ def test_phantoms_need_no_folder(checkpoint, tmp_path):
     assert "phantom (all): 2 images of 2 patients" in result.stdout
 
 
+def test_the_essence_is_kept_with_the_checkpoint_and_its_card_shows_it(checkpoint, tmp_path):
+    folder = shutil.copytree(checkpoint, tmp_path / "own")
+    common = ("phantom", "--model", folder, "--limit", 3, "--finding", "nodule")
+    result = run(*common, "--method", "grad-cam", "--checks", "none", "--keep", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    figures = json.loads((tmp_path / "metrics.json").read_text())
+    found = figures["localisation"]["grad-cam"]["nodule"]["pixel_auroc"]
+    for command in (["models", "show", folder], ["models", "card", folder]):
+        shown = CliRunner().invoke(app, [str(word) for word in command]).stdout
+        assert "grad-cam" in shown
+        assert f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})" in shown
+        assert "n phantom" in shown
+    assert len(load_model(folder).card.explanations) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_computed(
+    checkpoint, tmp_path, monkeypatch
+):
+    def refuse(path, *_, **__):
+        raise OSError(30, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    result = run("phantom", "--model", checkpoint, "--keep", "--out", tmp_path / "out")
+    assert "explanations.json cannot be written (Read-only file system); copy the checkp" in str(
+        result.exception
+    )
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
@@ -97,6 +141,7 @@ def test_phantoms_need_no_folder(checkpoint, tmp_path):
         (["phantom", "--root", "x"], 2, "phantoms are drawn, not read"),
         (["csv", "--root", "x", "--method", "lime"], 2, "'lime' is not one of: all, "),
         (["csv", "--root", "x", "--checks", "some"], 2, "'some' is not one of"),
+        (["phantom", "--heatmaps"], 2, "give it with chexlocalize alone"),
         (["nihh", "--root", "x"], 1, "Did you mean 'nih'?"),
         (["csv", "--root", "x"], 1, "labels.csv is not in x"),
     ],

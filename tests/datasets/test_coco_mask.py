@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medllm.datasets.coco_mask import read_coco_mask
+from medllm.datasets.coco_mask import coco_mask, read_coco_mask
 from medllm.errors import LabelError
 
 
@@ -45,6 +45,7 @@ def test_an_outline_by_hand_is_the_same_in_both_forms(size, runs, packed, pictur
         mask = read_coco_mask("", {"size": size, "counts": counts})
         assert mask.runs == tuple(runs)
         assert mask.decode().tolist() == wanted
+    assert coco_mask(np.array(wanted)) == {"size": size, "counts": packed}
 
 
 @pytest.mark.parametrize(
@@ -118,3 +119,12 @@ def test_runs_that_do_not_fill_the_image_are_told(outline):
 def test_what_is_no_outline_is_told(outline):
     with pytest.raises(LabelError, match="masks.json, image 3: the outline cannot be read"):
         read_coco_mask("masks.json, image 3", outline)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32), st.floats(0, 1))
+def test_what_is_written_is_read_again(rows, columns, seed, share):
+    mask = np.random.default_rng(seed).random((rows, columns)) < share
+    written = coco_mask(mask)
+    found = read_coco_mask("", written)
+    assert np.array_equal(found.decode(), mask)
+    assert written["counts"] == _pack(found.runs)

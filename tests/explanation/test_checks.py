@@ -111,6 +111,30 @@ def test_agreement_is_that_of_ranks_and_0_for_a_flat_map():
     assert not flat.passed
 
 
+def test_on_text_is_measured_against_an_even_spread_and_its_floor():
+    coverage = np.array([[0.0, 0.2], [0.0, 0.0]])  # an even spread puts a twentieth there
+    off = checks.on_text(np.array([[1.0, 0.2], [-1.0, 0.0]]), coverage)
+    assert off.value == pytest.approx(0.2 * 0.2 / 2.2)
+    assert off.passed
+    assert off.reference.startswith("at most 0.050")
+    on = checks.on_text(np.array([[0.1, -0.9], [0.0, 0.0]]), coverage)  # either sign counts
+    assert on.value == pytest.approx(0.18)
+    assert not on.passed
+    assert "18.0%" in on.sentence
+    assert "5.0%" in on.sentence
+    assert checks.verdict_of([on]) == "weak"
+    small = checks.on_text(np.array([[1.0, 1.5]]), np.array([[0.0, 0.015]]))
+    assert small.value > 0.015 / 2  # more than an even spread
+    assert small.passed  # but below a hundredth
+
+
+def test_without_text_the_check_passes_and_promises_nothing():
+    none = checks.on_text(np.ones((2, 2)), np.zeros((2, 2)))
+    assert none.passed
+    assert none.value == 0
+    assert "no promise" in none.sentence
+
+
 def test_outside_thorax_is_measured_against_an_even_spread():
     shares = np.zeros((len(REGIONS), 2, 2))
     shares[REGIONS.index(("outside", None))] = [[1.0, 0.5], [0.0, 0.5]]
@@ -135,9 +159,11 @@ def test_completeness_allows_2_percent_and_at_least_2_hundredths():
     assert not checks.completeness(0.061, 3.0).passed
 
 
-def test_verdict_falls_with_the_weightiest_failure():
-    names = ("image-use", "deletion", "faithfulness", "stability", "outside-thorax")
-    for results in product((True, False), repeat=5):
+def test_verdict_falls_with_the_weightiest_failure_and_not_with_insertion():
+    names = ("image-use", "deletion", "stability", "faithfulness", "outside-thorax", "insertion")
+    for results in product((True, False), repeat=6):
         made = [Check(name, 0.0, "", ok, "") for name, ok in zip(names, results, strict=True)]
-        wanted = "supported" if all(results) else "weak" if all(results[:3]) else "do not use"
+        wanted = (
+            "do not use" if not all(results[:3]) else "supported" if all(results[3:5]) else "weak"
+        )
         assert checks.verdict_of(made) == wanted

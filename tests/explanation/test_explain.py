@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 
 from medllm.errors import AttributionError, LabelError
-from medllm.explanation import METHODS, explain, explain_findings
+from medllm.explanation import DEFAULT_METHOD, METHODS, explain, explain_findings
 from medllm.explanation.attribution import PatchAttribution
+from medllm.explanation.burned_in_text import find_text
 from medllm.explanation.case import Case
+from medllm.explanation.composition import judge
 from medllm.explanation.words import PromptAttribution
+from medllm.findings import FINDINGS as KNOWN
+from medllm.models import Question
 from medllm.report.wording import where
 
 FINDINGS = ("pneumonia", "effusion", "nodule")
@@ -47,7 +51,7 @@ def test_findings_explained_together_are_as_each_alone(tiny_model, scan):
 def test_the_number_explained_is_the_number_predicted(tiny_model, scan):
     (prediction,) = tiny_model.predict([scan])
     for answer in prediction.findings:
-        explanation = explain(tiny_model, scan, answer.finding)
+        explanation = explain(tiny_model, scan, answer.finding, method="integrated-gradients")
         assert explanation.log_odds == pytest.approx(answer.log_odds, abs=1e-5)
         explained = explanation.log_odds - explanation.baseline_log_odds
         missed = abs(explanation.map.values.sum() - explained)
@@ -62,17 +66,27 @@ def test_only_a_method_that_promises_completeness_is_tested_for_it(linear_model,
         for method in ("integrated-gradients", "occlusion")
     }
     others = ["deletion", "insertion", "faithfulness", "agreement", "stability", "contrast"]
-    others.append("outside-thorax")
+    others += ["outside-thorax", "on-text"]
     assert names["integrated-gradients"] == ["image-use", "completeness", *others]
     assert names["occlusion"] == ["image-use", *others]
 
 
 def test_an_incomplete_attribution_is_refused_and_its_remedy_works(cliff_model, scan, wordless):
     with pytest.raises(AttributionError, match=r"pneumonia miss .* after 256 steps") as refused:
-        explain(cliff_model, scan, "pneumonia")
+        explain(cliff_model, scan, "pneumonia", method="integrated-gradients")
     assert refused.value.code == "incomplete-attribution"
     assert "occlusion" in str(refused.value)
-    assert explain(cliff_model, scan, "pneumonia", method="occlusion").method == "occlusion"
+    assert explain(cliff_model, scan, "pneumonia").method == DEFAULT_METHOD == "occlusion"
+
+
+def test_a_kind_of_the_finding_is_no_rival_of_its_map(tiny_model, scan, monkeypatch):
+    monkeypatch.setattr("medllm.explanation.checks.LEAST_EFFECT", 1e-9)
+    for rival, compared in (("lung_opacity", False), ("effusion", True)):
+        questions = tuple(Question(key, KNOWN[key].question) for key in ("pneumonia", rival))
+        card = dataclasses.replace(tiny_model.card, questions=questions)
+        case = Case(dataclasses.replace(tiny_model, card=card), scan, ("pneumonia",))
+        (made,) = judge(case, "occlusion", METHODS["occlusion"].attribute(case))
+        assert ("contrast" in {check.name for check in made}) is compared
 
 
 def test_unknown_names_are_refused_with_the_known_ones(tiny_model, scan):
@@ -91,6 +105,18 @@ def test_words_and_regions_share_the_same_total(tiny_model, scan):
         (image,) = [token for token in explanation.tokens if token.text == "<image>"]
         assert len(explanation.tokens) > 3
         assert image.value != 0
+
+
+def test_attribution_on_letters_is_that_of_the_pixels_they_were_found_in(tiny_model, scan):
+    pixels = scan.pixels.copy()
+    pixels[10:20, 8:10] = pixels[18:20, 8:15] = 1.0  # an L
+    lettered = dataclasses.replace(scan, pixels=pixels)
+    text = find_text(pixels)
+    assert text[10:20, 8:10].all()
+    explanation = explain(tiny_model, lettered, "nodule")
+    values = np.abs(np.kron(explanation.map.values, np.ones((32, 32))))
+    (check,) = [check for check in explanation.checks if check.name == "on-text"]
+    assert check.value == pytest.approx(values[text].sum() / values.sum())
 
 
 def test_no_place_is_named_where_the_lungs_are_not_found(tiny_model, scan):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from medllm.explanation.anatomy import REGIONS, Zones
 from medllm.explanation.record import AttributionMap
-from medllm.explanation.regions import patch_shares, regions_of
+from medllm.explanation.regions import patch_coverage, patch_shares, regions_of
 
 OUTSIDE = REGIONS.index(("outside", None))
 
@@ -56,6 +56,14 @@ def test_what_lies_beyond_a_padded_image_is_outside():
     labels = hand_made().labels
     inside = np.stack([(part != OUTSIDE).mean() for part in (labels[:3], labels[3:])]) / 2
     np.testing.assert_allclose(1 - shares[OUTSIDE, :, 0], inside)
+
+
+def test_coverage_is_of_the_patch_and_nothing_beyond_the_image_is_covered():
+    mask = np.zeros((300, 600), dtype=bool)
+    mask[:30, 500:] = True  # 100 x 30 pixels of the last patch of the first row
+    attribution = AttributionMap(np.ones((2, 3)), (0.0, -150.0, 600.0, 600.0))
+    covered = patch_coverage(attribution, mask, 300, 600)
+    np.testing.assert_allclose(covered, [[0, 0, 100 * 30 / (200 * 300)], [0, 0, 0]])
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.floats(-200, 200), st.floats(100, 900))

@@ -87,6 +87,19 @@ def test_view_and_age_group_are_kept_and_a_normal_heart_is_normal(view, age_grou
         assert phantom.cardiothoracic_ratio < 0.49  # 0.48 drawn at most, and a pixel
 
 
+def test_the_marker_is_a_bright_letter_on_the_side_that_it_names():
+    marked = [phantom for seed in range(30) if (phantom := normal(seed)).marker_mask.any()]
+    assert 12 <= len(marked) < 30  # 0.7 of them; binomial, three standard deviations below
+    for phantom in marked:
+        rows, columns = np.nonzero(phantom.marker_mask)
+        assert max(np.ptp(rows), np.ptp(columns)) < 0.1 * SIZE
+        assert abs(columns.mean() - SIZE / 2) > 0.3 * SIZE
+        # Strokes are a pixel wide here, and share it with what lies beside.
+        assert phantom.pixels[phantom.marker_mask].max() > 0.8
+    sides = {np.nonzero(phantom.marker_mask)[1].mean() < SIZE / 2 for phantom in marked}
+    assert sides == {True, False}
+
+
 def test_an_ap_heart_is_larger_and_its_diaphragm_higher():
     shapes = {
         view: [normal(seed, view=view, age_group="adult") for seed in range(12)]

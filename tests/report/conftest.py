@@ -1,5 +1,6 @@
 """One case made by hand: a drawn chest, two questions, a map with one hot patch."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from medllm.explanation.record import (
     AttributionMap,
     Check,
     Explanation,
+    OtherMethod,
     Region,
     TokenAttribution,
     ZoneEffect,
@@ -207,3 +209,27 @@ def explanations() -> list[Explanation]:
 @pytest.fixture(scope="session")
 def report(scan, prediction, explanations):
     return build_report(scan, prediction, explanations, made_at=MADE_AT)
+
+
+@pytest.fixture(scope="session")
+def compared(scan, prediction, explanations):
+    """Pneumonia by five methods; effusion rather than cardiomegaly."""
+    first = explanations[0]
+
+    def by(method: str, verdict: str, hot: tuple[int, int], rank_correlation: float) -> OtherMethod:
+        one = replace(explain("pneumonia", first.log_odds, verdict, hot), method=method)
+        return OtherMethod(method, one, rank_correlation)
+
+    others = (
+        by("occlusion", "supported", (8, 4), 0.863),
+        by("rise", "weak", (4, 7), -0.191),
+        by("grad-cam", "do not use", (1, 1), 0.124),
+        OtherMethod("attention-rollout", refusal="the encoder gives no attention weights."),
+    )
+    rather = explain("effusion", 0.1279 - 2.3402, "weak", (10, 2))
+    return build_report(
+        scan,
+        prediction,
+        [replace(first, others=others), replace(rather, against="cardiomegaly")],
+        made_at=MADE_AT,
+    )

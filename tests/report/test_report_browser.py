@@ -60,8 +60,9 @@ def _open(page, profile):
     )
 
 
-def test_the_page_works_under_its_own_policy_and_fits_a_phone(report, tmp_path):
-    report.write(tmp_path, ["html"])
+@pytest.mark.parametrize("kind", ["report", "compared"])
+def test_the_page_works_under_its_own_policy_and_fits_a_phone(kind, request, tmp_path):
+    request.getfixturevalue(kind).write(tmp_path, ["html"])
     probe = tmp_path / "probe.html"
     probe.write_text(PROBE)
     done = _open(probe, tmp_path / "profile")

@@ -121,6 +121,62 @@ def test_two_explanations_of_one_finding_are_refused(scan, prediction, explanati
         build_report(scan, prediction, [explanations[0], explanations[0]])
 
 
+def test_a_contrast_has_to_be_of_the_difference_of_the_two_answers(
+    scan, prediction, explanations, compared
+):
+    entry = _entry(compared, "effusion")
+    assert entry.reason.startswith(
+        "Why pleural effusion rather than cardiomegaly (difference of log-odds "
+        "\N{MINUS SIGN}2.21): weak - strongest"
+    )
+    assert entry.contrast.startswith(
+        "The log-odds of pleural effusion are +0.13, those of cardiomegaly +2.34: the model "
+        "answers yes to cardiomegaly more readily than to pleural effusion."
+    )
+    assert _entry(compared, "pneumonia").contrast is None
+    # Its own log-odds, 0.128, and not the difference.
+    by_itself = replace(explanations[2], against="cardiomegaly")
+    with pytest.raises(ReportError, match=r"'effusion' against 'cardiomegaly' is of .* -2\.212"):
+        build_report(scan, prediction, [by_itself])
+    with pytest.raises(ReportError, match="against 'hernia', which the prediction does not answer"):
+        build_report(scan, prediction, [replace(explanations[2], against="hernia")])
+
+
+def test_another_methods_map_is_drawn_unless_it_must_not_be_used(compared):
+    entry = _entry(compared, "pneumonia")
+    drawn = {other.method: other.overlay is not None for other in entry.others}
+    assert drawn == {
+        "occlusion": True,
+        "rise": True,
+        "grad-cam": False,
+        "attention-rollout": False,
+    }
+    withheld = [other.withheld for other in entry.others]
+    assert withheld[:2] == [None, None]
+    assert withheld[2].startswith("Blurring the marked area changes the answer no more")
+    assert withheld[3] == "the encoder gives no attention weights."
+
+
+def test_another_methods_map_is_of_the_same_answer(scan, prediction, compared):
+    first = _entry(compared, "pneumonia").explanation
+    other = first.others[0]
+    wrong = replace(other, explanation=replace(other.explanation, log_odds=2.6))
+    with pytest.raises(ReportError, match="log-odds 2.600"):
+        build_report(scan, prediction, [replace(first, others=(wrong,))])
+
+
+def test_all_maps_of_a_report_have_one_scale(compared):
+    overlays = [
+        one.overlay
+        for entry in compared.findings
+        for one in (entry, *entry.others)
+        if one.overlay is not None
+    ]
+    assert len(overlays) == 4
+    # A quarter of the log-odds on a hundredth of the 144 patches is full colour, whatever the map.
+    assert {overlay.scale for overlay in overlays} == {0.25 * 100 / 144}
+
+
 def test_a_map_that_is_not_finite_is_refused(scan, prediction, explanations):
     values = explanations[0].map.values.copy()
     values[0, 0] = np.nan

@@ -248,3 +248,41 @@ def test_each_regions_bar_is_as_long_as_its_value_and_on_its_side(content, expla
         assert width == pytest.approx(96 * abs(value) / most)
         assert x == pytest.approx(100 if value > 0 else 100 - width)
     assert wording.signed(sum(values)) in part
+
+
+def test_other_methods_stand_beside_the_first_on_one_scale(compared, page):
+    assert "The same answer by other methods" not in page.text
+    seen = Page(encode_html.encode(compared))
+    alts = [image["alt"] for image in seen.having("img")]
+    beside = [alt.split(":")[0] for alt in alts if alt.startswith("Attribution map by ")]
+    assert beside == [
+        f"Attribution map by {method}" for method in ("integrated-gradients", "occlusion", "rise")
+    ]
+    told = [" ".join(row.split()) for row in seen.rows]
+    methods = ("occlusion", "rise", "grad-cam", "attention-rollout")
+    rows = {name: row for name in methods for row in told if row.startswith(name)}
+    assert "supported strongest in the patient's right lower zone" in rows["occlusion"]
+    assert "0.86, much the same places" in rows["occlusion"]
+    assert "weak" in rows["rise"]
+    assert "\N{MINUS SIGN}0.19, other places" in rows["rise"]
+    assert "do not use not drawn deletion 0.12, other places" in rows["grad-cam"]
+    assert rows["attention-rollout"].endswith("It refused: the encoder gives no attention weights.")
+    assert "One scale for all of these maps" in seen.text
+
+
+def test_a_picture_beside_is_the_map_at_a_third_of_its_size(compared):
+    seen = Page(encode_html.encode(compared))
+    small = next(i for i in seen.having("img") if i["alt"].startswith("Attribution map by occl"))
+    overlay = compared.findings[0].others[0].overlay
+    np.testing.assert_array_equal(_picture(small["src"]), overlay.rgba[1::3, 1::3])
+
+
+def test_a_contrast_says_in_words_why_this_rather_than_that(compared, page):
+    assert "rather than" not in page.text
+    content = encode_html.encode(compared)
+    assert b'effusion">Why pleural effusion rather than cardiomegaly</h3>' in content
+    text = " ".join(Page(content).text.split())
+    assert "Why pleural effusion rather than cardiomegaly (difference of log-odds" in text
+    assert "What is explained here is the difference, \N{MINUS SIGN}2.21" in text
+    assert "half of what raised the difference" in text
+    assert "yes against no, pleural effusion rather than cardiomegaly" in text

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from medllm.dicom.header import Identity
-from medllm.report import build_report
+from medllm.findings import FINDINGS
+from medllm.metrics import Estimate
+from medllm.models.measured import LocalisedFinding, MeasuredExplanations, MeasuredMethod
+from medllm.report import build_report, html
 from medllm.report.json import as_dict, encode
 
 SCHEMA = json.loads(
@@ -30,6 +33,28 @@ def _violations(content, schema=SCHEMA):
     return [error.message for error in jsonschema.Draft202012Validator(schema).iter_errors(content)]
 
 
+def test_what_was_measured_of_the_method_that_explained_is_cited(scan, prediction, explanations):
+    estimate = Estimate(0.42, 0.3, 0.5)
+    figures = LocalisedFinding(119, estimate, Estimate(0.6, 0.5, 0.7), estimate, None)
+    maps = {
+        explanations[0].method: MeasuredMethod({explanations[0].finding: figures}),
+        "another-method": MeasuredMethod({explanations[0].finding: figures}),
+    }
+    kept = MeasuredExplanations("rsna", "test", 119, 119, "1", maps)
+    card = replace(prediction.card, explanations=(kept,))
+    report = build_report(scan, replace(prediction, card=card), explanations)
+    (stated, cited) = as_dict(report)["model"]["explanation_measurements"]
+    assert stated == "Hit rate 0.71 on drawn opacities."
+    name = FINDINGS[explanations[0].finding].name
+    assert cited == (
+        f"On 119 radiographs of rsna (test) with an outline of {name}, the strongest point of "
+        f"{explanations[0].method} lay in the outline in 42% (of a fixed map, the same for all: "
+        "60%)."
+    )
+    page = html.encode(report).decode()
+    assert f"<li>{cited}</li>" in page
+
+
 def test_the_schema_is_one():
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
@@ -38,6 +63,27 @@ def test_the_file_follows_the_schema_and_every_key_is_described(report):
     content = json.loads(encode(report))
     assert _violations(content) == []
     assert _violations(content, _closed(SCHEMA)) == []
+
+
+def test_a_contrast_and_other_methods_follow_the_schema(compared):
+    content = json.loads(encode(compared))
+    assert _violations(content, _closed(SCHEMA)) == []
+    findings = {entry["finding"]: entry for entry in content["findings"]}
+    rather = findings["effusion"]
+    assert rather["explanation"]["against"] == "cardiomegaly"
+    assert "Why pleural effusion rather than cardiomegaly" in rather["reason"]
+    first = findings["pneumonia"]["explanation"]
+    assert first["against"] is None
+    assert [other["method"] for other in first["others"]] == [
+        "occlusion",
+        "rise",
+        "grad-cam",
+        "attention-rollout",
+    ]
+    assert [other["rank_correlation"] for other in first["others"]] == [0.863, -0.191, 0.124, None]
+    assert first["others"][2]["explanation"]["verdict"] == "do not use"
+    assert first["others"][3]["explanation"] is None
+    assert first["others"][3]["refusal"] == "the encoder gives no attention weights."
 
 
 def test_a_picture_without_header_follows_the_schema(scan, prediction):

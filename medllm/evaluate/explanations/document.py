@@ -75,6 +75,52 @@ class CheckFigures(Interval):
     share_passed: Figure
 
 
+class SanityFigures(Section):
+    """What a method does when the model is scrambled, and how sure its maps are.
+
+    Attributes:
+        n: Images and findings on which it was tested.
+        n_patients: Their patients.
+        rank_correlation: Of the model's map with that of the model scrambled, by step of the
+            cascade: Spearman's, of signed values.
+        rank_correlation_absolute: The same of the values without their sign.
+        ssim: Structural similarity of the two maps without their sign, each over its maximum.
+        survives: Whether one of the two rank correlations is above `most_alike` on the mean when
+            all is scrambled: the map does not depend on what the model learned. Null where it
+            was not tested.
+        infidelity: Mean squared difference, in squared log-odds, of what the map foretells from
+            what blurring random squares does, by the factor that is best for the map.
+        max_sensitivity: Farthest that the map moves under noise, as a share of its length.
+        failed: Images and findings on which it could not be tested, by the cause's code.
+    """
+
+    n: int
+    n_patients: int
+    rank_correlation: tuple[Interval, ...]
+    rank_correlation_absolute: tuple[Interval, ...]
+    ssim: tuple[Interval, ...]
+    survives: bool | None
+    infidelity: Interval
+    max_sensitivity: Interval
+    failed: dict[str, int]
+
+
+class Sanity(Section):
+    """Tests of the methods themselves, on some of the images, all findings together.
+
+    Attributes:
+        n_images: Images that were chosen for them, of as many patients.
+        steps: What each step of the cascade scrambles beside what the steps before it did.
+        most_alike: Rank correlation above which a map is said to survive.
+        methods: By method; the control `edges` stands among them, and must survive.
+    """
+
+    n_images: int
+    steps: tuple[str, ...]
+    most_alike: float
+    methods: dict[str, SanityFigures]
+
+
 class VerdictFigures(Section):
     """What the default method's maps of one verdict are worth: whether the checks tell.
 
@@ -173,6 +219,7 @@ class ExplanationEvaluation(Section):
         checks: By method and check; of the methods whose explanations were checked.
         verdicts: Explanations of the default method, by verdict.
         by_verdict: What they are worth.
+        sanity: Tests of the methods themselves; null where none were made.
         agreement: Mean rank correlation of the maps of two methods; null where no two can be
             compared.
         costs: By method.
@@ -202,6 +249,7 @@ class ExplanationEvaluation(Section):
     checks: dict[str, dict[str, CheckFigures]]
     verdicts: dict[Literal["supported", "weak", "do not use"], int]
     by_verdict: dict[Literal["supported", "weak", "do not use"], VerdictFigures]
+    sanity: Sanity | None = None
     agreement: dict[str, dict[str, Figure]]
     costs: dict[str, MethodCost]
     peak_memory_mib: Figure

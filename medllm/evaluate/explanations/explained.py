@@ -15,6 +15,7 @@ from medllm.evaluate.explanations.controls import EDGES, RANDOM, edge_map, pack,
 from medllm.evaluate.explanations.localised import Truth, localise
 from medllm.evaluate.explanations.outlined import Opened, OutlinedImage
 from medllm.evaluate.explanations.raster import labels_on_grid
+from medllm.evaluate.explanations.sanity import try_methods
 from medllm.evaluate.explanations.table import Row
 from medllm.explanation import METHODS, AttributionMap, Explanation, explain_findings
 from medllm.explanation.anatomy import find_zones
@@ -39,7 +40,12 @@ class ExplainedImage:
 
 
 def explain_image(
-    model: Model, image: OutlinedImage, methods: Sequence[str], whole: Sequence[str]
+    model: Model,
+    image: OutlinedImage,
+    methods: Sequence[str],
+    whole: Sequence[str],
+    *,
+    sanity: bool = False,
 ) -> ExplainedImage:
     """Explain one image for each finding that is outlined in it.
 
@@ -48,6 +54,7 @@ def explain_image(
         image: The image; one that cannot be read is told, not raised.
         methods: Keys of `METHODS`.
         whole: Those of them whose explanation is checked too.
+        sanity: Whether the methods themselves are tested on this image.
 
     Returns:
         The rows.
@@ -61,7 +68,7 @@ def explain_image(
             for name in (*methods, EDGES, RANDOM)
         ]
         return ExplainedImage(rows, error.code, str(error))
-    return _Explainer(model, image, opened).explain(methods, whole)
+    return _Explainer(model, image, opened).explain(methods, whole, sanity=sanity)
 
 
 def _shared(image: OutlinedImage, finding: str) -> Row:
@@ -99,7 +106,9 @@ class _Explainer:
                 "call": call_of(probability, calibrations[finding]),
             }
 
-    def explain(self, methods: Sequence[str], whole: Sequence[str]) -> ExplainedImage:
+    def explain(
+        self, methods: Sequence[str], whole: Sequence[str], *, sanity: bool
+    ) -> ExplainedImage:
         """Make the rows, by finding and then by method."""
         by_method = {name: self._attributed(name) for name in methods}
         for name in whole:
@@ -111,6 +120,9 @@ class _Explainer:
                 lambda finding: random_map(self.case, f"{self.image.path} {finding}")
             ),
         }
+        for name, tested in try_methods(self.case, methods).items() if sanity else ():
+            for finding, told in tested.items():
+                by_method[name][finding].update(told)
         memory = _peak_memory_mib()
         rows = [
             {

@@ -66,7 +66,7 @@ def _localisation(one: Measured, differences: Mapping[str, Difference]) -> Local
     known = np.flatnonzero(one.known)
     patients = [one.patients[at] for at in known.tolist()]
     resampled, places = _resampled(one, known)
-    measured = _intervals(resampled, patients)
+    measured = intervals_by_patient(resampled, patients)
     return LocalisationFigures(
         n=len(known),
         n_patients=len(set(patients)),
@@ -78,8 +78,18 @@ def _localisation(one: Measured, differences: Mapping[str, Difference]) -> Local
     )
 
 
-def _intervals(figures: Mapping[str, Resampled], patients: Sequence[str]) -> dict[str, Interval]:
-    """Estimate figures; without interval of one patient, for nothing can be resampled."""
+def intervals_by_patient(
+    figures: Mapping[str, Resampled], patients: Sequence[str]
+) -> dict[str, Interval]:
+    """Estimate figures; without interval of one patient, for nothing can be resampled.
+
+    Args:
+        figures: Each as a function of images that are drawn.
+        patients: Of the images.
+
+    Returns:
+        The figures, with 95% intervals by resampling patients.
+    """
     if not patients:
         return dict.fromkeys(figures, UNDEFINED)
     measured = intervals(figures, patients, resamples_for(len(patients)))
@@ -97,8 +107,8 @@ def _resampled(
     tuned, places = _tuned(one.overlaps[at], patients)
     hits, left = one.numbers["side_hit"][at], one.in_left_half[at]
     return {
-        **{name: _mean(one.numbers[column][at]) for name, column in _MEANS.items()},
-        "miou_tuned": _mean(tuned),
+        **{name: mean_of(one.numbers[column][at]) for name, column in _MEANS.items()},
+        "miou_tuned": mean_of(tuned),
         "side_accuracy": lambda drawn: balanced_side_accuracy(hits[drawn], left[drawn]),
     }, places
 
@@ -113,8 +123,15 @@ def _tuned(
     return tuned_overlap(overlaps, folds)
 
 
-def _mean(values: Float[np.ndarray, " images"]) -> Resampled:
-    """Average what is defined."""
+def mean_of(values: Float[np.ndarray, " images"]) -> Resampled:
+    """Average what is defined.
+
+    Args:
+        values: A value an image; NaN where not defined.
+
+    Returns:
+        The mean as a function of images that are drawn; NaN where none of them is defined.
+    """
 
     def mean(drawn: Int[np.ndarray, " chosen"]) -> float:
         chosen = values[drawn]
@@ -194,7 +211,7 @@ def checks_of(measured: Measurements) -> dict[str, dict[str, CheckFigures]]:
 
 def _check(rows: Sequence[tuple[str, float, bool]]) -> CheckFigures:
     patients, values, passed = zip(*rows, strict=True)
-    interval = _intervals({"": _mean(np.array(values))}, patients)[""]
+    interval = intervals_by_patient({"": mean_of(np.array(values))}, patients)[""]
     return CheckFigures(**interval.model_dump(), n=len(values), share_passed=float(np.mean(passed)))
 
 
@@ -217,9 +234,9 @@ def by_verdict(measured: Measurements, method: str) -> dict[str, VerdictFigures]
         named = {}
         for name in ("hit_rate", "pixel_auroc", "relevance_mass"):
             columns = [one.numbers[_MEANS[name]] for one in own]
-            named[name] = _mean(np.concatenate(columns)[at]) if at else _mean(np.array([np.nan]))
+            named[name] = mean_of(np.concatenate(columns)[at] if at else np.array([np.nan]))
         chosen = [patients[place] for place in at]
-        figures[verdict] = VerdictFigures(n=len(at), **_intervals(named, chosen))
+        figures[verdict] = VerdictFigures(n=len(at), **intervals_by_patient(named, chosen))
     return figures
 
 

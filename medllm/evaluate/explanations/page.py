@@ -9,6 +9,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from medllm.evaluate.document import Interval
+from medllm.evaluate.explanations.cascade_plot import draw_cascade
 from medllm.evaluate.explanations.controls import MEAN_MAP
 from medllm.evaluate.explanations.document import ExplanationEvaluation
 from medllm.evaluate.explanations.outlined import OutlinedSet
@@ -74,6 +75,7 @@ def render(
             evaluation=evaluation,
             keys=[key for key in keys if key in evaluation.cases],
             names={key: title(finding(key)) for key in _named(evaluation)},
+            cascades=_cascades(evaluation),
             differences={key: _differences(evaluation, key) for key in evaluation.cases},
             pictures={place: data_uri(content) for place, content in pictures.items()},
             folder=folder,
@@ -90,6 +92,14 @@ def _named(evaluation: ExplanationEvaluation) -> list[str]:
     """List the findings that are asked for or outlined, once."""
     outlined = [own for found in evaluation.n_outlined.values() for own in found]
     return list(dict.fromkeys([*evaluation.n_outlined, *outlined]))
+
+
+def _cascades(evaluation: ExplanationEvaluation) -> dict[str, Markup]:
+    """Draw what is left of each method's map when the model is scrambled."""
+    if evaluation.sanity is None:
+        return {}
+    methods = evaluation.sanity.methods
+    return {name: draw_cascade(name, evaluation.sanity) for name in methods if methods[name].n}
 
 
 def _differences(evaluation: ExplanationEvaluation, key: str) -> dict[str, Markup]:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from medllm import __version__
 from medllm.errors import LabelError
+from medllm.evaluate.explanations.cascade import cascade_steps
 from medllm.evaluate.explanations.cases import choose_cases
 from medllm.evaluate.explanations.controls import CONTROLS
 from medllm.evaluate.explanations.document import ExplanationEvaluation
@@ -22,6 +23,7 @@ from medllm.evaluate.explanations.figures import (
 )
 from medllm.evaluate.explanations.measured import Table, read_table
 from medllm.evaluate.explanations.outlined import OutlinedImage, OutlinedSet
+from medllm.evaluate.explanations.sanity_figures import sanity_of
 from medllm.evaluate.explanations.table import PART_SCHEMA, Row, finish
 from medllm.evaluate.performance import resamples_for
 from medllm.evaluate.resumable import identity, write_in_parts
@@ -30,6 +32,8 @@ from medllm.models import Model
 
 # An image takes seconds, so that few are lost when a run is killed.
 PART = 4
+# Images on which the methods themselves are tested: each costs as much as about eleven others.
+SANITY_IMAGES = 8
 
 Checked = Literal["default", "all", "none"]
 Watch = Callable[[Iterable[ExplainedImage], int], Iterable[ExplainedImage]]
@@ -42,6 +46,7 @@ def evaluate_explanations(
     methods: Sequence[str] | None = None,
     *,
     checked: Checked = "default",
+    sanity: int = SANITY_IMAGES,
     watch: Watch = lambda explained, total: explained,
 ) -> ExplanationEvaluation:
     """Explain a data set by every method and measure the maps, going on from what `out` holds.
@@ -53,6 +58,8 @@ def evaluate_explanations(
         methods: Keys of `METHODS`; all when None.
         checked: Whose explanations are checked whole, as a report would have them: the default
             method's, each method's, or none.
+        sanity: Images on which the methods themselves are tested: the first of each patient,
+            until there are so many.
         watch: Passes on what was explained, to show progress; it is told how many there are.
 
     Returns:
@@ -68,12 +75,22 @@ def evaluate_explanations(
         raise ValueError(f"'{unknown[0]}' is not a method; use one of: {', '.join(METHODS)}.")
     whole = _whole(names, checked)
 
+    tried = _first_of_patients(outlined.images, sanity)
+
     def work(missing: Sequence[OutlinedImage]) -> Iterable[Sequence[Row]]:
-        explained = (explain_image(model, image, names, whole) for image in missing)
+        explained = (
+            explain_image(model, image, names, whole, sanity=image.path in tried)
+            for image in missing
+        )
         return (one.rows for one in watch(explained, len(missing)))
 
     path = out / "explanations.parquet"
-    told = {"methods": list(names), "checked": list(whole), "dataset": outlined.dataset}
+    told = {
+        "methods": list(names),
+        "checked": list(whole),
+        "sanity": len(tried),
+        "dataset": outlined.dataset,
+    }
     findings = list(dict.fromkeys(key for image in outlined.images for key in image.outlined_as))
     write_in_parts(
         path,
@@ -84,7 +101,16 @@ def evaluate_explanations(
         part_size=PART,
         finish=lambda parts: finish(parts, path),
     )
-    return _document(outlined, model, names, read_table(path))
+    return _document(outlined, model, names, read_table(path), len(tried))
+
+
+def _first_of_patients(images: Sequence[OutlinedImage], n: int) -> set[str]:
+    """Name the first image of each patient, until there are enough."""
+    first: dict[str, str] = {}
+    for image in images:
+        if len(first) < n:
+            first.setdefault(image.patient_id, image.path)
+    return set(first.values())
 
 
 def _whole(names: Sequence[str], checked: Checked) -> tuple[str, ...]:
@@ -93,7 +119,7 @@ def _whole(names: Sequence[str], checked: Checked) -> tuple[str, ...]:
 
 
 def _document(
-    outlined: OutlinedSet, model: Model, names: Sequence[str], table: Table
+    outlined: OutlinedSet, model: Model, names: Sequence[str], table: Table, n_tried: int
 ) -> ExplanationEvaluation:
     measured = {key: methods for key, methods in table.measured.items() if methods[names[0]].rows}
     if not measured:
@@ -127,6 +153,7 @@ def _document(
             "checks": checks_of(measured),
             "verdicts": {verdict: one.n for verdict, one in verdicts.items()},
             "by_verdict": verdicts,
+            "sanity": sanity_of(measured, cascade_steps(model), n_tried) if n_tried else None,
             "agreement": agreement_of(measured, names),
             "costs": costs_of(measured, names),
             "peak_memory_mib": table.peak_memory_mib,

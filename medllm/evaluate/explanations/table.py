@@ -30,6 +30,8 @@ _FIGURES = [
         *("energy_ratio", "region_hit", "area"),
     )
 ]
+# How alike the maps of a model and of the same one scrambled are, a value a step of the cascade.
+ALIKENESS = ("rank_correlation", "rank_correlation_absolute", "ssim")
 SCHEMA = pa.schema(
     [
         ("path", pa.string()),
@@ -48,6 +50,10 @@ SCHEMA = pa.schema(
         ("overlaps", pa.list_(pa.float64())),
         ("half", pa.string()),
         ("region", pa.string()),
+        *((name, pa.list_(pa.float64())) for name in ALIKENESS),
+        ("infidelity", pa.float64()),
+        ("max_sensitivity", pa.float64()),
+        ("sanity_error", pa.string()),
         ("seconds", pa.float64()),
         ("peak_memory_mib", pa.float64()),
         ("error", pa.string()),

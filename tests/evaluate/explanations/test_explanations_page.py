@@ -15,7 +15,7 @@ from medllm.evaluate.explanations.page import render
 from medllm.evaluate.explanations.pictures import MARKED, OUTLINE, draw_case, pictures_of
 from medllm.evaluate.explanations.raster import SIDE
 from medllm.evaluate.wording import ends, number
-from medllm.explanation import AttributionMap
+from medllm.explanation import DEFAULT_METHOD, AttributionMap
 
 ATTACK = '"><script>alert(1)</script>'
 
@@ -34,7 +34,7 @@ def test_every_method_and_control_has_its_figures_on_the_page(evaluated, page):
             for figure in (one.pixel_auroc, one.hit_rate, one.miou, one.region_rate):
                 assert number(figure.value, 2) in page
                 assert ends(figure, 2) in page
-    for check in evaluation.checks["integrated-gradients"]:
+    for check in evaluation.checks[DEFAULT_METHOD]:
         assert f'<td class="words">{check}</td>' in page
 
 

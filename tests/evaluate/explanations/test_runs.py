@@ -11,12 +11,13 @@ from medllm.errors import AttributionError, LabelError, MedllmError
 from medllm.evaluate import ExplanationEvaluation, evaluate_explanations
 from medllm.evaluate.explanations import CONTROLS
 from medllm.evaluate.explanations import runs as explanation_runs
+from medllm.explanation import DEFAULT_METHOD, explain, methods
 from medllm.explanation import METHODS as KNOWN
-from medllm.explanation import explain, methods
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 
 METHODS = ("integrated-gradients", "occlusion")
+(OTHER,) = set(METHODS) - {DEFAULT_METHOD}
 N_IMAGES = 12
 # What is not the same in two runs.
 MEASURED_TIME = ("seconds", "peak_memory_mib")
@@ -41,7 +42,7 @@ def test_there_is_a_row_an_image_finding_and_method_and_the_damage_has_its_own(r
 
 def test_a_row_is_the_explanation_that_a_report_would_have(rows, outlined, tiny_model):
     image = outlined.images[1]
-    (row,) = of(rows, path=image.path, finding="nodule", method="integrated-gradients")
+    (row,) = of(rows, path=image.path, finding="nodule", method=DEFAULT_METHOD)
     wanted = explain(tiny_model, image.open().scan, "nodule")
     # another number of findings asked together sums in another order
     np.testing.assert_allclose(row["map"], wanted.map.values.ravel(), atol=1e-5)
@@ -51,7 +52,7 @@ def test_a_row_is_the_explanation_that_a_report_would_have(rows, outlined, tiny_
     assert row["region"] == " ".join(
         word for word in (wanted.regions[0].side, wanted.regions[0].zone) if word
     )
-    (other,) = of(rows, path=image.path, finding="nodule", method="occlusion")
+    (other,) = of(rows, path=image.path, finding="nodule", method=OTHER)
     assert other["verdict"] is None
 
 
@@ -94,14 +95,14 @@ def test_the_document_counts_what_was_asked(evaluated):
     assert evaluation.errors == {"truncated": 1}
     assert evaluation.n_outlined == {"nodule": {"nodule": 13}, "effusion": {"effusion": 4}}
     assert sum(evaluation.verdicts.values()) == N_IMAGES + 4
-    assert evaluation.checks.keys() == {"integrated-gradients"}
-    assert evaluation.checks["integrated-gradients"]["deletion"].n == N_IMAGES + 4
+    assert evaluation.checks.keys() == {DEFAULT_METHOD}
+    assert evaluation.checks[DEFAULT_METHOD]["deletion"].n == N_IMAGES + 4
     assert evaluation.agreement["occlusion"]["occlusion"] == pytest.approx(1)
     forth = evaluation.agreement["occlusion"]["integrated-gradients"]
     assert forth == pytest.approx(evaluation.agreement["integrated-gradients"]["occlusion"])
     assert evaluation.costs["occlusion"].n == N_IMAGES + 4
     worst = evaluation.cases["nodule"].worst
-    areas = [case.pixel_auroc["integrated-gradients"] for case in worst]
+    areas = [case.pixel_auroc[DEFAULT_METHOD] for case in worst]
     assert areas == sorted(areas)
 
 
@@ -116,7 +117,7 @@ def test_the_files_hold_the_document_by_its_published_names(evaluated):
     assert {"value", "low", "high"} <= values["localisation"]["occlusion"]["nodule"][
         "over_mean_map"
     ].keys()
-    assert {"value", "low", "high", "share_passed"} <= values["checks"]["integrated-gradients"][
+    assert {"value", "low", "high", "share_passed"} <= values["checks"][DEFAULT_METHOD][
         "deletion"
     ].keys()
     assert values["verdicts"].keys() == {"supported", "weak", "do not use"}

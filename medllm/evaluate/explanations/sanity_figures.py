@@ -1,0 +1,80 @@
+"""From the table of explanations to the figures of the methods themselves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from medllm.evaluate.document import Interval
+from medllm.evaluate.explanations.document import Sanity, SanityFigures
+from medllm.evaluate.explanations.figures import (
+    Measurements,
+    intervals_by_patient,
+    mean_of,
+)
+from medllm.evaluate.explanations.table import ALIKENESS, Row
+
+# Provisional: less than half of the order of the patches left.
+MOST_ALIKE = 0.5
+_ALONE = ("infidelity", "max_sensitivity")
+
+
+def sanity_of(measured: Measurements, steps: Sequence[str], n_images: int) -> Sanity:
+    """Measure the methods themselves, over the images on which they were tested.
+
+    Args:
+        measured: By finding and by method.
+        steps: Of the cascade.
+        n_images: Images that were chosen.
+
+    Returns:
+        The figures.
+    """
+    tried: dict[str, list[Row]] = {}
+    for methods in measured.values():
+        for method, one in methods.items():
+            tried.setdefault(method, []).extend(filter(_was_tried, one.rows))
+    return Sanity(
+        n_images=n_images,
+        steps=tuple(steps),
+        most_alike=MOST_ALIKE,
+        methods={
+            method: _figures(rows, range(len(steps))) for method, rows in tried.items() if rows
+        },
+    )
+
+
+def _was_tried(row: Row) -> bool:
+    return row["sanity_error"] is not None or row["infidelity"] is not None
+
+
+def _figures(rows: Sequence[Row], steps: range) -> SanityFigures:
+    done = [row for row in rows if row["sanity_error"] is None]
+    patients = [row["patient_id"] for row in done]
+    columns = {
+        **{f"{name} {at}": [row[name][at] for row in done] for name in ALIKENESS for at in steps},
+        **{name: [row[name] for row in done] for name in _ALONE},
+    }
+    resampled = {name: mean_of(np.array(values)) for name, values in columns.items()}
+    found = intervals_by_patient(resampled, patients)
+    curves = {name: tuple(found[f"{name} {at}"] for at in steps) for name in ALIKENESS}
+    failed = Counter(row["sanity_error"] for row in rows if row["sanity_error"] is not None)
+    return SanityFigures.model_validate(
+        {
+            "n": len(done),
+            "n_patients": len(set(patients)),
+            "survives": _survives(curves),
+            "failed": dict(sorted(failed.items())),
+            **curves,
+            **{name: found[name] for name in _ALONE},
+        }
+    )
+
+
+def _survives(curves: Mapping[str, Sequence[Interval]]) -> bool | None:
+    """Say whether a map stays when all is scrambled, be it with the other sign."""
+    ends = [curves[name][-1].value for name in ALIKENESS if name != "ssim"]
+    known = [value for value in ends if value is not None]
+    return max(known) > MOST_ALIKE if known else None

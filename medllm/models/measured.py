@@ -1,0 +1,205 @@
+"""What was measured once of a checkpoint's explanations: `explanations.json` beside its weights."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from medllm.errors import CheckpointError
+from medllm.files import replace_file
+from medllm.findings import finding
+from medllm.metrics import Estimate
+
+EXPLANATIONS_FILE = "explanations.json"
+_SCHEMA_VERSION = 1
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LocalisedFinding:
+    """How well the maps of one method find one finding; None where a figure is not defined.
+
+    Attributes:
+        n: Images with an outline and a map.
+        hit_rate: Share of the maps whose highest point lies in the outline.
+        fixed_hit_rate: The same of one fixed map, the mean outline of the other patients.
+        pixel_auroc: How often a pixel of the outline has a higher value than one beside it.
+        over_mean_map: Its difference from that of the fixed map, on the same images.
+    """
+
+    n: int
+    hit_rate: Estimate | None
+    fixed_hit_rate: Estimate | None
+    pixel_auroc: Estimate | None
+    over_mean_map: Estimate | None
+
+
+@dataclass(frozen=True)
+class MeasuredMethod:
+    """What one method's explanations are worth on one data set; None where it was not measured.
+
+    Attributes:
+        findings: How well they find each finding.
+        verdicts: Explanations by verdict; empty where they were not checked.
+        n_tested: Images and findings of the figures below.
+        rank_correlation: Of the map with that of the model with all weights scrambled.
+        rank_correlation_absolute: The same without the sign of the attributions.
+        ssim: Structural similarity of the two, without the sign.
+        survives: Whether the map is much the same then: it does not depend on the model.
+        infidelity: In squared log-odds; lower is better.
+        max_sensitivity: How far the map moves under faint noise, as a share of its length.
+    """
+
+    findings: Mapping[str, LocalisedFinding]
+    verdicts: Mapping[str, int] = field(default_factory=dict)
+    n_tested: int = 0
+    rank_correlation: Estimate | None = None
+    rank_correlation_absolute: Estimate | None = None
+    ssim: Estimate | None = None
+    survives: bool | None = None
+    infidelity: Estimate | None = None
+    max_sensitivity: Estimate | None = None
+
+
+@dataclass(frozen=True)
+class MeasuredExplanations:
+    """What was measured on one data set.
+
+    Attributes:
+        dataset: Its name.
+        split: Part of it; `all` for all of it.
+        n_images: Images that were explained.
+        n_patients: Their patients.
+        medllm_version: Of the program that measured.
+        methods: By method.
+    """
+
+    dataset: str
+    split: str
+    n_images: int
+    n_patients: int
+    medllm_version: str
+    methods: Mapping[str, MeasuredMethod]
+
+    @property
+    def name(self) -> str:
+        """Name of the data set and the part, in words."""
+        return self.dataset if self.split == "all" else f"{self.dataset} ({self.split})"
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """The file: of which weights it is, and a part a data set."""
+
+    schema_version: int
+    model_sha256: str
+    datasets: tuple[MeasuredExplanations, ...]
+
+
+def read_measured(folder: Path, sha256: str) -> tuple[MeasuredExplanations, ...]:
+    """Read what is kept beside a checkpoint; of other weights it is ignored, with a warning.
+
+    Args:
+        folder: A checkpoint folder.
+        sha256: Hash of the checkpoint.
+
+    Returns:
+        A record a data set; none where nothing is kept.
+    """
+    path = folder / EXPLANATIONS_FILE
+    if not path.is_file():
+        return ()
+    remedy = "It is ignored; measure again with `medllm evaluate-explanations ... --keep`."
+    try:
+        kept = TypeAdapter(_Kept).validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        logger.warning("%s cannot be read (%s). %s", path, type(error).__name__, remedy)
+        return ()
+    if (kept.schema_version, kept.model_sha256) != (_SCHEMA_VERSION, sha256):
+        logger.warning("%s is of other weights or of another medllm. %s", path, remedy)
+        return ()
+    return kept.datasets
+
+
+def keep_measured(folder: Path, sha256: str, measured: MeasuredExplanations) -> None:
+    """Write what was measured beside a checkpoint; what is kept of other data sets stays.
+
+    Args:
+        folder: A checkpoint folder.
+        sha256: Hash of the checkpoint.
+        measured: On one data set; it replaces what is kept of the same part of it.
+
+    Raises:
+        CheckpointError: The folder cannot be written to.
+    """
+    place = (measured.dataset, measured.split)
+    others = (one for one in read_measured(folder, sha256) if (one.dataset, one.split) != place)
+    kept = _Kept(_SCHEMA_VERSION, sha256, (*others, measured))
+    text = json.dumps(asdict(kept), indent=1, ensure_ascii=False, allow_nan=False)
+    try:
+        replace_file(folder / EXPLANATIONS_FILE, text + "\n")
+    except OSError as error:
+        raise _not_kept(folder, error.strerror or "cannot be written") from error
+
+
+def require_keepable(folder: Path) -> None:
+    """Refuse a folder that cannot be written to, before anything is computed.
+
+    Args:
+        folder: A checkpoint folder, such as the bundled one in an installed package.
+
+    Raises:
+        CheckpointError: It cannot be written to.
+    """
+    try:
+        # Asked for by trying: rights are not all that can make a folder read-only.
+        probe = folder / f".{EXPLANATIONS_FILE}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise _not_kept(folder, error.strerror or "cannot be written") from error
+
+
+def _not_kept(folder: Path, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"{folder / EXPLANATIONS_FILE} cannot be written ({reason}); copy the checkpoint to a "
+        "folder of your own and name that with --model.",
+        code="not-kept",
+    )
+
+
+def sentences(
+    measured: Sequence[MeasuredExplanations], used: Mapping[str, Collection[str]]
+) -> Iterator[str]:
+    """Say how often a method's strongest point was right, beside a map that never looked.
+
+    Args:
+        measured: What was measured.
+        used: Findings by the method that explained them.
+
+    Yields:
+        A sentence a data set, method and finding that was measured.
+    """
+    for one in measured:
+        for method, keys in used.items():
+            found = one.methods[method].findings if method in one.methods else {}
+            for key in keys:
+                if key in found and (sentence := _sentence(one.name, method, key, found[key])):
+                    yield sentence
+
+
+def _sentence(dataset: str, method: str, key: str, figures: LocalisedFinding) -> str:
+    hits, fixed = figures.hit_rate, figures.fixed_hit_rate
+    if hits is None:
+        return ""
+    beside = "" if fixed is None else f" (of a fixed map, the same for all: {fixed.value:.0%})"
+    return (
+        f"On {figures.n} radiographs of {dataset} with an outline of {finding(key).name}, the "
+        f"strongest point of {method} lay in the outline in {hits.value:.0%}{beside}."
+    )
