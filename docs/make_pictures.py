@@ -58,7 +58,7 @@ class Picture:
 
 PICTURES = (
     Picture("report", "report", 900, 1500, ("#checks", "#findings")),
-    Picture("evaluation", "evaluation", 1200, 980, ("header",)),
+    Picture("evaluation", "evaluation", 1200, 1040, ("header",)),
     Picture("explanations", "explanations", 1200, 1200, ("header",)),
 )
 
@@ -152,7 +152,8 @@ def _small(picture: Image.Image) -> bytes:
     """
     for colours in (256, 128, 64, 32, 16):
         stream = io.BytesIO()
-        palette = picture.quantize(colours, dither=Image.Dither.NONE)
+        # By coverage, for few pixels have the colours of a map and most are grey.
+        palette = picture.quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
         palette.save(stream, "png", optimize=True)
         if stream.tell() <= MOST_BYTES:
             return stream.getvalue()

@@ -153,7 +153,9 @@ def _explanations(card: ModelCard) -> Iterator[str]:
                 yield _row(method, key, str(found.n), *map(_interval_or_none, figures))
         yield ""
         yield from _of_methods(one)
-    yield from (f"- {sentence}" for sentence in card.explanation_measurements)
+    if card.explanation_measurements:
+        yield from (f"- {sentence}" for sentence in card.explanation_measurements)
+        yield ""
 
 
 def _of_methods(one: MeasuredExplanations) -> Iterator[str]:

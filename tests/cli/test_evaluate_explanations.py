@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -117,7 +118,11 @@ def test_the_essence_is_kept_with_the_checkpoint_and_its_card_shows_it(checkpoin
         assert "grad-cam" in shown
         assert f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})" in shown
         assert "n phantom" in shown
-    assert len(load_model(folder).card.explanations) == 1
+    (kept,) = load_model(folder).card.explanations
+    own = kept.methods["grad-cam"].findings["nodule"]
+    for figure, method in ((own.hit_rate, "grad-cam"), (own.fixed_hit_rate, "mean-map")):
+        assert dataclasses.asdict(figure) == figures["localisation"][method]["nodule"]["hit_rate"]
+    assert kept.methods["grad-cam"].n_tested == figures["sanity"]["methods"]["grad-cam"]["n"] == 3
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_anything_is_computed(
@@ -127,7 +132,8 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_computed(
         raise OSError(30, "Read-only file system", str(path))
 
     monkeypatch.setattr(Path, "touch", refuse)
-    result = run("phantom", "--model", checkpoint, "--keep", "--out", tmp_path / "out")
+    quickly = ("--limit", 1, "--method", "grad-cam", "--checks", "none")
+    result = run("phantom", "--model", checkpoint, "--keep", "--out", tmp_path / "out", *quickly)
     assert "explanations.json cannot be written (Read-only file system); copy the checkp" in str(
         result.exception
     )

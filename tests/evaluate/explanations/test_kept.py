@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from medllm.evaluate.explanations.kept import essence_of
+from medllm.explanation import DEFAULT_METHOD
+
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
+
+def test_the_essence_is_of_the_document_and_of_methods_alone(evaluated):
+    evaluation, _ = evaluated
+    kept = essence_of(evaluation)
+    assert (kept.dataset, kept.split, kept.name) == ("csv", "all", "csv")
+    assert kept.methods.keys() == set(evaluation.methods)
+    for method, one in kept.methods.items():
+        assert one.findings.keys() == {"nodule", "effusion"}
+        for key, found in one.findings.items():
+            own = evaluation.localisation[method][key]
+            for name in ("hit_rate", "pixel_auroc"):
+                wanted = getattr(own, name).model_dump()
+                assert dataclasses.asdict(getattr(found, name)) == wanted
+            assert found.over_mean_map.value == own.over_mean_map.value
+        tested = evaluation.sanity.methods[method]
+        assert (one.n_tested, one.survives) == (tested.n, tested.survives)
+        assert one.ssim.value == tested.ssim[-1].value
+        assert one.max_sensitivity.high == tested.max_sensitivity.high
+        assert one.verdicts == (evaluation.verdicts if method == DEFAULT_METHOD else {})
+
+
+def test_the_fixed_map_is_the_mean_map_and_a_figure_without_interval_is_not_kept(evaluated):
+    evaluation, _ = evaluated
+    mean_map = evaluation.localisation["mean-map"]["nodule"]
+    for ends, wanted in (
+        ({"value": 0.3, "low": 0.2, "high": 0.4}, 0.3),
+        ({"value": 0.3, "low": None, "high": None}, None),
+    ):
+        altered = mean_map.model_copy(
+            update={"hit_rate": mean_map.hit_rate.model_copy(update=ends)}
+        )
+        localisation = {**evaluation.localisation, "mean-map": {"nodule": altered}}
+        localisation["mean-map"]["effusion"] = evaluation.localisation["mean-map"]["effusion"]
+        kept = essence_of(evaluation.model_copy(update={"localisation": localisation}))
+        fixed = kept.methods["occlusion"].findings["nodule"].fixed_hit_rate
+        assert (fixed.value if fixed else None) == wanted
