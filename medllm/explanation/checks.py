@@ -94,7 +94,7 @@ def agreement(
     Returns:
         The check; its value is Spearman's rank correlation, 0 where a map is flat.
     """
-    correlation = _rank_correlation(values, other)
+    correlation = rank_correlation(values, other)
     passed = correlation >= LEAST_AGREEMENT
     return Check(
         "agreement",
@@ -187,7 +187,7 @@ def stability(
     Returns:
         The check; its value is the lowest rank correlation.
     """
-    correlation = min(_rank_correlation(values, other) for other in altered)
+    correlation = min(rank_correlation(values, other) for other in altered)
     passed = correlation >= LEAST_STABILITY
     return Check(
         "stability",
@@ -215,7 +215,7 @@ def contrast(
     Returns:
         The check; its value is the rank correlation.
     """
-    correlation = _rank_correlation(values, other)
+    correlation = rank_correlation(values, other)
     passed = correlation <= MOST_ALIKE
     return Check(
         "contrast",
@@ -229,7 +229,7 @@ def contrast(
     )
 
 
-def _rank_correlation(
+def rank_correlation(
     values: Float64[np.ndarray, "rows columns"], other: Float64[np.ndarray, "rows columns"]
 ) -> float:
     """Spearman's rank correlation; 0 where a map is flat."""

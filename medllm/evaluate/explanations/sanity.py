@@ -11,7 +11,6 @@ import torch
 from captum.metrics import infidelity, sensitivity_max
 from jaxtyping import Float, Float64
 from monai.metrics.regression import compute_ssim_and_cs
-from scipy.stats import spearmanr
 
 from medllm.errors import AttributionError
 from medllm.evaluate.explanations.cascade import cascade
@@ -19,6 +18,7 @@ from medllm.evaluate.explanations.controls import EDGES, edge_map
 from medllm.evaluate.explanations.table import ALIKENESS, Row
 from medllm.explanation import METHODS
 from medllm.explanation.case import Case
+from medllm.explanation.checks import rank_correlation
 
 # Random squares of patches that are blurred, to see whether a map foretells what that does.
 _SQUARES = 64
@@ -114,13 +114,6 @@ def _alikeness(original: Map, scrambled: Sequence[Map]) -> dict[str, list[float]
         [structural_similarity(np.abs(original), values) for values in absolute],
     )
     return dict(zip(ALIKENESS, compared, strict=True))
-
-
-def rank_correlation(first: Map, second: Map) -> float:
-    """Give Spearman's rank correlation; 0 where a map is flat."""
-    if np.ptp(first) == 0 or np.ptp(second) == 0:
-        return 0.0
-    return float(spearmanr(first, second, axis=None).statistic)
 
 
 def structural_similarity(first: Map, second: Map) -> float:
