@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Float64
 from medllm.data.blur import BLUR, blurred
 from medllm.dicom.radiograph import Radiograph
 from medllm.explanation.anatomy import Zones, find_zones
+from medllm.explanation.attribution import PatchAttribution
 from medllm.explanation.burned_in_text import find_text
 from medllm.models import Model
 
@@ -31,6 +32,7 @@ class Case:
         blur: Standard deviation of the baseline's blur as a share of the input's side.
         against: Key of a finding that each of them is explained against: all log-odds of the case
             are then differences, the finding's less this one's. None explains each by itself.
+        attributions: What was made of the case, by method: several ask for the same one.
     """
 
     model: Model
@@ -38,6 +40,7 @@ class Case:
     findings: tuple[str, ...]
     blur: float = BLUR
     against: str | None = None
+    attributions: dict[str, tuple[PatchAttribution, ...]] = field(default_factory=dict, init=False)
 
     @property
     def box(self) -> tuple[float, float, float, float]:

@@ -102,7 +102,7 @@ def explain_findings(
             zone_effects=zone_effects(case, index) if case.zones.found else (),
             tokens=word_gradients(case, keys[index]).tokens,
         )
-        for index, explanation in enumerate(_explained(case, method))
+        for index, explanation in enumerate(explain_case(case, method))
     ]
     seconds = (time.monotonic() - started) / max(1, len(keys))
     return tuple(
@@ -111,9 +111,22 @@ def explain_findings(
     )
 
 
-def _explained(case: Case, method: str) -> list[Explanation]:
-    """Attribute by one method and check it, for each finding of the case."""
-    attributions = METHODS[method].attribute(case)
+def explain_case(case: Case, method: str) -> list[Explanation]:
+    """Attribute by one method and check it, for each finding of a case.
+
+    Args:
+        case: The radiograph and its findings.
+        method: Key of `METHODS`.
+
+    Returns:
+        An explanation a finding, in order, without what is of the answer and not of the method:
+        the zones' effects and the words.
+
+    Raises:
+        AttributionError: The attribution of a finding misses its bound, or the method cannot
+            contrast.
+    """
+    attributions = attributed(case, method)
     for index, attribution in enumerate(attributions):
         _refuse_unusable(case.name(index), method, attribution, float(case.effect[index]))
     checks = judge(case, method, attributions)
@@ -123,6 +136,24 @@ def _explained(case: Case, method: str) -> list[Explanation]:
     ]
 
 
+def attributed(case: Case, method: str) -> tuple[PatchAttribution, ...]:
+    """Attribute by one method; what was made of the same case before is given again.
+
+    Args:
+        case: The radiograph and its findings.
+        method: Key of `METHODS`.
+
+    Returns:
+        An attribution a finding.
+
+    Raises:
+        AttributionError: The method cannot serve the model, or cannot contrast.
+    """
+    if method not in case.attributions:
+        case.attributions[method] = METHODS[method].attribute(case)
+    return case.attributions[method]
+
+
 def _by_others(case: Case, first: Explanation, methods: Sequence[str]) -> tuple[OtherMethod, ...]:
     """Explain one finding by other methods; one that refuses says why."""
     alone = dataclasses.replace(case, findings=(first.finding,))
@@ -130,7 +161,7 @@ def _by_others(case: Case, first: Explanation, methods: Sequence[str]) -> tuple[
     for name in methods:
         started = time.monotonic()
         try:
-            (explanation,) = _explained(alone, name)
+            (explanation,) = explain_case(alone, name)
         except AttributionError as error:
             found.append(OtherMethod(name, refusal=str(error)))
             continue
@@ -182,7 +213,7 @@ def judge(
         The checks of each map; those of `judge_place` are not among them.
     """
     unlike = METHODS[method].unlike
-    others = METHODS[unlike].attribute(case)
+    others = attributed(case, unlike)
     altered = [METHODS[method].attribute(changed) for changed in _slightly_altered(case)]
     rivals = _rivals(case, method)
     parts = zip(curves(case, attributions), faithfulness(case, attributions), strict=True)

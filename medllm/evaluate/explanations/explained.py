@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,10 @@ from medllm.evaluate.explanations.outlined import Opened, OutlinedImage
 from medllm.evaluate.explanations.raster import labels_on_grid
 from medllm.evaluate.explanations.sanity import try_methods
 from medllm.evaluate.explanations.table import Row
-from medllm.explanation import METHODS, AttributionMap, Explanation, explain_findings
+from medllm.explanation import AttributionMap, Explanation
 from medllm.explanation.anatomy import find_zones
 from medllm.explanation.case import Case
+from medllm.explanation.composition import attributed, explain_case
 from medllm.models import Model
 from medllm.models.calibration import call_of, probability_of
 
@@ -148,7 +149,7 @@ class _Explainer:
         """Attribute by one method, for all findings, and measure."""
         started = time.perf_counter()
         try:
-            attributions = METHODS[method].attribute(self.case)
+            attributions = attributed(self.case, method)
         except AttributionError as error:
             return {finding: self._failed(error) for finding in self.findings}
         seconds = (time.perf_counter() - started) / len(self.findings)
@@ -163,20 +164,19 @@ class _Explainer:
         return told
 
     def _checked(self, method: str) -> dict[str, Row]:
-        """Explain whole, as a report would be; where one finding is refused, each alone."""
+        """Check as a report would be; where one finding is refused, each alone."""
         try:
-            explained = explain_findings(self.case.model, self.scan, self.findings, method=method)
+            explained = explain_case(self.case, method)
         except AttributionError:
             return {finding: self._checked_alone(method, finding) for finding in self.findings}
         return {one.finding: _checks(one) for one in explained}
 
     def _checked_alone(self, method: str, finding: str) -> Row:
         try:
-            return _checks(
-                explain_findings(self.case.model, self.scan, [finding], method=method)[0]
-            )
+            (explanation,) = explain_case(replace(self.case, findings=(finding,)), method)
         except AttributionError as error:
             return self._failed(error)
+        return _checks(explanation)
 
     def _failed(self, error: MedllmError) -> Row:
         self.error = self.error or error

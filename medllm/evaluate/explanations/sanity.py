@@ -16,9 +16,9 @@ from medllm.errors import AttributionError
 from medllm.evaluate.explanations.cascade import cascade
 from medllm.evaluate.explanations.controls import EDGES, edge_map
 from medllm.evaluate.explanations.table import ALIKENESS, Row
-from medllm.explanation import METHODS
 from medllm.explanation.case import Case
 from medllm.explanation.checks import rank_correlation
+from medllm.explanation.composition import attributed
 
 # Random squares of patches that are blurred, to see whether a map foretells what that does.
 _SQUARES = 64
@@ -57,8 +57,7 @@ def try_methods(case: Case, methods: Sequence[str]) -> dict[str, dict[str, Row]]
 
 
 def _by(method: str) -> Attribute:
-    attribute = METHODS[method].attribute
-    return lambda case: [attribution.values for attribution in attribute(case)]
+    return lambda case: [attribution.values for attribution in attributed(case, method)]
 
 
 class _Tested:
