@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import resource
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -94,3 +99,39 @@ def full_disk() -> Callable[..., contextlib.AbstractContextManager[None]]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     return full
+
+
+@pytest.fixture
+def see_probe(tmp_path: Path) -> Callable[[str], dict[str, Any]]:
+    """Open a page beside those of the test's folder; give what it wrote down, and the console."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+
+    def see(probe: str) -> dict[str, Any]:
+        page = tmp_path / "probe.html"
+        page.write_text(probe)
+        done = subprocess.run(  # noqa: S603 - a browser found on this machine, a page made here
+            [
+                chromium,
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-background-networking",
+                "--allow-file-access-from-files",
+                "--enable-logging=stderr",
+                f"--user-data-dir={tmp_path / 'profile'}",
+                "--virtual-time-budget=5000",
+                "--dump-dom",
+                page.as_uri(),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        seen = json.loads(re.search(r'<pre id="seen">(.*?)</pre>', done.stdout).group(1))
+        console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+        return {**seen, "console": console}
+
+    return see

@@ -21,6 +21,7 @@ def demo(
 ) -> None:
     """Make a synthetic radiograph with one opacity, classify it, explain it, write the report."""
     from medllm.dicom import read_radiograph
+    from medllm.explanation import DEFAULT_METHOD
     from medllm.models import load_model
     from medllm.phantom import Lesion, make_phantom, write_dicom
 
@@ -36,7 +37,7 @@ def demo(
         typer.echo(
             f"finding   {answer.finding:<14} probability {answer.probability:.2f}  {answer.call}"
         )
-    written, refused = write_report(model, scan, out, ["html", "json"])
+    written, refused = write_report(model, scan, out, ["html", "json"], None, [DEFAULT_METHOD])
     for error in refused:
         raise error
     for path in written:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from medllm.cli.inputs import Accept, AsJson, Findings, ModelSource, Polarity, check_accept
+from medllm.cli.inputs import (
+    Accept,
+    AsJson,
+    Findings,
+    ModelSource,
+    Polarity,
+    check_accept,
+    chosen_names,
+)
 from medllm.cli.progress import watched
 
 if TYPE_CHECKING:
@@ -120,11 +128,8 @@ def evaluate_explanations(
     from medllm.models.measured import keep_measured, require_keepable
 
     check_accept(accept)
-    names = list(METHODS) if method == "all" else [name.strip() for name in method.split(",")]
-    if unknown := [name for name in names if name not in METHODS]:
-        raise typer.BadParameter(
-            f"'{unknown[0]}' is not one of: all, {', '.join(METHODS)}.", param_hint="--method"
-        )
+    names = chosen_names(method, ("all", *METHODS), "--method")
+    names = list(METHODS) if "all" in names else names
     _check_root(dataset, root, split, split_file)
     _check_heatmaps(dataset, heatmaps)
     study = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +15,7 @@ from medllm.cli.inputs import (
     Inputs,
     ModelSource,
     Polarity,
+    chosen_names,
     read_each,
     tell_error,
 )
@@ -65,9 +66,9 @@ def explain(
     from medllm.models import load_model
     from medllm.report.formats import FORMATS
 
-    names = _chosen(formats, FORMATS, "--format")
+    names = chosen_names(formats, FORMATS, "--format")
     every = ",".join(sorted(METHODS, key=lambda name: name != DEFAULT_METHOD))
-    methods = _chosen(every if method == "all" else method, METHODS, "--method")
+    methods = chosen_names(every if method == "all" else method, METHODS, "--method")
     _check_contrast(finding, against)
     loaded = load_model(model)
     loaded.questions([*(finding or []), *([against] if against else [])])
@@ -99,17 +100,6 @@ def explain(
         raise typer.Exit(1)
 
 
-def _chosen(given: str, known: Iterable[str], option: str) -> list[str]:
-    """Take names apart at their commas, each once; one that is unknown is wrong usage."""
-    names = list(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
-    unknown = [name for name in names if name not in known]
-    if unknown or not names:
-        raise typer.BadParameter(
-            f"'{(unknown or [given])[0]}' is not one of: {', '.join(known)}.", param_hint=option
-        )
-    return names
-
-
 def _check_contrast(findings: Sequence[str] | None, against: str | None) -> None:
     if against is None:
         return
@@ -128,8 +118,8 @@ def write_report(
     scan: Radiograph,
     folder: Path,
     formats: list[str],
-    findings: list[str] | None = None,
-    methods: Sequence[str] = ("occlusion",),
+    findings: list[str] | None,
+    methods: Sequence[str],
     *,
     against: str | None = None,
     with_identity: bool = False,

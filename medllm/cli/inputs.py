@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -94,6 +94,17 @@ def check_accept(accept: Sequence[str] | None) -> None:
         raise typer.BadParameter(
             f"'{unknown[0]}' is not one of: {', '.join(sorted(ACCEPTABLE))}.", param_hint="--accept"
         )
+
+
+def chosen_names(given: str, known: Iterable[str], option: str) -> list[str]:
+    """Take names apart at their commas, each once; one that is unknown is wrong usage."""
+    names = list(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise typer.BadParameter(
+            f"'{(unknown or [given])[0]}' is not one of: {', '.join(known)}.", param_hint=option
+        )
+    return names
 
 
 def tell_error(path: Path, error: MedllmError) -> None:

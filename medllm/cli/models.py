@@ -12,7 +12,6 @@ import typer
 from medllm.cli.inputs import AsJson
 
 if TYPE_CHECKING:
-    from medllm.metrics import Estimate
     from medllm.models import ModelCard
     from medllm.models.measured import MeasuredMethod
 
@@ -69,11 +68,13 @@ def verify(source: Source = None) -> None:
 
 
 def _method(name: str, method: MeasuredMethod) -> Iterator[str]:
+    from medllm.models.card_page import interval_or_none as figure
+
     for key, found in method.findings.items():
         yield (
-            f"    {name}, {key} (n {found.n}): hit rate {_figure(found.hit_rate)}, of a fixed map "
-            f"{_figure(found.fixed_hit_rate)}; pixel AUROC {_figure(found.pixel_auroc)}, over the "
-            f"fixed map {_figure(found.over_mean_map)}"
+            f"    {name}, {key} (n {found.n}): hit rate {figure(found.hit_rate)}, of a fixed map "
+            f"{figure(found.fixed_hit_rate)}; pixel AUROC {figure(found.pixel_auroc)}, over the "
+            f"fixed map {figure(found.over_mean_map)}"
         )
     if total := sum(method.verdicts.values()):
         shares = (f"{verdict} {n / total:.0%}" for verdict, n in method.verdicts.items())
@@ -82,19 +83,13 @@ def _method(name: str, method: MeasuredMethod) -> Iterator[str]:
         survives = "; it survives: it does not depend on the model" if method.survives else ""
         yield (
             f"      all weights scrambled (n {method.n_tested}): rank correlation "
-            f"{_figure(method.rank_correlation)}, without sign "
-            f"{_figure(method.rank_correlation_absolute)}{survives}"
+            f"{figure(method.rank_correlation)}, without sign "
+            f"{figure(method.rank_correlation_absolute)}{survives}"
         )
         yield (
-            f"      infidelity {_figure(method.infidelity)}, max-sensitivity "
-            f"{_figure(method.max_sensitivity)}"
+            f"      infidelity {figure(method.infidelity)}, max-sensitivity "
+            f"{figure(method.max_sensitivity)}"
         )
-
-
-def _figure(figure: Estimate | None) -> str:
-    if figure is None:
-        return "not defined"
-    return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
 
 
 def _page(card: ModelCard) -> str:

@@ -150,7 +150,7 @@ def _explanations(card: ModelCard) -> Iterator[str]:
                     *(found.hit_rate, found.fixed_hit_rate, found.pixel_auroc),
                     found.over_mean_map,
                 )
-                yield _row(method, key, str(found.n), *map(_interval_or_none, figures))
+                yield _row(method, key, str(found.n), *map(interval_or_none, figures))
         yield ""
         yield from _of_methods(one)
     if card.explanation_measurements:
@@ -175,7 +175,7 @@ def _of_methods(one: MeasuredExplanations) -> Iterator[str]:
                 *(method.infidelity, method.max_sensitivity),
             )
             depends = "no: the map survives" if method.survives else "yes"
-            yield _row(name, str(method.n_tested), depends, *map(_interval_or_none, cells))
+            yield _row(name, str(method.n_tested), depends, *map(interval_or_none, cells))
         yield ""
     for name, method in one.methods.items():
         if total := sum(method.verdicts.values()):
@@ -192,7 +192,8 @@ def _row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _interval_or_none(figure: Estimate | None) -> str:
+def interval_or_none(figure: Estimate | None) -> str:
+    """Write a figure with its interval; in words where it is not defined."""
     return "not defined" if figure is None else _interval(figure)
 
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -111,8 +107,6 @@ def few_resamples() -> Iterator[None]:
         yield
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-
 # Frames the page at a width, opens all of it and writes down what it sees.
 PROBE = """<!DOCTYPE html><iframe id="page" src="page.html" width="{width}" height="900"></iframe>
 <pre id="seen"></pre><script>
@@ -140,40 +134,13 @@ document.getElementById("page").addEventListener("load", (event) => {{
 
 
 @pytest.fixture
-def see_page(tmp_path: Path) -> Callable[[bytes, int], dict[str, Any]]:
+def see_page(
+    tmp_path: Path, see_probe: Callable[[str], dict[str, Any]]
+) -> Callable[[bytes, int], dict[str, Any]]:
     """Open a page in a browser, all of it unfolded, and say what is seen."""
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed")
 
     def see(page: bytes, width: int) -> dict[str, Any]:
         (tmp_path / "page.html").write_bytes(page)
-        probe = tmp_path / "probe.html"
-        probe.write_text(PROBE.format(width=width))
-        done = _open(probe, tmp_path / "profile")
-        seen = json.loads(re.search(r'<pre id="seen">(.*?)</pre>', done.stdout).group(1))
-        console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-        return {**seen, "console": console}
+        return see_probe(PROBE.format(width=width))
 
     return see
-
-
-def _open(page: Path, profile: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603 - a browser found on this machine, a page made here
-        [
-            CHROMIUM,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-background-networking",
-            "--allow-file-access-from-files",
-            "--enable-logging=stderr",
-            f"--user-data-dir={profile}",
-            "--virtual-time-budget=5000",
-            "--dump-dom",
-            page.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
