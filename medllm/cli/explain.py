@@ -156,7 +156,8 @@ def write_report(
             refused.append(error)
     identity = read_identity(scan.path) if with_identity else None
     report = build_report(scan, prediction, explanations, identity=identity)
-    return list(report.write(folder, formats=formats).values()), refused
+    files = report.write(folder, formats=formats).values()
+    return [file for each in files for file in each], refused
 
 
 def _worth_explaining(prediction: Prediction) -> list[str]:

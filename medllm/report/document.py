@@ -121,18 +121,19 @@ class Report:
 
     def write(
         self, out_dir: str | Path, formats: Sequence[str] = ("html", "json")
-    ) -> dict[str, Path]:
-        """Write the report, one file a format; a file is there whole or not at all.
+    ) -> dict[str, tuple[Path, ...]]:
+        """Write the report; a file is there whole or not at all.
 
         Args:
             out_dir: Folder to write to; made where it is missing.
-            formats: Names of formats.
+            formats: `html`, `json`, `pdf`, `fhir`, and `dicom`, which wants a DICOM radiograph.
 
         Returns:
-            The file written for each format.
+            The files written for each format.
 
         Raises:
-            ReportError: A format is unknown, or the folder cannot be written to.
+            ReportError: A format is unknown, cannot hold this report or wants a library that is not
+                installed, or the folder cannot be written to.
         """
         # The encoders need this module, and a report that is not written needs no encoder.
         from medllm.report.formats import write

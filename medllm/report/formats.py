@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from medllm.errors import ReportError
 from medllm.files import replace_file
-from medllm.report import html, json
+from medllm.report import dicom, html, json
 from medllm.report.document import Report
 
+# From the report to each file's content, by its path within the report's folder.
+Encode = Callable[[Report], Mapping[str, bytes]]
 
-@dataclass(frozen=True)
-class Format:
-    """One encoding.
-
-    Attributes:
-        file_name: Name of the file it is written to.
-        encode: From the report to the file's bytes.
-    """
-
-    file_name: str
-    encode: Callable[[Report], bytes]
-
-
-FORMATS: dict[str, Format] = {
-    "html": Format("report.html", html.encode),
-    "json": Format("report.json", json.encode),
+FORMATS: dict[str, Encode] = {
+    "html": lambda report: {"report.html": html.encode(report)},
+    "json": lambda report: {"report.json": json.encode(report)},
+    "dicom": dicom.encode,
 }
 
 
-def write(report: Report, out_dir: Path, formats: Sequence[str]) -> dict[str, Path]:
+def write(report: Report, out_dir: Path, formats: Sequence[str]) -> dict[str, tuple[Path, ...]]:
     """Write a report; nothing is written where one of the formats cannot be encoded.
 
     Args:
@@ -40,10 +29,11 @@ def write(report: Report, out_dir: Path, formats: Sequence[str]) -> dict[str, Pa
         formats: Keys of `FORMATS`.
 
     Returns:
-        The file written for each format.
+        The files written for each format.
 
     Raises:
-        ReportError: A format is unknown, or the folder cannot be written to.
+        ReportError: A format is unknown or cannot hold this report, or the folder cannot be
+            written to.
     """
     for name in formats:
         if name not in FORMATS:
@@ -51,15 +41,20 @@ def write(report: Report, out_dir: Path, formats: Sequence[str]) -> dict[str, Pa
                 f"'{name}' is not a report format; use one of: {', '.join(FORMATS)}.",
                 code="unknown-format",
             )
-    encoded = {name: FORMATS[name].encode(report) for name in formats}
-    paths = {name: out_dir / FORMATS[name].file_name for name in formats}
+    encoded = {name: FORMATS[name](report) for name in formats}
     try:
-        out_dir.mkdir(parents=True, exist_ok=True)
-        for name, path in paths.items():
-            replace_file(path, encoded[name])
+        return {
+            name: tuple(_written(out_dir / file, content) for file, content in files.items())
+            for name, files in encoded.items()
+        }
     except OSError as error:
         raise ReportError(
             f"{out_dir} cannot be written to ({error.strerror}); choose another folder.",
             code="unwritable-folder",
         ) from error
-    return paths
+
+
+def _written(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, content)
+    return path

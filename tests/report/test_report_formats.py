@@ -9,15 +9,15 @@ from medllm.report import formats
 
 def test_each_format_is_a_file_in_a_folder_made_for_it(report, tmp_path):
     paths = report.write(tmp_path / "new" / "folder")
-    assert {name: path.name for name, path in paths.items()} == {
-        "html": "report.html",
-        "json": "report.json",
+    assert {name: [path.name for path in files] for name, files in paths.items()} == {
+        "html": ["report.html"],
+        "json": ["report.json"],
     }
     assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == [
         "report.html",
         "report.json",
     ]
-    assert json.loads(paths["json"].read_text())["report_id"] == report.report_id
+    assert json.loads(paths["json"][0].read_text())["report_id"] == report.report_id
 
 
 def test_an_unknown_format_is_refused_with_those_known(report, tmp_path):
@@ -28,16 +28,15 @@ def test_an_unknown_format_is_refused_with_those_known(report, tmp_path):
 
 def test_a_format_that_fails_leaves_the_earlier_report_whole(report, tmp_path, monkeypatch):
     paths = report.write(tmp_path)
-    before = {name: path.read_bytes() for name, path in paths.items()}
+    before = {path: path.read_bytes() for files in paths.values() for path in files}
 
     def fail(_):
         raise ReportError("no")
 
-    broken = replace(formats.FORMATS["json"], encode=fail)
-    monkeypatch.setitem(formats.FORMATS, "json", broken)
+    monkeypatch.setitem(formats.FORMATS, "json", fail)
     with pytest.raises(ReportError, match="no"):
         replace(report, report_id="R-other").write(tmp_path)
-    assert {name: path.read_bytes() for name, path in paths.items()} == before
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_a_folder_that_cannot_be_written_to_is_an_error_in_one_line(report, tmp_path):

@@ -1,0 +1,40 @@
+"""The report as DICOM objects of the study that the radiograph is from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from io import BytesIO
+
+from pydicom import Dataset
+
+from medllm.report.dicom_source import Source, read_source
+from medllm.report.document import Report
+
+# From the report and its source to the objects, by their file names without suffix.
+_ENCODERS: tuple[Callable[[Report, Source], Mapping[str, Dataset]], ...] = ()
+
+
+def encode(report: Report) -> dict[str, bytes]:
+    """Encode a report.
+
+    Args:
+        report: The report, of a DICOM file that is still where it was read from.
+
+    Returns:
+        DICOM files, by their paths within the report's folder.
+
+    Raises:
+        ReportError: The source is no DICOM file, was changed, or has no study to return to.
+    """
+    source = read_source(report)
+    return {
+        f"dicom/{name}.dcm": _file(dataset)
+        for encoder in _ENCODERS
+        for name, dataset in encoder(report, source).items()
+    }
+
+
+def _file(dataset: Dataset) -> bytes:
+    stream = BytesIO()
+    dataset.save_as(stream, enforce_file_format=True)
+    return stream.getvalue()
