@@ -15,6 +15,8 @@ from medllm.cli.inputs import (
     Inputs,
     ModelSource,
     Polarity,
+    Prevalence,
+    load_for,
     read_each,
     tell_error,
 )
@@ -30,15 +32,14 @@ def classify(
     finding: Findings = None,
     accept: Accept = None,
     polarity: Polarity = "auto",
+    prevalence: Prevalence = None,
     as_json: AsJson = False,
 ) -> None:
     """Print log-odds, calibrated probability and call of each finding, a line a radiograph.
 
     A bad input is reported and the others are done; the exit status is then 1.
     """
-    from medllm.models import load_model
-
-    loaded = load_model(model)
+    loaded = load_for(model, prevalence)
     loaded.questions(finding)
     failed = False
     for path, read in read_each(inputs, accept, polarity):

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from medllm.cli.inputs import Accept, AsJson, Findings, ModelSource, Polarity, check_accept
+from medllm.cli.inputs import (
+    Accept,
+    AsJson,
+    Findings,
+    ModelSource,
+    Polarity,
+    Prevalence,
+    check_accept,
+    load_for,
+)
 from medllm.cli.progress import watched
 
 if TYPE_CHECKING:
@@ -104,6 +113,7 @@ def evaluate(
     ] = None,
     accept: Accept = None,
     polarity: Polarity = "auto",
+    prevalence: Prevalence = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -130,7 +140,6 @@ def evaluate(
     """
     from medllm.datasets import FRONTAL, find_dataset
     from medllm.evaluate import evaluate_model, evaluate_predictions, open_study, write_evaluation
-    from medllm.models import load_model
 
     check_accept(accept)
     policy = find_dataset(dataset).policy.changed(
@@ -155,7 +164,7 @@ def evaluate(
     else:
         evaluation = evaluate_model(
             study,
-            load_model(model),
+            load_for(model, prevalence),
             out,
             finding,
             accept=accept or (),

@@ -15,7 +15,9 @@ from medllm.cli.inputs import (
     Inputs,
     ModelSource,
     Polarity,
+    Prevalence,
     chosen_names,
+    load_for,
     read_each,
     tell_error,
 )
@@ -53,6 +55,7 @@ def explain(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the reports.")] = Path("out"),
     accept: Accept = None,
     polarity: Polarity = "auto",
+    prevalence: Prevalence = None,
     with_identity: Annotated[
         bool, typer.Option("--with-identity", help="Put the patient's name and id in.")
     ] = False,
@@ -63,14 +66,13 @@ def explain(
     probable one. --finding chooses others.
     """
     from medllm.explanation import DEFAULT_METHOD, METHODS
-    from medllm.models import load_model
     from medllm.report.formats import FORMATS
 
     names = chosen_names(formats, FORMATS, "--format")
     every = ",".join(sorted(METHODS, key=lambda name: name != DEFAULT_METHOD))
     methods = chosen_names(every if method == "all" else method, METHODS, "--method")
     _check_contrast(finding, against)
-    loaded = load_model(model)
+    loaded = load_for(model, prevalence)
     loaded.questions([*(finding or []), *([against] if against else [])])
     failed = False
     taken: Counter[str] = Counter()

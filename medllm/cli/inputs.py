@@ -12,6 +12,7 @@ from medllm.errors import MedllmError
 
 if TYPE_CHECKING:
     from medllm.dicom import Radiograph
+    from medllm.models import Model
 
 Inputs = Annotated[
     list[Path],
@@ -48,7 +49,36 @@ Polarity = Annotated[
     Literal["auto", "normal", "inverted"],
     typer.Option(help="Override a polarity that the header states wrongly."),
 ]
+Prevalence = Annotated[
+    float | None,
+    typer.Option(
+        metavar="P",
+        help="Share of images with the finding where the images are from, above 0 and below 1; "
+        "what the model was calibrated for when left out. It moves the probability, not the call.",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines.")]
+
+
+def load_for(source: str | None, prevalence: float | None) -> Model:
+    """Load a model whose probabilities suppose a prevalence.
+
+    Args:
+        source: Checkpoint folder or hub name; the bundled reference when None.
+        prevalence: Share of positives; that of the calibration when None.
+
+    Returns:
+        The model.
+    """
+    from medllm.models import load_model
+
+    if prevalence is not None and not 0 < prevalence < 1:
+        raise typer.BadParameter(
+            f"{prevalence} is not above 0 and below 1.", param_hint="--prevalence"
+        )
+    model = load_model(source)
+    return model if prevalence is None else model.at_prevalence(prevalence)
 
 
 def read_each(

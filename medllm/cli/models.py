@@ -101,6 +101,11 @@ def _page(card: ModelCard) -> str:
             f"{question.finding}: {question.text}",
             f"  negative below {fitted.low:.2f}, positive from {fitted.high:.2f}; "
             f"calibrated on {fitted.fitted_on}",
+            *(
+                [f"  supposes {fitted.prevalence:.0%} positive; brier and ece at each set's own"]
+                if fitted.prevalence
+                else []
+            ),
         ]
         for figures in question.measurements:
             name = f"{figures.test_set}: {figures.subgroup}".removesuffix(": ")

@@ -6,7 +6,7 @@ import csv
 import gzip
 import io
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -157,7 +157,7 @@ def iterate_rows(path: Path, columns: Iterable[str]) -> Iterator[tuple[int, dict
         with _open_text(path) as stream:
             reader = csv.DictReader(stream)
             reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
-            _require_columns(path, reader.fieldnames, columns)
+            _require_columns(path, reader.fieldnames, tuple(columns))
             yield from _whole_rows(path, reader)
     except UnicodeDecodeError as error:
         raise LabelError(f"{path} is not UTF-8 ({error.reason}); save it as CSV UTF-8.") from None
@@ -175,11 +175,12 @@ def _open_text(path: Path) -> io.TextIOWrapper:
     return path.open(newline="", encoding="utf-8-sig")
 
 
-def _require_columns(path: Path, names: list[str], wanted: Iterable[str]) -> None:
+def _require_columns(path: Path, names: list[str], wanted: Sequence[str]) -> None:
     if missing := [column for column in wanted if column not in names]:
-        raise LabelError(
-            f"{path} lacks the column(s) {', '.join(missing)}; it has {', '.join(names)}."
-        )
+        # Where the header is missing, the first line is a patient's, and is not repeated.
+        is_header = len(missing) < len(wanted)
+        has = f"it has {', '.join(names)}" if is_header else "its first line names none of them"
+        raise LabelError(f"{path} lacks the column(s) {', '.join(missing)}; {has}.")
     if twice := [name for index, name in enumerate(names) if name and name in names[:index]]:
         raise LabelError(f"{path} has the column '{twice[0]}' twice; leave one.")
 

@@ -45,7 +45,7 @@ def split_by_patient(
     leaders = _group_leaders(records)
     parts: dict[str, list[ImageRecord]] = {name: [] for name in shares}
     for record in records:
-        leader = leaders[_patient(record)]
+        leader = leaders[_patient(record.dataset, record.patient_id)]
         digest = hashlib.sha256(f"{seed}:{leader}".encode()).digest()
         parts[_part(int.from_bytes(digest[:8]) / 2**64, shares)].append(record)
     return parts
@@ -83,23 +83,26 @@ def with_split(records: Sequence[ImageRecord], path: Path) -> list[ImageRecord]:
         LabelError: The table is missing or not as described, a patient is in two parts, or it
             names none of the records' patients.
     """
-    parts: dict[tuple[str, str], str] = {}
+    parts: dict[str, str] = {}
     for line, row in read_rows(path, ("dataset", "patient_id", "split")):
-        patient = (row["dataset"], row["patient_id"])
+        patient = _patient(row["dataset"], row["patient_id"])
         if parts.setdefault(patient, row["split"]) != row["split"]:
             raise LabelError(
                 f"{path}, line {line}: the patient is in '{parts[patient]}' and in "
                 f"'{row['split']}'; keep each patient in one part."
             )
-    found = [(record, parts.get((record.dataset, record.patient_id), "")) for record in records]
+    found = [
+        (record, parts.get(_patient(record.dataset, record.patient_id), "")) for record in records
+    ]
     if not any(part for _, part in found):
         raise LabelError(f"{path} names no patient of these records; is it of another data set?")
     return [dataclasses.replace(record, split=part) for record, part in found]
 
 
-def _patient(record: ImageRecord) -> str:
-    known = DATASETS.get(record.dataset)
-    return f"{known.patients_of if known else record.dataset}/{record.patient_id}"
+def _patient(dataset: str, patient_id: str) -> str:
+    """Name a patient in all data sets that have the same pseudonyms."""
+    known = DATASETS.get(dataset)
+    return f"{known.patients_of if known else dataset}/{patient_id}"
 
 
 def _part(position: float, shares: Mapping[str, float]) -> str:
@@ -117,8 +120,13 @@ def _group_leaders(records: Sequence[ImageRecord]) -> dict[str, str]:
     for record in records:
         # Of a partial copy, or damaged: told as an error when the image is asked for.
         with contextlib.suppress(OSError, DicomError):
-            by_hash[hashlib.sha256(record.content()).hexdigest()].add(_patient(record))
-    parent = {_patient(record): _patient(record) for record in records}
+            by_hash[hashlib.sha256(record.content()).hexdigest()].add(
+                _patient(record.dataset, record.patient_id)
+            )
+    parent = {
+        _patient(record.dataset, record.patient_id): _patient(record.dataset, record.patient_id)
+        for record in records
+    }
 
     def root(patient: str) -> str:
         while parent[patient] != patient:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from medllm.datasets.dataset import Published
-from medllm.datasets.record import ImageRecord
+from medllm.datasets.record import Box, ImageRecord
 from medllm.datasets.registry import find_dataset
 from medllm.datasets.selection import FRONTAL
 from medllm.errors import DicomError, MedllmError
@@ -177,7 +177,7 @@ def verify(
         frontal=len(frontal),
         inverted=len(inverted),
         inverted_names=_first_names(inverted),
-        boxes=sum(len(boxes) for record, _ in read for boxes in record.boxes.values()),
+        boxes=sum(len(_places(record)) for record, _ in read),
         boxes_outside=sum(_boxes_outside(record, one) for record, one in read),
     )
 
@@ -290,6 +290,10 @@ def _boxes_outside(record: ImageRecord, one: _Seen) -> int:
         or y < -_BOX_TOLERANCE
         or x + width > one.columns + _BOX_TOLERANCE
         or y + height > one.rows + _BOX_TOLERANCE
-        for boxes in record.boxes.values()
-        for x, y, width, height in boxes
+        for x, y, width, height in _places(record)
     )
+
+
+def _places(record: ImageRecord) -> set[Box]:
+    """Give each box once; that of an RSNA opacity stands for two findings."""
+    return {box for boxes in record.boxes.values() for box in boxes}

@@ -136,6 +136,7 @@ def identity(model: Model, known: Iterable[Any], findings: Sequence[str]) -> dic
         n_images += 1
     return {
         "model_sha256": model.sha256,
+        "prevalence": [question.calibration.prevalence for question in model.questions(findings)],
         "findings": list(findings),
         "records": digest.hexdigest(),
         "n_images": n_images,

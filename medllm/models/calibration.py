@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -51,6 +52,56 @@ def call_of(probability: float, calibration: Calibration) -> Call:
     return "negative" if probability < calibration.low else "indeterminate"
 
 
+def at_prevalence(calibration: Calibration, prevalence: float) -> Calibration:
+    """Let the probability suppose another share of positives.
+
+    The log-odds move by what the prior's log-odds do, and the thresholds with them: who is called
+    positive stays the same, how probable that is does not.
+
+    Args:
+        calibration: One that says which prevalence it supposes.
+        prevalence: Share of positives, above 0 and below 1.
+
+    Returns:
+        The calibration for that prevalence.
+
+    Raises:
+        ValueError: The prevalence is not between 0 and 1, or the calibration says none.
+
+    Source:
+        Saerens, Latinne & Decaestecker, Neural Computation 2002, equation 2.4 (prior shift).
+
+    Example:
+        >>> fitted = Calibration(low=0.4, high=0.5, prevalence=0.5)
+        >>> moved = at_prevalence(fitted, 0.2)
+        >>> round(probability_of(0.0, fitted), 3), round(probability_of(0.0, moved), 3)
+        (0.5, 0.2)
+    """
+    if not 0 < prevalence < 1:
+        raise ValueError(f"the prevalence is {prevalence}; wanted is a share above 0 and below 1.")
+    if calibration.prevalence is None:
+        raise ValueError("the calibration does not say which prevalence it supposes.")
+    shift = _logit(prevalence) - _logit(calibration.prevalence)
+    return dataclasses.replace(
+        calibration,
+        bias=calibration.bias + shift,
+        low=_moved(calibration.low, shift),
+        high=_moved(calibration.high, shift),
+        prevalence=prevalence,
+    )
+
+
+def _logit(probability: float) -> float:
+    return math.log(probability / (1 - probability))
+
+
+def _moved(threshold: float, shift: float) -> float:
+    """Move a threshold on the scale of the log-odds; 0 and 1 stay what they are."""
+    if not 0 < threshold < 1:
+        return threshold
+    return probability_of(_logit(threshold) + shift, Calibration())
+
+
 def fit_calibration(
     log_odds: Float[np.ndarray, " images"],
     labels: Int[np.ndarray, " images"],
@@ -69,7 +120,7 @@ def fit_calibration(
         log_odds: Uncalibrated, of images that no weight was fitted on.
         labels: 1 or 0.
         fitted_on: The data, in words.
-        weights: Weight of each image; 1 when None.
+        weights: Weight of each image; 1 when None. The prevalence is of the weighted images.
         wanted: Sensitivity at the lower and specificity at the upper threshold.
 
     Returns:
@@ -97,4 +148,5 @@ def fit_calibration(
     high = float(edges[np.flatnonzero(fall_out <= 1 - wanted)[-1]])
     if low > high:
         low = high = (low + high) / 2
-    return Calibration(1 / slope, bias, min(low, 1.0), min(high, 1.0), fitted_on)
+    prevalence = float(np.average(labels, weights=weights))
+    return Calibration(1 / slope, bias, min(low, 1.0), min(high, 1.0), fitted_on, prevalence)

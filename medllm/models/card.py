@@ -21,6 +21,8 @@ class Calibration:
         low: Probability below which the call is negative.
         high: Probability from which on the call is positive.
         fitted_on: Data it was fitted on, in words.
+        prevalence: Share of positives that the probability supposes, above 0 and below 1; None
+            where that is not known.
     """
 
     temperature: float = 1.0
@@ -28,6 +30,7 @@ class Calibration:
     low: float = 0.5
     high: float = 0.5
     fitted_on: str = "not calibrated"
+    prevalence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,9 @@ class Measurement:
         auroc: Area under the ROC curve.
         sensitivity: At the upper threshold, where the call is positive.
         specificity: At the upper threshold.
-        brier: Mean squared error of the calibrated probability.
-        ece: Expected calibration error, ten bins of equal count.
+        brier: Mean squared error of the calibrated probability, which supposes this set's own
+            share of positives where the calibration says which it was fitted for.
+        ece: Expected calibration error of it, ten bins of equal count.
         subgroup: Which part of the set, such as `women`; empty for the whole.
     """
 

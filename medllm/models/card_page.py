@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import yaml
 
 from medllm.metrics import Estimate
-from medllm.models.card import Comparison, ImageUse, ModelCard, Question
+from medllm.models.card import Calibration, Comparison, ImageUse, ModelCard, Question
 from medllm.models.measured import MeasuredExplanations
 
 _LIBRARY = "medllm"
@@ -90,7 +90,7 @@ def _figures(question: Question) -> Iterator[str]:
     yield f"### {question.finding}: *{question.text}*\n"
     yield (
         f"Negative below {fitted.low:.3f}, positive from {fitted.high:.3f}; sensitivity and "
-        f"specificity are at the latter. Calibrated on {fitted.fitted_on}.\n"
+        f"specificity are at the latter. Calibrated on {fitted.fitted_on}. {_supposed(fitted)}\n"
     )
     figures = "AUROC | sensitivity | specificity | Brier | ECE"
     yield from _table(f"test set | images, positive | {figures}")
@@ -99,6 +99,16 @@ def _figures(question: Question) -> Iterator[str]:
         name = f"{one.test_set}: {one.subgroup}" if one.subgroup else one.test_set
         yield _row(name, f"{one.n}, {one.n_positive}", *map(_interval, cells))
     yield ""
+
+
+def _supposed(fitted: Calibration) -> str:
+    """Say how frequent the probability supposes the finding to be."""
+    if fitted.prevalence is None:
+        return "Which share of positives the probabilities suppose is not known."
+    return (
+        f"The probability supposes {fitted.prevalence:.0%} of images with the finding (another: "
+        "`--prevalence`); Brier score and ECE are of each set's own share."
+    )
 
 
 def _comparisons(rows: Sequence[Comparison]) -> Iterator[str]:

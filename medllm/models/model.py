@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +13,8 @@ from jaxtyping import Float
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase
 
 from medllm.dicom.radiograph import Radiograph
-from medllm.errors import LabelError
-from medllm.models.calibration import call_of, probability_of
+from medllm.errors import CheckpointError, LabelError
+from medllm.models.calibration import at_prevalence, call_of, probability_of
 from medllm.models.card import ModelCard, Question
 from medllm.models.prediction import FindingPrediction, Prediction
 from medllm.models.scoring import EncodedQuestions, answer_logits, encode_questions, log_odds_of
@@ -71,6 +72,31 @@ class Model:
                     code="unknown-finding",
                 )
         return tuple(by_finding[finding] for finding in findings or by_finding)
+
+    def at_prevalence(self, prevalence: float) -> Model:
+        """Let the probabilities suppose another share of positives; calls stay as they are.
+
+        Args:
+            prevalence: Share of images with the finding, above 0 and below 1.
+
+        Returns:
+            The model with the calibration of each question moved.
+
+        Raises:
+            CheckpointError: A calibration does not say which prevalence it supposes.
+        """
+        questions = []
+        for question in self.card.questions:
+            if question.calibration.prevalence is None:
+                raise CheckpointError(
+                    f"the calibration of '{question.finding}' does not say which prevalence it "
+                    "supposes, and cannot be moved to another; fit it anew with medllm calibrate.",
+                    code="no-prevalence",
+                )
+            moved = at_prevalence(question.calibration, prevalence)
+            questions.append(dataclasses.replace(question, calibration=moved))
+        card = dataclasses.replace(self.card, questions=tuple(questions))
+        return dataclasses.replace(self, card=card)
 
     def encode(self, findings: Sequence[str] | None = None) -> EncodedQuestions:
         """Turn the questions for some findings into token ids.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -25,7 +25,7 @@ from medllm.metrics import (
     specificity,
 )
 from medllm.models import Calibration, Comparison, ImageUse, Measurement, Model
-from medllm.models.calibration import fit_calibration, probability_of
+from medllm.models.calibration import at_prevalence, fit_calibration, probability_of
 from medllm.train.image_set import ImageSet
 from medllm.train.measured_sets import Chosen, choose, measured_sets, patients_of
 from medllm.train.recipe import MeasuredSet
@@ -54,9 +54,10 @@ def scores_by_source(
 def calibrate(model: Model, validation: Mapping[str, ImageSet]) -> Model:
     """Fit temperature, bias and thresholds of each question on validation patients.
 
-    Data sets weigh the same, whatever their size, so that the largest does not decide alone;
-    phantoms are left out where there are patients. The share of positives that a probability
-    supposes is the one of the weighted images, and is told.
+    Data sets weigh the same, whatever their size, so that the largest does not decide alone, and
+    so do the images with and without the finding of each, so that the log-odds do not learn which
+    set has more of them: the probability supposes one half. Phantoms are left out where there are
+    patients.
 
     Args:
         model: A model whose card is not calibrated.
@@ -86,9 +87,15 @@ def _fitted(
         kind, more = "validation", "phantoms (data, count)"
     names = {"phantom": "phantoms"}
     known = [choose(images, finding, names.get(name, name), {}) for name, images in sets.items()]
-    chosen = [one for one in known if len(one.rows)]
+    # A set that has only one of the two says nothing of how they differ.
+    chosen = [one for one in known if len(set(one.labels)) == 2]
+    if not chosen:
+        raise TrainingError(
+            f"{finding} cannot be calibrated: no data set has {kind.partition(' ')[0]} images with "
+            f"it and without it. Give it more validation {more}."
+        )
     truth = np.concatenate([one.labels for one in chosen])
-    weights = np.concatenate([np.full(len(one.rows), 1 / len(one.rows)) for one in chosen])
+    weights = np.concatenate([_balanced(one.labels) for one in chosen])
     weights *= len(truth) / weights.sum()
     told = " and ".join(f"{one.name} ({len(one.rows)} images)" for one in chosen)
     try:
@@ -97,9 +104,9 @@ def _fitted(
             truth,
             weights=weights,
             fitted_on=(
-                f"{kind} {told}"
-                + (", the data sets weighing the same" if len(chosen) > 1 else "")
-                + f"; {np.average(truth, weights=weights):.0%} positive"
+                f"{kind} {told}, "
+                + ("the data sets, and in each " if len(chosen) > 1 else "")
+                + "images with and without the finding weighing the same"
             ),
         )
     except ValueError as error:
@@ -107,6 +114,12 @@ def _fitted(
             f"{finding} cannot be calibrated on {told}: {error} Train longer, or give it more "
             f"validation {more}."
         ) from error
+
+
+def _balanced(labels: Int[np.ndarray, " images"]) -> Float[np.ndarray, " images"]:
+    """Let the images with and those without each weigh one half together."""
+    weights: np.ndarray = 0.5 / np.bincount(labels, minlength=2)[labels]
+    return weights
 
 
 def measure(
@@ -150,8 +163,13 @@ def _with_questions(model: Model, questions: Sequence[Any]) -> Model:
 def _measurement(
     calibration: Calibration, chosen: Chosen, log_odds: Float[np.ndarray, " chosen"], told: str
 ) -> Measurement:
-    probabilities = np.array([probability_of(value, calibration) for value in log_odds])
-    called, labels = probabilities >= calibration.high, chosen.labels
+    labels = chosen.labels
+    # How probable a finding is follows from how frequent it is, and sets differ in that.
+    own = calibration
+    if calibration.prevalence is not None:
+        own = at_prevalence(calibration, float(labels.mean()))
+    probabilities = np.array([probability_of(value, own) for value in log_odds])
+    called = probabilities >= own.high
 
     def interval(figure: Any, values: np.ndarray) -> Estimate:
         return clustered_bootstrap(lambda at: figure(values[at], labels[at]), chosen.patients)

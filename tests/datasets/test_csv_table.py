@@ -83,7 +83,7 @@ _ONE = "path,pneumonia\n"
         ("path,effusion,PNEUMONIA\na.png,1,0\n", "did you mean 'pneumonia'? Rename it"),
         ("path,findings\na.png,Mass|Lump\n", "line 2: findings names 'Lump', which is no finding"),
         ("path,findings\na.png,Mass|No Finding\n", "findings names findings and 'No Finding'"),
-        ("image,pneumonia\na.png,1\n", "lacks the column(s) path; it has image, pneumonia"),
+        ("image,pneumonia\na.png,1\n", "lacks the column(s) path; its first line names none"),
         (_ONE, "has no rows"),
         ("", "lacks the column(s) path"),
         (_ONE + "a.png,1\nb.png,2\n", "line 3: pneumonia is '2'; wanted is 1 (with), 0 (without)"),

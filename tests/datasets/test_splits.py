@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medllm.datasets import ImageRecord, split_by_patient
+from medllm.datasets import ImageRecord, split_by_patient, with_split, write_split
+from medllm.errors import LabelError
 
 SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
 
@@ -86,3 +87,18 @@ def test_patients_of_two_sets_with_the_same_pseudonyms_are_in_one_part(tmp_path,
     assert {(second, r.patient_id): name for name, part in alone.items() for r in part} == {
         key: name for key, name in homes.items() if key[0] == second
     }
+
+
+def test_a_split_of_one_data_set_divides_another_of_the_same_patients(tmp_path):
+    nih, rsna = (
+        [ImageRecord(name, tmp_path / f"{name}-{n}.png", str(n), {}) for n in range(20)]
+        for name in ("nih", "rsna")
+    )
+    write_split(tmp_path / "split.csv", split_by_patient(nih, SHARES, 0).items())
+    parts = {record.patient_id: record.split for record in with_split(nih, tmp_path / "split.csv")}
+    assert set(parts.values()) == set(SHARES)
+    taken = with_split(rsna, tmp_path / "split.csv")
+    assert {record.patient_id: record.split for record in taken} == parts
+    other = [ImageRecord("kermany", tmp_path / "a.png", "1", {})]
+    with pytest.raises(LabelError, match="names no patient"):
+        with_split(other, tmp_path / "split.csv")

@@ -107,6 +107,7 @@ def test_boxes_of_the_original_do_not_fit_a_scaled_copy(copy):
     (copy / "boxes.csv").write_text(
         "path,finding,x,y,width,height\n"
         "1.png,pneumonia,10,20,30,40\n"
+        "1.png,lung_opacity,10,20,30,40\n"  # the same place for another finding
         "1.png,pneumonia,66,0,31,97\n"  # a pixel over: a rounded corner
         "3.png,pneumonia,500,400,100,100\n"
         "5.png,pneumonia,0,0,10,98\n"

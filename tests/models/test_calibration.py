@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medllm.errors import CheckpointError
 from medllm.models import Calibration
-from medllm.models.calibration import call_of, fit_calibration, probability_of
+from medllm.models.calibration import at_prevalence, call_of, fit_calibration, probability_of
 
 
 @given(log_odds=st.floats(-1e4, 1e4), temperature=st.floats(0.1, 10), bias=st.floats(-5, 5))
@@ -82,3 +83,50 @@ def test_a_source_with_more_weight_decides_the_bias():
 def test_data_that_cannot_be_calibrated_on_is_refused(labels, message):
     with pytest.raises(ValueError, match=message):
         fit_calibration(np.array([-2.0, -1.0, 1.0, 2.0]), labels, fitted_on="x")
+
+
+def test_a_sample_of_another_prevalence_is_calibrated_when_it_is_told():
+    log_odds, labels = _sample(60_000, temperature=1.5, bias=0.4)
+    fitted = fit_calibration(log_odds, labels, fitted_on="a simulation")
+    assert fitted.prevalence == pytest.approx(labels.mean())
+    # The same patients with and without, of whom most with the finding are missing.
+    kept = (labels == 0) | (np.random.default_rng(1).random(len(labels)) < 0.1)
+    rare, truth = log_odds[kept], labels[kept]
+    moved = at_prevalence(fitted, truth.mean())
+    told, untold = (
+        np.mean([probability_of(value, calibration) for value in rare])
+        for calibration in (moved, fitted)
+    )
+    # The mean of some 30,000 labels is known to .002.
+    assert told == pytest.approx(truth.mean(), abs=0.01)
+    assert untold > truth.mean() + 0.1
+
+
+@given(
+    log_odds=st.floats(-20, 20),
+    first=st.floats(0.01, 0.99),
+    second=st.floats(0.01, 0.99),
+)
+def test_another_prevalence_moves_probabilities_and_no_calls(log_odds, first, second):
+    fitted = Calibration(1.3, 0.2, low=0.3, high=0.6, prevalence=first)
+    moved = at_prevalence(fitted, second)
+    before, after = probability_of(log_odds, fitted), probability_of(log_odds, moved)
+    # At a threshold itself the last digit decides.
+    if min(abs(before - fitted.low), abs(before - fitted.high)) > 1e-9:
+        assert call_of(after, moved) == call_of(before, fitted)
+    assert (after >= before) == (second >= first) or after == pytest.approx(before)
+    back = at_prevalence(moved, first)
+    assert probability_of(log_odds, back) == pytest.approx(before)
+
+
+@pytest.mark.parametrize("prevalence", [0, 1, -0.1, float("nan")])
+def test_a_prevalence_that_is_none_is_refused(prevalence):
+    with pytest.raises(ValueError, match="wanted is a share above 0 and below 1"):
+        at_prevalence(Calibration(prevalence=0.5), prevalence)
+
+
+def test_a_calibration_of_unknown_prevalence_cannot_be_moved(tiny_model):
+    with pytest.raises(ValueError, match="does not say which prevalence"):
+        at_prevalence(Calibration(), 0.2)
+    with pytest.raises(CheckpointError, match="of 'pneumonia' does not say which prevalence"):
+        tiny_model.at_prevalence(0.2)

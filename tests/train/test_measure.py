@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -102,28 +105,63 @@ def test_subgroups_with_too_few_cases_give_no_figure():
     assert "women" not in {one.subgroup for one in chosen}
 
 
-def test_data_sets_weigh_the_same_in_the_calibration(model):
+def test_data_sets_and_classes_weigh_the_same_in_the_calibration(model):
     sets = {"csv": patients(count=80), "nih": patients("nih", count=20, seed=1)}
     fitted = calibrate(model, sets).card.questions[0].calibration
     scores = [images.scores(model, ("pneumonia",))[:, 0] for images in sets.values()]
     labels = [images.truth(("pneumonia",))[:, 0].long().numpy() for images in sets.values()]
-    # Each image of the smaller four times over is the same data with equal weights.
-    scores[1], labels[1] = np.tile(scores[1], 4), np.tile(labels[1], 4)
+    # Repeated until each of the four groups has as many images.
+    groups = [x[y == label] for x, y in zip(scores, labels, strict=True) for label in (0, 1)]
+    most = math.lcm(*(len(group) for group in groups))
     by_hand = LogisticRegression(C=np.inf).fit(
-        np.concatenate(scores)[:, None], np.concatenate(labels)
+        np.concatenate([np.repeat(group, most // len(group)) for group in groups])[:, None],
+        np.repeat([0, 1, 0, 1], most),
     )
     # Two optimisations of the same smooth function, stopped at the same tolerance.
     assert 1 / fitted.temperature == pytest.approx(by_hand.coef_[0, 0], rel=0.02)
-    share = np.concatenate(labels).mean()
-    assert f"{share:.0%} positive" in fitted.fitted_on
+    assert fitted.prevalence == pytest.approx(0.5)
     assert "csv (80 images) and nih (20 images)" in fitted.fitted_on
+
+
+def test_a_set_of_one_class_says_nothing_of_the_other_and_is_left_out(model):
+    positives = [{"pneumonia": 1}] * 40
+    sick = dataclasses.replace(patients("sick", count=40, seed=1), labels=positives)
+    both = calibrate(model, {"csv": patients(), "sick": sick}).card.questions[0].calibration
+    assert both == calibrate(model, {"csv": patients()}).card.questions[0].calibration
+    with pytest.raises(
+        TrainingError, match="no data set has validation images with it"
+    ):
+        calibrate(model, {"sick": sick})
+
+
+def test_calibration_error_is_of_the_probability_at_the_sets_own_prevalence(model):
+    images = patients(count=120)
+    fitted = calibrate(model, {"csv": images})
+    # Of those with the finding most are read by nobody: it is rarer than where it was fitted.
+    read = [i for i, row in enumerate(images.labels) if row["pneumonia"] == 0 or i % 3 == 0]
+    images = dataclasses.replace(
+        images, labels=[row if i in read else {} for i, row in enumerate(images.labels)]
+    )
+    scores = images.scores(fitted, ("pneumonia",))[read, 0]
+    labels = np.array([images.labels[i]["pneumonia"] for i in read])
+    calibration, share = fitted.card.questions[0].calibration, labels.mean()
+    shifted = scores / calibration.temperature + calibration.bias + np.log(share / (1 - share))
+    measured = measure(fitted, {"csv": images}, (), {}).card.questions[0].measurements[0]
+    expected = np.mean((1 / (1 + np.exp(-shifted)) - labels) ** 2)
+    assert measured.brier.value == pytest.approx(expected)
+    # The call is that of the card, whatever the prevalence.
+    called = scores >= calibration.temperature * (
+        np.log(calibration.high / (1 - calibration.high)) - calibration.bias
+    )
+    assert measured.sensitivity.value == pytest.approx(called[labels == 1].mean(), abs=1e-9)
 
 
 def test_a_model_is_calibrated_on_phantoms_where_there_are_no_patients_and_says_so(model):
     sets = {"phantom": patients("phantom", count=20, seed=1)}
     alone = calibrate(model, sets).card.questions[0].calibration
-    share = sets["phantom"].truth(("pneumonia",)).mean()
-    assert alone.fitted_on == f"validation phantoms (20 images); {share:.0%} positive"
+    assert alone.fitted_on == (
+        "validation phantoms (20 images), images with and without the finding weighing the same"
+    )
     beside_patients = calibrate(model, {"csv": patients(), **sets}).card.questions[0].calibration
     assert beside_patients == calibrate(model, {"csv": patients()}).card.questions[0].calibration
     assert beside_patients != alone
