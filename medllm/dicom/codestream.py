@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 
 # Start-of-frame markers of JPEG, and of JPEG-LS (F7); C4, C8 and CC are other segments.
 _START_OF_FRAME = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
+# COM of JPEG 2000; COM and APPn of JPEG.
+_COMMENTS = frozenset({0x64, 0xFE, *range(0xE0, 0xF0)})
+# Start of scan of JPEG, start of tile part of JPEG 2000.
+_IMAGE_BEGINS = frozenset({0xDA, 0x90})
 
 
 def codestream_size(codestream: bytes) -> tuple[int, int] | None:
@@ -51,6 +56,31 @@ def is_cut_off(codestream: bytes) -> bool:
     """
     has_markers = codestream.startswith((b"\xff\xd8", b"\xff\x4f"))
     return has_markers and b"\xff\xd9" not in codestream[-16:]
+
+
+def comments(codestream: bytes) -> Iterator[bytes]:
+    """Read the segments of a JPEG, JPEG-LS or JPEG 2000 codestream that hold no image.
+
+    Args:
+        codestream: One frame, without its encapsulation.
+
+    Yields:
+        What stands in each comment and application segment before the image's own bytes.
+
+    Source:
+        ITU-T T.81 B.2.4.5 and B.2.4.6 (COM, APPn), T.800 A.9.2 (COM).
+    """
+    position = 2
+    while codestream[position : position + 1] == b"\xff":
+        try:
+            marker, length = struct.unpack_from(">BH", codestream, position + 1)
+        except struct.error:
+            return
+        if marker in _IMAGE_BEGINS:
+            return
+        if marker in _COMMENTS:
+            yield codestream[position + 4 : position + 2 + length]
+        position += 2 + length
 
 
 def _jpeg_size(codestream: bytes) -> tuple[int, int] | None:

@@ -23,19 +23,18 @@ from medllm.errors import DicomError
 
 _RADIOGRAPH_MODALITIES = frozenset({"CR", "DX", "RG"})
 _VAGUE_MODALITIES = frozenset({"OT", "SC", None})
-_RADIOGRAPH_CLASSES = frozenset(
+RADIOGRAPH_CLASSES = frozenset(
     {
         ComputedRadiographyImageStorage,
         DigitalXRayImageStorageForPresentation,
         DigitalXRayImageStorageForProcessing,
     }
 )
-_VAGUE_CLASSES = frozenset(
+SECONDARY_CAPTURE_CLASSES = frozenset(
     {
         SecondaryCaptureImageStorage,
         MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
         MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
-        None,
     }
 )
 
@@ -44,14 +43,14 @@ def _projection_radiograph(dataset: Dataset) -> Gate:
     modality, sop_class = word(dataset, "Modality"), word(dataset, "SOPClassUID")
     found = f"Modality (0008,0060) is {modality!r}, SOP Class UID (0008,0016) is {_name(dataset)}"
     other_modality = modality not in _RADIOGRAPH_MODALITIES | _VAGUE_MODALITIES
-    other_class = sop_class not in _RADIOGRAPH_CLASSES | _VAGUE_CLASSES
+    other_class = sop_class not in RADIOGRAPH_CLASSES | SECONDARY_CAPTURE_CLASSES | {None}
     if other_modality or other_class:
         # Never to be accepted: a CT slice must not get a pneumonia score.
         raise DicomError(
             f"{found}: not a projection radiograph; give CR, DX or RG images.",
             code="not-a-radiograph",
         )
-    stated_class = modality is None and sop_class in _RADIOGRAPH_CLASSES
+    stated_class = modality is None and sop_class in RADIOGRAPH_CLASSES
     return make_gate(
         "not-a-radiograph",
         "error",
