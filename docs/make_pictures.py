@@ -1,4 +1,4 @@
-"""Make the pictures of the pages, from phantoms: the report, and the pages of both evaluations."""
+"""Make the pictures of the pages, from phantoms: reports, evaluations, DICOM objects as shown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
+from pydicom import Dataset, dcmread
 
 from medllm.phantom import Lesion, make_phantom
 
@@ -62,6 +63,12 @@ PICTURES = (
     Picture("explanations", "explanations", 1200, 1200, ("header",)),
 )
 
+# By file name in `docs/images/`: the object that dcmtk shows, and how wide the picture is.
+DICOM_PICTURES = {
+    "secondary-capture.jpg": ("sc-lung_opacity.dcm", 1110),
+    "presentation-state.jpg": ("gsps-lung_opacity.dcm", 768),
+}
+
 # Frames the page and takes out what is left out; the page's own policy forbids it scripts.
 FRAME = """<!DOCTYPE html><body style="margin: 0">
 <iframe src="{page}" width="{width}" height="{height}" style="border: 0; display: block"></iframe>
@@ -77,11 +84,11 @@ def main() -> None:
     """Write every picture anew.
 
     Raises:
-        SystemExit: Chromium is not installed.
+        SystemExit: Chromium or dcmtk is not installed.
     """
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        raise SystemExit("the pictures are taken in chromium, which is not installed.")
+    if chromium is None or shutil.which("dcmp2pgm") is None:
+        raise SystemExit("the pictures are taken in chromium and dcmtk; one is not installed.")
     # The browser may still be tidying its profile up.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -93,6 +100,7 @@ def main() -> None:
             file = IMAGES / f"{picture.name}.png"
             file.write_bytes(_small(_taken(chromium, picture, folder)))
             sys.stdout.write(f"{file}  {file.stat().st_size:,} bytes\n")
+        _write_dicom_pictures(folder)
 
 
 def _write_phantoms(folder: Path) -> None:
@@ -142,6 +150,50 @@ def _taken(chromium: str, picture: Picture, folder: Path) -> Image.Image:
         check=True,
     )
     return Image.open(shot).convert("RGB")
+
+
+def _write_dicom_pictures(folder: Path) -> None:
+    """Show two DICOM objects of the demo's phantom."""
+    source = folder / "report" / "phantom.dcm"
+    command = ("explain", str(source), "--format", "dicom", "--out", "results")
+    program = [sys.executable, "-m", "medllm", *command]
+    subprocess.run(program, cwd=folder, check=True)  # noqa: S603 - our own command line
+    for name, (file, width) in DICOM_PICTURES.items():
+        path = folder / "results" / "phantom" / "dicom" / file
+        shown = folder / "shown.pnm"
+        if file.startswith("gsps"):
+            _run("dcmp2pgm", "-p", path, source, shown)
+            picture = _with_graphics(Image.open(shown).convert("RGB"), dcmread(path))
+        else:
+            _run("dcm2pnm", path, shown)
+            picture = Image.open(shown)
+        picture.thumbnail((width, width), Image.Resampling.LANCZOS)
+        picture.save(IMAGES / name, quality=80, optimize=True)
+        size = (IMAGES / name).stat().st_size
+        if size > MOST_BYTES:
+            raise ValueError(f"{name} takes {size:,} bytes; make it less wide.")
+        sys.stdout.write(f"{IMAGES / name}  {size:,} bytes\n")
+
+
+def _with_graphics(picture: Image.Image, state: Dataset) -> Image.Image:
+    """Draw a presentation state's lines and words, as a viewer does; dcmtk leaves them out."""
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(picture.height / 45)
+    for annotation in state.GraphicAnnotationSequence:
+        for line in annotation.get("GraphicObjectSequence", ()):
+            points = np.reshape(line.GraphicData, (-1, 2)).round().astype(int)
+            draw.line([tuple(point) for point in points.tolist()], "#ffd166", 4)
+        for words in annotation.get("TextObjectSequence", ()):
+            corners = words.BoundingBoxTopLeftHandCorner, words.BoundingBoxBottomRightHandCorner
+            place = tuple(np.mean(corners, axis=0) * picture.size)
+            text = words.UnformattedTextValue.replace("\r", "")
+            outline = {"stroke_width": 3, "stroke_fill": "black"}
+            draw.multiline_text(place, text, "#ffd166", font, "mm", align="center", **outline)
+    return picture
+
+
+def _run(*command: str | Path) -> None:
+    subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - dcmtk, files made here
 
 
 def _small(picture: Image.Image) -> bytes:

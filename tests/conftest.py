@@ -1,4 +1,4 @@
-"""A real and tiny model, the place of the real data, and a disk that is full."""
+"""A real and tiny model, the place of the real data, a disk that is full, and a PACS."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ import os
 import re
 import resource
 import shutil
+import socket
 import subprocess
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +140,103 @@ def see_probe(tmp_path: Path) -> Callable[[str], dict[str, Any]]:
         return {**seen, "console": console}
 
     return see
+
+
+@dataclass(frozen=True)
+class Orthanc:
+    """A real PACS on this machine, with its own empty storage."""
+
+    http_url: str
+    dicom_port: int
+    ae_title: str = "ORTHANC"
+
+    @property
+    def dicom_url(self) -> str:
+        return f"dicom://{self.ae_title}@127.0.0.1:{self.dicom_port}"
+
+    @property
+    def web_url(self) -> str:
+        return f"{self.http_url}/dicom-web"
+
+    def ask(self, path: str, method: str = "GET", body: Any = None) -> Any:
+        """Use its own interface, which medllm does not: an independent look into the PACS."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.http_url + path, data, method=method)  # noqa: S310
+        with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
+            return json.loads(answer.read() or b"null")
+
+    def instances(self) -> set[str]:
+        """SOP Instance UIDs of all that it holds."""
+        found = self.ask("/instances?expand")
+        return {instance["MainDicomTags"]["SOPInstanceUID"] for instance in found}
+
+    def clear(self) -> None:
+        for patient in self.ask("/patients"):
+            self.ask(f"/patients/{patient}", "DELETE")
+
+    def introduce(self, ae_title: str, port: int) -> None:
+        """Let it know a node on this machine, so that it can send there."""
+        self.ask(f"/modalities/{ae_title}", "PUT", [ae_title, "127.0.0.1", port])
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(name="free_port")
+def _free_port() -> Callable[[], int]:
+    return free_port
+
+
+@pytest.fixture(scope="session")
+def orthanc_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    program = shutil.which("Orthanc") or shutil.which("Orthanc", path="/usr/sbin")
+    plugins = sorted(Path("/usr/share/orthanc/plugins").glob("libOrthanc*.so"))
+    if program is None or {"DicomWeb", "Gdcm"} - {path.stem[10:] for path in plugins}:
+        pytest.skip("Orthanc is not installed: apt install orthanc orthanc-dicomweb orthanc-gdcm")
+    folder = tmp_path_factory.mktemp("orthanc")
+    http_port, dicom_port = free_port(), free_port()
+    settings = {
+        "StorageDirectory": str(folder),
+        "IndexDirectory": str(folder),
+        "Plugins": [str(path) for path in plugins],
+        "HttpPort": http_port,
+        "DicomPort": dicom_port,
+        "DicomCheckCalledAet": True,
+        "DicomAlwaysAllowFind": True,
+        "DicomAlwaysAllowMove": True,
+        "StableAge": 1,
+    }
+    (folder / "orthanc.json").write_text(json.dumps(settings))
+    server = Orthanc(f"http://127.0.0.1:{http_port}", dicom_port)
+    with (folder / "log").open("wb") as log, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("NO_PROXY", "127.0.0.1")
+        process = subprocess.Popen([program, str(folder / "orthanc.json")], stdout=log, stderr=log)  # noqa: S603
+        try:
+            _wait_for(server, process)
+            yield server
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _wait_for(server: Orthanc, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            server.ask("/system")
+        except urllib.error.URLError:
+            assert process.poll() is None, "Orthanc has ended"
+            assert time.monotonic() < deadline, "Orthanc does not answer"
+            time.sleep(0.1)
+        else:
+            return
+
+
+@pytest.fixture
+def orthanc(orthanc_server: Orthanc) -> Orthanc:
+    """The PACS, empty; a test that uses it carries the marker `integration`."""
+    orthanc_server.clear()
+    return orthanc_server

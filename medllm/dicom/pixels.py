@@ -121,7 +121,8 @@ def modality_values(
             "numbers with a slope other than 0; correct the header, or export the image again.",
             code="bad-header",
         )
-    step = PixelStep("rescale", f"slope {slope[0]:g}, intercept {intercept[0]:g}")
+    detail = f"slope {slope[0]:g}, intercept {intercept[0]:g}"
+    step = PixelStep("rescale", detail, (slope[0], intercept[0]))
     return stored * slope[0] + intercept[0], (step,)
 
 
@@ -155,7 +156,7 @@ def voi_values(
         step = PixelStep(step.name, f"{step.name} ({step.detail}) would clip {clipped:.0%}")
     low, high = percentile_bounds(values, valid)
     detail = f"{step.detail}; 0.5 to 99.5 percentiles, {low:g} to {high:g}"
-    return stretch(values, low, high), PixelStep("percentile-window", detail)
+    return stretch(values, low, high), PixelStep("percentile-window", detail, (low, high))
 
 
 def clipped_share(
@@ -205,7 +206,8 @@ def polarity_of(dataset: Dataset, polarity: Polarity) -> tuple[bool, PixelStep]:
         stated = f"by the caller, against or with {stated}"
     else:
         inverted = photometric == "MONOCHROME1" or shape == "INVERSE"
-    return inverted, PixelStep("polarity", f"{'inverted' if inverted else 'kept'}: {stated}")
+    detail = f"{'inverted' if inverted else 'kept'}: {stated}"
+    return inverted, PixelStep("polarity", detail, (float(inverted),))
 
 
 def _stated_voi(
@@ -219,7 +221,8 @@ def _stated_voi(
     if not center or not width:
         return None, PixelStep("window", "no window in the header")
     name = word(dataset, "VOILUTFunction") or "LINEAR"
-    step = PixelStep("window", f"center {center[0]:g}, width {width[0]:g}, {name}")
+    detail = f"center {center[0]:g}, width {width[0]:g}, {name}"
+    step = PixelStep("window", detail, (center[0], width[0]))
     try:
         return _WINDOWS[name](values, center[0], width[0]), step
     except (KeyError, ValueError):

@@ -37,10 +37,14 @@ class PixelStep:
         name: `decode`, `padding`, `modality-lut`, `rescale`, `voi-lut`, `window`,
             `percentile-window`, `polarity` or `scale`.
         detail: Parameters in words, such as `center 2048, width 4096, LINEAR`.
+        numbers: Parameters as numbers: slope and intercept of `rescale`, center and width of
+            `window`, the modality values that become 0 and 1 of `percentile-window`; of
+            `polarity` 1 where the grey scale was inverted, else 0.
     """
 
     name: str
     detail: str
+    numbers: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -88,6 +88,28 @@ def window_sigmoid(
     return 1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -50, 50)))
 
 
+def window_bounds(center: float, width: float, function: str) -> tuple[float, float] | None:
+    """Find the values that a window brings to 0 and to 1.
+
+    Args:
+        center: Window Center (0028,1050).
+        width: Window Width (0028,1051).
+        function: VOI LUT Function (0028,1056).
+
+    Returns:
+        The values that become 0 and 1; None for a function that is no straight line.
+
+    Example:
+        >>> window_bounds(2048, 4096, "LINEAR")
+        (0.0, 4095.0)
+    """
+    if function == "LINEAR_EXACT":
+        return center - width / 2, center + width / 2
+    if function == "LINEAR":
+        return center - 0.5 - (width - 1) / 2, center - 0.5 + (width - 1) / 2
+    return None
+
+
 def percentile_bounds(
     values: Real[np.ndarray, "rows columns"], valid: Bool[np.ndarray, "rows columns"]
 ) -> tuple[float, float]:

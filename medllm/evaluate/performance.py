@@ -30,6 +30,7 @@ from medllm.metrics import (
     calibration_slope,
     clustered_bootstraps,
     delong_interval,
+    exact_at_the_ends,
     expected_calibration_error,
     f1,
     negative_predictive_value,
@@ -209,6 +210,15 @@ def operating_point(
         answers.patients,
         resamples_for(len(labels)),
     )
+    of_whom = {
+        "sensitivity": labels == 1,
+        "specificity": labels == 0,
+        "positive_predictive_value": called,
+        "negative_predictive_value": ~called,
+    }
+    for name, among in of_whom.items():
+        n_patients = len({answers.patients[at] for at in np.flatnonzero(among).tolist()})
+        measured[name] = _exact_at_the_ends(measured[name], n_patients)
     return OperatingPoint(
         threshold=threshold,
         threshold_source=source,
@@ -218,6 +228,12 @@ def operating_point(
         false_negative=int((~called & (labels == 1)).sum()),
         **measured,
     )
+
+
+def _exact_at_the_ends(share: Interval, n: int) -> Interval:
+    if share.value is None or share.low is None or share.high is None:
+        return share
+    return Interval.of(exact_at_the_ends(Estimate(share.value, share.low, share.high), n))
 
 
 def averages(predictions: Predictions, answers: Sequence[Answers]) -> Averages | None:

@@ -28,7 +28,7 @@ LONGEST_SIDE = 1024
 _COLOURS = matplotlib.colormaps["managua_r"]
 
 # Finer lines than this only make the picture's file larger.
-_CONTOUR_GRID = 256
+CONTOUR_GRID = 256
 
 # Share of the positive attribution that the contour of the top region encloses.
 _TOP_SHARE = 0.5
@@ -96,7 +96,7 @@ def draw_overlay(scan: Radiograph, attribution: AttributionMap) -> Overlay:
     scale = FULL_COLOUR * 100 / attribution.values.size
     return Overlay(
         rgba=_colour(field / scale),
-        raising=_contours(field, _top_level(field)),
+        raising=_contours(field, top_level(field)),
         lowering=_contours(-field, scale / 2),
         scale=scale,
         bar=_colour(np.linspace(-1.0, 1.0, 256)[None]),
@@ -104,7 +104,9 @@ def draw_overlay(scan: Radiograph, attribution: AttributionMap) -> Overlay:
 
 
 def spread(
-    attribution: AttributionMap, source_shape: tuple[int, int]
+    attribution: AttributionMap,
+    source_shape: tuple[int, int],
+    size: tuple[int, int] | None = None,
 ) -> Float64[np.ndarray, "rows columns"]:
     """Bring a patch map to the picture's pixels.
 
@@ -114,6 +116,7 @@ def spread(
     Args:
         attribution: The map, on the patch grid.
         source_shape: Rows and columns of the source image.
+        size: Rows and columns of the picture; `display_size` when None.
 
     Returns:
         Log-odds a patch at each pixel of the picture; 0 outside the map's box.
@@ -121,10 +124,32 @@ def spread(
     Source:
         Fritsch and Carlson, Monotone piecewise cubic interpolation (1980), along each axis.
     """
-    shown = display_size(*source_shape)
+    shown = size or display_size(*source_shape)
     x, y, width, height = attribution.box
     values = _along(attribution.values, shown[0], source_shape[0], y, height)
     return _along(values.T, shown[1], source_shape[1], x, width).T
+
+
+def dashes(
+    line: Float64[np.ndarray, "_ 2"], length: float
+) -> tuple[Float64[np.ndarray, "_ 2"], ...]:
+    """Cut a line into dashes, for a display that draws solid lines alone.
+
+    Args:
+        line: Points, x and y.
+        length: Of a dash, and of the gap behind it, in the unit of the points.
+
+    Returns:
+        The dashes, each a line that follows the whole one.
+    """
+    walked = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(line, axis=0).T))])
+    pieces = []
+    for start in np.arange(0.0, walked[-1], 2 * length):
+        end = min(start + length, walked[-1])
+        inner = walked[(walked > start) & (walked < end)]
+        at = np.concatenate([[start], inner, [end]])
+        pieces.append(np.stack([np.interp(at, walked, axis) for axis in line.T], axis=1))
+    return tuple(pieces)
 
 
 def _along(
@@ -155,8 +180,15 @@ def _colour(
     return np.asarray(np.rint(rgba * 255), dtype=np.uint8)
 
 
-def _top_level(field: Float64[np.ndarray, "rows columns"]) -> float:
-    """Find the level above which half of the positive attribution lies; 0 where none is."""
+def top_level(field: Float64[np.ndarray, "rows columns"]) -> float:
+    """Find the level above which half of the positive attribution lies.
+
+    Args:
+        field: Attribution at each pixel.
+
+    Returns:
+        The level; 0 where nothing is positive.
+    """
     positive = np.sort(field[field > 0])[::-1]
     if positive.size == 0:
         return 0.0
@@ -170,7 +202,7 @@ def _contours(
     """Trace the lines where the field passes the level, in pixels of the field."""
     if level <= 0 or not field.min() < level < field.max():
         return ()
-    step = max(1, max(field.shape) // _CONTOUR_GRID)
+    step = max(1, max(field.shape) // CONTOUR_GRID)
     rows, columns = (np.arange(0, length, step) + 0.5 for length in field.shape)
     lines = contour_generator(columns, rows, field[::step, ::step]).lines(level)
     return tuple(np.asarray(line, dtype=np.float64) for line in lines)

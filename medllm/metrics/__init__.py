@@ -6,6 +6,7 @@ from medllm.metrics.bootstrap import (
     clustered_bootstrap,
     clustered_bootstraps,
     clustered_difference,
+    exact_at_the_ends,
 )
 from medllm.metrics.calibration import (
     ReliabilityBin,
@@ -59,6 +60,7 @@ __all__ = [
     "delong_difference",
     "delong_interval",
     "energy_ratio",
+    "exact_at_the_ends",
     "expected_calibration_error",
     "f1",
     "holm",

@@ -137,6 +137,30 @@ def clustered_difference(
     return Comparison(estimate, min(1.0, 2 * (beyond + 1) / (n_defined + 1)))
 
 
+def exact_at_the_ends(share: Estimate, n: int) -> Estimate:
+    """Give a share of 0 or 1 the interval that resampling cannot: each resample has that share too.
+
+    Args:
+        share: A share, with its interval by resampling.
+        n: Patients that it is a share of; several images of one tell no more than one does.
+
+    Returns:
+        The share with its exact 95% interval where it is 0 or 1, and as it was elsewhere.
+
+    Source:
+        Clopper and Pearson, Biometrika 1934; at the ends it needs no more than a root.
+
+    Example:
+        >>> none_of_30 = exact_at_the_ends(Estimate(0.0, 0.0, 0.0), 30)
+        >>> round(none_of_30.high, 3)
+        0.116
+    """
+    if share.value not in (0, 1) or n < 1:
+        return share
+    beyond = 1 - 0.025 ** (1 / n)
+    return Estimate(0.0, 0.0, beyond) if share.value == 0 else Estimate(1.0, 1 - beyond, 1.0)
+
+
 def _resample(
     figures: Mapping[str, Callable[[Int[np.ndarray, " chosen"]], float]],
     clusters: Sequence[str],

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from io import BytesIO
 
 from pydicom import Dataset
 
+from medllm.errors import ReportError
+from medllm.report import dicom_gsps, dicom_pdf, dicom_sc, dicom_seg, dicom_sr
 from medllm.report.dicom_source import Source, read_source
 from medllm.report.document import Report
 
 # From the report and its source to the objects, by their file names without suffix.
-_ENCODERS: tuple[Callable[[Report, Source], Mapping[str, Dataset]], ...] = ()
+_ENCODERS: tuple[Callable[[Report, Source], Mapping[str, Dataset]], ...] = (
+    dicom_sr.encode,
+    dicom_seg.encode,
+    dicom_sc.encode,
+    dicom_gsps.encode,
+    dicom_pdf.encode,
+)
 
 
 def encode(report: Report) -> dict[str, bytes]:
@@ -24,11 +33,18 @@ def encode(report: Report) -> dict[str, bytes]:
         DICOM files, by their paths within the report's folder.
 
     Raises:
-        ReportError: The source is no DICOM file, was changed, or has no study to return to.
+        ReportError: The source is no DICOM file, was changed, or has no study to return to; or
+            highdicom is not installed.
     """
+    if find_spec("highdicom") is None:
+        raise ReportError(
+            "the format 'dicom' needs highdicom, which is not installed; install it with: "
+            "pip install 'medllm[clinic]'.",
+            code="missing-library",
+        )
     source = read_source(report)
     return {
-        f"dicom/{name}.dcm": _file(dataset)
+        f"dicom/{name}.dcm": _file(source.finish(dataset))
         for encoder in _ENCODERS
         for name, dataset in encoder(report, source).items()
     }

@@ -6,46 +6,42 @@ import hashlib
 import json
 import uuid
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import Any
 
 from pydicom import Dataset
-from pydicom.config import RAISE
-from pydicom.dataelem import DataElement
 from pydicom.uid import UID
-from pydicom.valuerep import validate_value
 
 from medllm.dicom.attributes import word
 from medllm.dicom.dataset import parse_dataset
 from medllm.dicom.files import read_image_file
+from medllm.dicom.radiograph import Radiograph
 from medllm.errors import DicomError, ReportError
+from medllm.report.dicom_header import UTC_OFFSET, take_image, take_patient
 from medllm.report.document import Report
 
 MANUFACTURER = "medllm"
+# Holds every text that a source can, whatever its own character set is (PS3.3 C.12.1.1.2).
+_CHARACTER_SET = "ISO_IR 192"
 
-# What the objects take over of the radiograph's header, where the header has it: Patient,
-# General Study and Patient Study modules, and what a reference to the image and a display of it
-# need (PS3.3 C.7.1.1, C.7.2.1, C.7.2.2, C.7.3.1, C.7.6.1, C.7.6.3, C.11).
-_TAKEN = (
-    *("SpecificCharacterSet", "TimezoneOffsetFromUTC"),
-    *("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex"),
-    *("PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence"),
-    *("PatientAge", "PatientSize", "PatientWeight"),
-    *("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "StudyDescription"),
-    *("AccessionNumber", "IssuerOfAccessionNumberSequence", "ReferringPhysicianName"),
-    *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "InstanceNumber"),
-    *("Modality", "Laterality", "ImageLaterality", "PatientOrientation", "ViewPosition"),
-    *("Rows", "Columns", "PixelSpacing", "ImagerPixelSpacing", "SamplesPerPixel"),
-    *("PhotometricInterpretation", "PresentationLUTShape", "BitsAllocated", "BitsStored"),
-    *("HighBit", "PixelRepresentation", "PixelAspectRatio"),
-    *("RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence"),
-    *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
-)
-# Every object has these, empty where the source does not say (type 2).
-_ALWAYS = (
-    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
-    *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
-)
+# Series Number and Series Description of each kind of object. A viewer sorts by the number: these
+# stand behind the modality's own.
+_SERIES = {
+    "sr": (9001, "AI findings, not verified"),
+    "seg": (9002, "AI attribution maps, not verified"),
+    "sc": (9003, "AI overlays, not verified"),
+    "gsps": (9004, "AI contours, not verified"),
+    "pdf": (9005, "AI report, not verified"),
+}
+
+_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, MANUFACTURER)
+# The multi-frame secondary captures: highdicom wants of them what they need not have.
+_MULTI_FRAME = "1.2.840.10008.5.1.4.1.1.7."
 _NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+# What a library fills with the time at which it runs.
+_TIMES = ("InstanceCreation", "Series", "Content", "PresentationCreation")
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,25 +49,74 @@ class Source:
     """Where a result goes back to.
 
     Attributes:
-        image: What is taken over of the radiograph's header: no pixels, no private element, and
-            no value that breaks the standard.
+        image: What is taken over of the radiograph's header: no pixels, no private element, no
+            value that breaks the standard, and no patient: libraries quote names in warnings.
+        patient: The patient and the study, which `finish` puts into an object.
         made_from: What decides the report: image, model, version of medllm, what was asked.
+        made_at: Time of the report, on the clock of the study.
+        equipment: What made it, as keyword arguments of highdicom's objects.
     """
 
     image: Dataset
+    patient: Dataset = field(repr=False)
     made_from: str
+    made_at: datetime
+    equipment: Mapping[str, Any]
 
     def uid(self, *parts: str) -> UID:
         """Name an object: the same image, model and questions give the same name again.
 
         Args:
-            parts: What it is, such as `sc`, `pneumonia`.
+            *parts: What it is, such as `sc`, `pneumonia`.
 
         Returns:
-            A UID under 2.25 (PS3.5 B.2) that follows from what decides the report, and the parts.
+            A UID that follows from what decides the report, and from the parts.
         """
-        name = "\n".join((self.made_from, *parts))
-        return UID(f"2.25.{uuid.UUID(bytes=hashlib.sha256(name.encode()).digest()[:16]).int}")
+        return stable_uid(self.made_from, *parts)
+
+    def place(self, kind: str, *parts: str, number: int = 1) -> dict[str, Any]:
+        """Give an object its series and its name.
+
+        Args:
+            kind: `sr`, `seg`, `sc`, `gsps` or `pdf`; each is a series of its own.
+            *parts: Which one it is of its series, such as `pneumonia`.
+            number: Instance Number.
+
+        Returns:
+            Keyword arguments that all objects of highdicom take.
+        """
+        series_number, description = _SERIES[kind]
+        return {
+            "series_instance_uid": self.uid("series", kind),
+            "series_number": series_number,
+            "series_description": description,
+            "sop_instance_uid": self.uid(kind, *parts),
+            "instance_number": number,
+            **self.equipment,
+        }
+
+    def finish(self, dataset: Dataset) -> Dataset:
+        """Put the patient, the study and the report's time into an object.
+
+        Args:
+            dataset: The object; changed in place.
+
+        Returns:
+            The same object.
+        """
+        dataset.update(self.patient)
+        dataset.SpecificCharacterSet = _CHARACTER_SET
+        dataset.ContentQualification = "RESEARCH"
+        dataset.InstanceCreationDate = dataset.InstanceCreationTime = None
+        for what in _TIMES:
+            if f"{what}Date" in dataset:
+                setattr(dataset, f"{what}Date", self.made_at.strftime("%Y%m%d"))
+                setattr(dataset, f"{what}Time", self.made_at.strftime("%H%M%S"))
+        if dataset.Modality == "PR" and not dataset.PatientName:
+            dataset.PatientName = "^"  # says no name too, and dcmtk refuses a state without this
+        for library in dataset.get("ContributingEquipmentSequence", ()):
+            library.ContributionDateTime = self.made_at.strftime("%Y%m%d%H%M%S")
+        return dataset
 
 
 def read_source(report: Report) -> Source:
@@ -85,7 +130,7 @@ def read_source(report: Report) -> Source:
 
     Raises:
         ReportError: The radiograph is no DICOM file, has changed since it was read, or its
-            header does not say which study it is of.
+            header does not say which study it is of; or it is a multi-frame object.
     """
     scan = report.scan
     if scan.file_format != "dicom":
@@ -95,18 +140,30 @@ def read_source(report: Report) -> Source:
             code="no-study",
         )
     try:
-        data, kind = read_image_file(scan.path)
-        if hashlib.sha256(data).hexdigest() != scan.sha256:
-            raise ReportError(
-                "the radiograph's file has changed since it was read; explain it again.",
-                code="changed-image",
-            )
-        with warnings.catch_warnings():
-            # They can quote values that must not reach a log.
-            warnings.simplefilter("ignore")
-            image = _taken_over(parse_dataset(data, force=kind != "dicom"))
+        image, patient = _header(scan)
     except DicomError as error:
         raise ReportError(f"{scan.path}: {error}", code=error.code) from None
+    _check_place(image)
+    made_at = _on_clock(report.made_at, word(patient, "TimezoneOffsetFromUTC"))
+    return Source(image, patient, made_from(report), made_at, _equipment(report))
+
+
+def _header(scan: Radiograph) -> tuple[Dataset, Dataset]:
+    data, kind = read_image_file(scan.path)
+    if hashlib.sha256(data).hexdigest() != scan.sha256:
+        raise ReportError(
+            "the radiograph's file has changed since it was read; explain it again.",
+            code="changed-image",
+        )
+    with warnings.catch_warnings():
+        # They can quote values that must not reach a log.
+        warnings.simplefilter("ignore")
+        dataset = parse_dataset(data, force=kind != "dicom")
+        return take_image(dataset), take_patient(dataset)
+
+
+def _check_place(image: Dataset) -> None:
+    """Refuse a header that does not say where a result would belong."""
     for keyword in _NEEDED:
         if not word(image, keyword):
             raise ReportError(
@@ -114,40 +171,78 @@ def read_source(report: Report) -> Source:
                 "filed with it; use html, json, pdf or fhir, or correct the header.",
                 code="no-study",
             )
-    return Source(image, _made_from(report))
+    if image.SOPClassUID.startswith(_MULTI_FRAME):
+        raise ReportError(
+            f"the radiograph is a {image.SOPClassUID.name}, and the format 'dicom' refers to "
+            "single-frame images only; use html, json, pdf or fhir.",
+            code="multi-frame",
+        )
 
 
-def _taken_over(dataset: Dataset) -> Dataset:
-    image = Dataset()
-    for keyword in _TAKEN:
-        if keyword in dataset and (element := _sound(dataset[keyword])) is not None:
-            image.add(element)
-    for keyword in _ALWAYS:
-        if keyword not in image:
-            setattr(image, keyword, None)
-    return image
+def stable_uid(*parts: str) -> UID:
+    """Give the UID of a name, the same one each time.
+
+    Args:
+        *parts: The name.
+
+    Returns:
+        A UID under 2.25.
+
+    Source:
+        DICOM PS3.5 B.2, UUID derived UID; RFC 9562 5.5 for the UUID of a name.
+    """
+    name = "\n".join(parts)
+    return UID(f"2.25.{uuid.uuid5(_NAMESPACE, name).int}")
 
 
-def _sound(element: DataElement) -> DataElement | None:
-    """Give an element back where each of its values is as its VR wants it."""
-    values = element.value if element.VM > 1 else [element.value]
-    try:
-        for value in values:
-            validate_value(element.VR, value, RAISE)
-    except (ValueError, TypeError):
-        return None
-    return element
+def long_string(text: str) -> str:
+    """Make a text fit VR LO: 64 characters, and no backslash, which would part two values."""
+    return text.replace("\\", "/")[:64].strip()
 
 
-def _made_from(report: Report) -> str:
-    """Say what a report follows from; its numbers can differ in the last digit between machines."""
+def _on_clock(made_at: datetime, offset: str | None) -> datetime:
+    """Tell the report's time in the study's time zone, where its header states one."""
+    match = UTC_OFFSET.fullmatch(offset or "")
+    if match is None:
+        return made_at
+    away = timedelta(hours=int(match[2]), minutes=int(match[3]))
+    return made_at.astimezone(timezone(-away if match[1] == "-" else away))
+
+
+def _equipment(report: Report) -> dict[str, Any]:
+    prediction = report.prediction
+    return {
+        "manufacturer": MANUFACTURER,
+        "manufacturer_model_name": long_string(prediction.model_name),
+        "software_versions": [
+            f"medllm {report.software['medllm']}",
+            long_string(f"model {prediction.card.version}"),
+        ],
+        "device_serial_number": prediction.model_sha256,
+    }
+
+
+def made_from(report: Report) -> str:
+    """Say what a report follows from; its numbers can differ in the last digit between machines.
+
+    Args:
+        report: The report.
+
+    Returns:
+        Image, model, version of medllm and what was asked, as one text.
+    """
     prediction = report.prediction
     explained = [
-        (why.finding, why.method, why.against, [other.method for other in why.others])
+        [
+            *(why.finding, why.method, why.baseline, why.n_steps, why.against),
+            *(other.method for other in why.others),
+        ]
         for entry in report.findings
         if (why := entry.explanation) is not None
     ]
-    asked = [entry.finding.key for entry in report.findings]
+    asked = [
+        (entry.finding.key, entry.question.calibration.prevalence) for entry in report.findings
+    ]
     pipeline = [(step.name, step.detail) for step in report.scan.pipeline]
     parts = (
         *(report.scan.sha256, prediction.model_sha256, report.software["medllm"]),

@@ -101,6 +101,11 @@ class Report:
         return tuple(entry for entry in self.findings if entry.prediction.call != "negative")
 
     @property
+    def impression(self) -> tuple[str, ...]:
+        """What was found, a text a finding that is positive or indeterminate, and the rest."""
+        return (*(f"{entry.answer} {entry.reason}" for entry in self.raised), *self.conclusion)
+
+    @property
     def explained(self) -> tuple[ReportedFinding, ...]:
         """The findings with an explanation."""
         return tuple(entry for entry in self.findings if entry.explanation is not None)

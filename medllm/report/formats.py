@@ -7,7 +7,7 @@ from pathlib import Path
 
 from medllm.errors import ReportError
 from medllm.files import replace_file
-from medllm.report import dicom, html, json
+from medllm.report import dicom, fhir, html, json, pdf
 from medllm.report.document import Report
 
 # From the report to each file's content, by its path within the report's folder.
@@ -16,7 +16,10 @@ Encode = Callable[[Report], Mapping[str, bytes]]
 FORMATS: dict[str, Encode] = {
     "html": lambda report: {"report.html": html.encode(report)},
     "json": lambda report: {"report.json": json.encode(report)},
+    "pdf": lambda report: {"report.pdf": pdf.encode(report)},
+    "pdf-letter": lambda report: {"report-letter.pdf": pdf.encode(report, "Letter")},
     "dicom": dicom.encode,
+    "fhir": fhir.encode,
 }
 
 

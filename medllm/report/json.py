@@ -66,10 +66,7 @@ def as_dict(report: Report) -> dict[str, Any]:
             "series_instance_uid": scan.series_instance_uid,
             "study_instance_uid": scan.study_instance_uid,
         },
-        "impression": [
-            *(f"{entry.answer} {entry.reason}" for entry in report.raised),
-            *report.conclusion,
-        ],
+        "impression": report.impression,
         "input_checks": [asdict(gate) for gate in report.gates],
         "pixel_pipeline": [asdict(step) for step in scan.pipeline],
         "findings": [_finding(entry) for entry in report.findings],

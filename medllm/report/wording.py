@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 
 from medllm.dicom.header import Identity
@@ -14,6 +14,7 @@ from medllm.findings import finding as look_up
 from medllm.metrics import Estimate
 from medllm.models.card import Calibration, Question
 from medllm.models.prediction import FindingPrediction
+from medllm.report.gate_names import gate_name
 
 _MINUS = "\N{MINUS SIGN}"
 _NOT_CALIBRATED = Calibration().fitted_on
@@ -65,10 +66,10 @@ def percent(value: float) -> str:
 
 
 def measured(value: float) -> str:
-    """Say a check's value with three significant digits; it need not be finite."""
+    """Say a check's value with three decimals, as all of them are; it need not be finite."""
     if not math.isfinite(value):
         return "not defined"
-    return f"{value:.3g}".replace("-", _MINUS)
+    return signed(value, 3).removeprefix("+")
 
 
 def interval(figure: Estimate) -> str:
@@ -78,11 +79,34 @@ def interval(figure: Estimate) -> str:
         figure: The figure, 0 to 1.
 
     Returns:
-        Such as `0.81 (0.76 to 0.86)`.
+        Such as `0.81 (0.76 to 0.86)`. Where low and high are one, as when resampling found none
+        or all of the cases each time, it says that there is no interval.
     """
     if not math.isfinite(figure.value):
         return "not defined"
+    if figure.low == figure.high:
+        return f"{figure.value:.2f} (no interval)"
     return f"{figure.value:.2f} ({figure.low:.2f} to {figure.high:.2f})"
+
+
+def letters_of_sets(questions: Iterable[Question]) -> dict[str, str]:
+    """Give each test set a letter, so that its name need stand only once.
+
+    Args:
+        questions: Questions with what was measured.
+
+    Returns:
+        Name to letter, in the order of the questions, without subgroups; one alone has none.
+    """
+    names = dict.fromkeys(
+        measurement.test_set
+        for question in questions
+        for measurement in question.measurements
+        if not measurement.subgroup
+    )
+    if len(names) == 1:
+        return dict.fromkeys(names, "")
+    return {name: chr(ord("A") + place) for place, name in enumerate(names)}
 
 
 def odds(log_odds: float) -> str:
@@ -186,8 +210,23 @@ def where(explanation: Explanation) -> str:
     return f"strongest in {region(top)} ({percent(top.share)} of the positive attribution)"
 
 
+def failed_checks(explanation: Explanation) -> str:
+    """Say which checks an explanation failed.
+
+    Args:
+        explanation: The explanation.
+
+    Returns:
+        Such as `it failed 2 of 8 checks (deletion, stability)`.
+    """
+    failed = [check.name for check in explanation.checks if not check.passed]
+    if not failed:
+        return "its checks do not support it"
+    return f"it failed {len(failed)} of {len(explanation.checks)} checks ({', '.join(failed)})"
+
+
 def why_withheld(explanation: Explanation) -> str:
-    """Say why a map must not be used.
+    """Say why a map must not be used, at length.
 
     Args:
         explanation: An explanation with the verdict `do not use`.
@@ -228,7 +267,8 @@ def reason(explanation: Explanation | None) -> str:
         explanation: Why the model said so; None where it was not asked for.
 
     Returns:
-        One sentence, or more where checks failed.
+        One sentence; for a map that must not be used, which checks it failed, and not what
+        they mean.
     """
     if explanation is None:
         return "Not explained in this report."
@@ -237,7 +277,7 @@ def reason(explanation: Explanation | None) -> str:
         difference = signed(explanation.log_odds)
         head = f"Why {subject(explanation)} (difference of log-odds {difference})"
     if explanation.verdict == "do not use":
-        return f"{head}: do not use - {why_withheld(explanation)}"
+        return f"{head}: do not use - {failed_checks(explanation)}, so that no map is drawn."
     return f"{head}: {explanation.verdict} - {where(explanation)}."
 
 
@@ -304,8 +344,11 @@ WORDS: dict[str, Callable[..., str | dict[str, str]]] = {
         age,
         alike,
         calibrated,
+        failed_checks,
+        gate_name,
         identity,
         interval,
+        letters_of_sets,
         measured,
         odds,
         percent,

@@ -20,6 +20,7 @@ from medllm.metrics import (
     auroc,
     brier,
     clustered_bootstrap,
+    exact_at_the_ends,
     expected_calibration_error,
     sensitivity,
     specificity,
@@ -174,13 +175,16 @@ def _measurement(
     def interval(figure: Any, values: np.ndarray) -> Estimate:
         return clustered_bootstrap(lambda at: figure(values[at], labels[at]), chosen.patients)
 
+    def n_patients(label: int) -> int:
+        return len({chosen.patients[at] for at in np.flatnonzero(labels == label).tolist()})
+
     return Measurement(
         test_set=f"{chosen.name}; {told}" if told else chosen.name,
         n=len(labels),
         n_positive=int(labels.sum()),
         auroc=interval(auroc, log_odds),
-        sensitivity=interval(sensitivity, called),
-        specificity=interval(specificity, called),
+        sensitivity=exact_at_the_ends(interval(sensitivity, called), n_patients(1)),
+        specificity=exact_at_the_ends(interval(specificity, called), n_patients(0)),
         brier=interval(brier, probabilities),
         ece=interval(expected_calibration_error, probabilities),
         subgroup=chosen.subgroup,

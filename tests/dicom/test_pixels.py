@@ -41,6 +41,11 @@ def test_window_agrees_with_pydicom(make_dataset, write, stored, function, slope
     scan = read_radiograph(write(dataset))
     assert scan.pixels == pytest.approx((wanted - low) / (high - low), abs=ONE_STEP)
     assert steps(scan) == ["decode", "rescale", "window", "polarity"]
+    assert [step.numbers for step in scan.pipeline[1:]] == [
+        (slope, intercept),
+        (1700 * slope + intercept, 2400 * slope),
+        (0,),
+    ]
 
 
 def test_first_of_several_windows_is_used(make_dataset, write):
@@ -213,6 +218,7 @@ def test_without_a_usable_window_the_percentiles_are_used_and_recorded(
     assert scan.pixels == pytest.approx(((stored - low) / (high - low)).clip(0, 1), abs=ONE_STEP)
     assert steps(scan) == ["decode", "percentile-window", "polarity"]
     assert f"{low:g} to {high:g}" in scan.pipeline[1].detail
+    assert scan.pipeline[1].numbers == pytest.approx((low, high))
 
 
 def test_a_wide_black_collimation_does_not_make_a_window_unusable(make_dataset, write, stored):

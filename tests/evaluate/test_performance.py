@@ -91,6 +91,10 @@ def test_calls_are_those_of_the_model_whatever_the_threshold_says(simulated_pred
     nobody = operating_point(one, np.zeros(len(one.labels), bool), 0.5, "")
     assert (nobody.true_positive, nobody.sensitivity.value) == (0, 0)
     assert nobody.positive_predictive_value.value is None
+    # None and all of so many patients, exactly: 0.025 = (1 - high)^n.
+    for share, label in ((nobody.sensitivity, 1), (nobody.specificity, 0)):
+        n = len({one.patients[at] for at in np.flatnonzero(one.labels == label)})
+        assert share.high - share.low == pytest.approx(1 - 0.025 ** (1 / n))
 
 
 def test_averages_are_the_mean_of_the_findings_and_all_answers_in_one_pot(two_findings):

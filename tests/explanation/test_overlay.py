@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from matplotlib.path import Path as Outline
 
 from medllm.dicom.radiograph import Radiograph
-from medllm.explanation.overlay import LONGEST_SIDE, display_image, draw_overlay, spread
+from medllm.explanation.overlay import LONGEST_SIDE, dashes, display_image, draw_overlay, spread
 from medllm.explanation.record import AttributionMap
 
 
@@ -138,3 +138,11 @@ def test_a_map_that_only_lowers_has_no_line_around_a_top_region():
     overlay = draw_overlay(_scan(60, 60), AttributionMap(values * 5, (0.0, 0.0, 60.0, 60.0)))
     assert overlay.raising == ()
     assert overlay.lowering
+
+
+def test_dashes_and_gaps_alternate_along_the_line():
+    line = np.array([[0.0, 0.0], [3.0, 0.0], [3.0, 4.0], [10.0, 4.0]])  # 14 long
+    first, second, third = dashes(line, 2.5)
+    assert first == pytest.approx(np.array([[0, 0], [2.5, 0]]))
+    assert second == pytest.approx(np.array([[3, 2], [3, 4], [3.5, 4]]))
+    assert third == pytest.approx(np.array([[6, 4], [8.5, 4]]))

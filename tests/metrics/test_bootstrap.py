@@ -4,9 +4,14 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import binomtest, norm
 
-from medllm.metrics import clustered_bootstrap, clustered_difference
+from medllm.metrics import (
+    Estimate,
+    clustered_bootstrap,
+    clustered_difference,
+    exact_at_the_ends,
+)
 
 
 def _means(first, second):
@@ -90,3 +95,16 @@ def test_resamples_without_a_figure_are_not_counted():
     assert 2 / 71 < got.p_value < 2 / 31
     with pytest.raises(ValueError, match="too few cases"):
         clustered_difference(lambda _: math.nan, lambda _: 0.0, _names(20))
+
+
+@pytest.mark.parametrize("n", [1, 12, 74, 5000])
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_share_of_none_or_all_has_the_exact_interval(value, n):
+    got = exact_at_the_ends(Estimate(value, value, value), n)
+    exact = binomtest(round(value * n), n).proportion_ci(method="exact")
+    assert (got.value, got.low, got.high) == pytest.approx((value, exact.low, exact.high))
+
+
+@pytest.mark.parametrize("share", [Estimate(0.25, 0.0, 0.6), Estimate(0.999, 0.99, 1.0)])
+def test_a_share_between_keeps_the_interval_of_its_resamples(share):
+    assert exact_at_the_ends(share, 12) == share

@@ -1,13 +1,20 @@
 """One case made by hand: a drawn chest, two questions, a map with one hot patch."""
 
+import shutil
+import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import Dataset, dcmread
+from pydicom.config import disable_value_validation
+from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
 
 from medllm.data.preprocessing import Preprocessing
+from medllm.dicom import read_radiograph
 from medllm.dicom.radiograph import Gate, PixelStep, Radiograph
 from medllm.explanation.record import (
     AttributionMap,
@@ -21,6 +28,7 @@ from medllm.explanation.record import (
 from medllm.metrics import Estimate
 from medllm.models.card import Calibration, Measurement, ModelCard, Question
 from medllm.models.prediction import FindingPrediction, Prediction
+from medllm.phantom import make_phantom, write_dicom
 from medllm.report import build_report
 
 MADE_AT = datetime(2025, 3, 14, 15, 9, 26, tzinfo=UTC)
@@ -233,3 +241,114 @@ def compared(scan, prediction, explanations):
         [replace(first, others=others), replace(rather, against="cardiomegaly")],
         made_at=MADE_AT,
     )
+
+
+# Name, and how the phantom is written; the last two are real, and of a person each.
+PHANTOM_SOURCES = {
+    "dx": ("DX", "MONOCHROME2", ExplicitVRLittleEndian),
+    "dx-monochrome1": ("DX", "MONOCHROME1", ExplicitVRLittleEndian),
+    "cr-monochrome1": ("CR", "MONOCHROME1", ExplicitVRLittleEndian),
+    "dx-jpeg2000": ("DX", "MONOCHROME2", JPEG2000Lossless),
+}
+HUMAN_SOURCES = {
+    "nih": "nih_dx_implicit_monochrome2.dcm",
+    "fuji": "cr_no_file_meta_monochrome1.dcm",
+}
+
+
+@pytest.fixture(scope="session")
+def dicom_phantoms(tmp_path_factory) -> dict[str, Path]:
+    """One phantom in each form of `PHANTOM_SOURCES`."""
+    folder, phantom = tmp_path_factory.mktemp("phantoms"), make_phantom(3, size=200)
+    return {
+        name: write_dicom(
+            phantom,
+            folder / f"{name}.dcm",
+            modality=modality,
+            photometric_interpretation=polarity,
+            transfer_syntax=syntax,
+        )
+        for name, (modality, polarity, syntax) in PHANTOM_SOURCES.items()
+    }
+
+
+@pytest.fixture(scope="session")
+def report_of(card, prediction, explanations):
+    """Put the hand-made answers in a report of a file that is really there."""
+
+    def of(path: Path, made_at: datetime = MADE_AT, why=explanations, said=prediction):
+        scan = read_radiograph(path)
+        box = (0.0, 0.0, float(scan.columns), float(scan.rows))
+        said = replace(said, path=str(path), sop_instance_uid=scan.sop_instance_uid)
+        why = [replace(one, map=AttributionMap(one.map.values, box)) for one in why]
+        return build_report(scan, said, why, made_at=made_at)
+
+    return of
+
+
+@pytest.fixture(scope="session", params=[*PHANTOM_SOURCES, *HUMAN_SOURCES])
+def dicom_path(request) -> Path:
+    """Each DICOM file whose results are checked; the human ones are skipped where absent."""
+    if request.param in HUMAN_SOURCES:
+        root = request.getfixturevalue("data_root")
+        return root / "dicom" / HUMAN_SOURCES[request.param]
+    return request.getfixturevalue("dicom_phantoms")[request.param]
+
+
+@pytest.fixture(scope="session")
+def dicom_report(report_of, dicom_path):
+    """The hand-made answers, as a report of each of these files."""
+    return report_of(dicom_path)
+
+
+@pytest.fixture
+def changed_phantom(dicom_phantoms, tmp_path) -> Callable[..., Path]:
+    """Write a phantom whose header a test changed, as badly as it likes."""
+
+    def write(change: Callable[[Dataset], None], name: str = "dx") -> Path:
+        dataset = dcmread(dicom_phantoms[name])
+        with disable_value_validation():
+            change(dataset)
+            dataset.save_as(tmp_path / "changed.dcm")
+        return tmp_path / "changed.dcm"
+
+    return write
+
+
+@pytest.fixture
+def bad_header_path(dicom_phantoms, tmp_path) -> Path:
+    """A phantom without what results like to have, with the longest UIDs, of an odd size."""
+    dataset = dcmread(dicom_phantoms["cr-monochrome1"])
+    for keyword in ("PatientOrientation", "ImagerPixelSpacing", "AccessionNumber", "StudyID"):
+        del dataset[keyword]
+    dataset.SpecificCharacterSet = ["", "ISO 2022 IR 87"]
+    dataset.PatientName = "Yamada^Tarou=山田^太郎"
+    for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"):
+        setattr(dataset, keyword, ("1.2.840." + 60 * "7")[:63] + str(len(keyword) % 10))
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    pixels = dataset.pixel_array[:-1, :-3]
+    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.PixelData = pixels.tobytes() + b"\0" * (pixels.nbytes % 2)
+    dataset.save_as(tmp_path / "bad.dcm", enforce_file_format=True)
+    return tmp_path / "bad.dcm"
+
+
+@pytest.fixture
+def errors_of(tmp_path) -> Callable[[Dataset], list[str]]:
+    """What dciodvfy, which is not ours, says is wrong in an object."""
+    if shutil.which("dciodvfy") is None:
+        pytest.skip("dciodvfy is not installed; it is in Debian's dicom3tools")
+
+    def errors(dataset: Dataset) -> list[str]:
+        path = tmp_path / "object.dcm"
+        dataset.save_as(path, enforce_file_format=True)
+        done = subprocess.run(  # noqa: S603 - a program found on this machine, a file made here
+            ["dciodvfy", path],  # noqa: S607
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        return [line for line in done.stderr.splitlines() if line.startswith("Error")]
+
+    return errors

@@ -95,6 +95,31 @@ def test_both_formats_say_the_same_impression(report, page):
         assert sentence in text
 
 
+def test_failed_checks_are_named_in_words_and_codes_stand_in_the_last_table(page):
+    text = " ".join(page.text.split())
+    assert "1 of 3 input checks not passed: lossy compression. See" in text
+    assert any(row.startswith("lossy compressionlossynot passed") for row in page.rows)
+
+
+def test_the_prevalence_that_a_probability_supposes_is_told(scan, prediction, page):
+    (row,) = [row for row in page.rows if row.startswith("Pneumonia") and "1.400" in row]
+    assert row.startswith("Pneumonianot known1.400")
+    first = prediction.card.questions[0]
+    moved = replace(first, calibration=replace(first.calibration, prevalence=0.083))
+    card = replace(prediction.card, questions=(moved, *prediction.card.questions[1:]))
+    seen = Page(encode_html.encode(build_report(scan, replace(prediction, card=card))))
+    assert any(row.startswith("Pneumonia8%1.400") for row in seen.rows)
+
+
+def test_the_test_set_stands_once_a_table(page):
+    findings = [row for row in page.rows if "0.84 (0.80 to 0.88)" in row]
+    assert len(findings) == 3
+    assert not any("phantom set" in row for row in findings)
+    assert "Test set: phantom set, test part." in " ".join(page.text.split())
+    # Of 612 images, 203 with the finding.
+    assert all("n = 203" in row and "n = 409" in row for row in findings)
+
+
 def test_the_sections_stand_in_reading_order(page):
     headings = [attributes["id"] for attributes in page.having("h2")]
     assert headings == [

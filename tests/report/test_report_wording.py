@@ -1,11 +1,18 @@
-import pytest
+from dataclasses import replace
 
+import numpy as np
+import pytest
+from PIL import Image
+
+from medllm.dicom import read_radiograph
 from medllm.explanation.record import Region
 from medllm.findings import finding
 from medllm.metrics import Estimate
 from medllm.models.card import Calibration, Question
 from medllm.models.prediction import FindingPrediction
+from medllm.phantom import make_phantom, write_dicom
 from medllm.report import wording
+from medllm.report.gate_names import gate_name
 
 
 @pytest.mark.parametrize(
@@ -64,6 +71,60 @@ def test_a_figure_that_is_not_defined_is_not_a_number():
     assert wording.interval(Estimate(nan, nan, nan)) == "not defined"
     assert wording.measured(nan) == "not defined"
     assert wording.interval(Estimate(0.812, 0.764, 0.858)) == "0.81 (0.76 to 0.86)"
+
+
+def test_an_interval_without_width_is_not_told_as_one():
+    # Of 30 none was found: every resample has none too, which says nothing of how sure that is.
+    assert wording.interval(Estimate(0.0, 0.0, 0.0)) == "0.00 (no interval)"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (1.0, "1.000"),
+        (0.34286, "0.343"),
+        (0.000977, "0.001"),
+        (-0.00467, "\N{MINUS SIGN}0.005"),
+        (-0.0001, "0.000"),
+    ],
+)
+def test_values_of_checks_stand_below_each_other_with_as_many_decimals(value, said):
+    assert wording.measured(value) == said
+
+
+def test_test_sets_have_letters_where_there_are_several(card):
+    (first, *_) = card.questions
+    (known,) = first.measurements
+    other = replace(known, test_set="another set")
+    women = replace(known, test_set="women of it", subgroup="women")
+    both = replace(first, measurements=(known, women, other))
+    assert wording.letters_of_sets([both, first]) == {known.test_set: "A", "another set": "B"}
+    assert wording.letters_of_sets([first, first]) == {known.test_set: ""}
+    assert wording.letters_of_sets([Question("mass", "?")]) == {}
+
+
+def test_the_impression_names_failed_checks_without_their_sentences(explanations):
+    refused = explanations[1]
+    assert wording.reason(refused) == (
+        "Explanation: do not use - it failed 1 of 2 checks (deletion), so that no map is drawn."
+    )
+    assert wording.failed_checks(replace(refused, checks=())) == "its checks do not support it"
+    assert "Blurring the marked area" in wording.why_withheld(refused)
+
+
+def test_every_gate_of_a_file_has_a_name_in_words_for_either_outcome(tmp_path):
+    phantom = make_phantom(1, size=128)
+    Image.fromarray(np.rint(phantom.pixels * 255).astype(np.uint8)).save(tmp_path / "a.png")
+    scans = (
+        read_radiograph(write_dicom(phantom, tmp_path / "a.dcm")),
+        read_radiograph(tmp_path / "a.png"),
+    )
+    gates = [gate for scan in scans for gate in scan.gates]
+    assert len({gate.code for gate in gates}) > 20
+    for gate in gates:
+        names = {gate_name(replace(gate, passed=passed)) for passed in (True, False)}
+        assert len(names) == 2
+        assert gate.code not in names
 
 
 def test_a_value_that_prints_like_its_threshold_is_not_said_to_be_above_it():

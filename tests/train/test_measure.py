@@ -78,6 +78,17 @@ def test_measurement_agrees_with_counting():
     assert got.auroc.value == pytest.approx(5 / 6)
 
 
+def test_a_sensitivity_of_none_has_an_interval_by_patients():
+    # Four images with the finding, of three patients; exact: 1 - 0.025^(1/3).
+    labels = np.array([1, 1, 1, 1, 0, 0])
+    chosen = Chosen("a set", "nih", np.arange(6), labels, list("aabcde"))
+    calibration = Calibration(temperature=1.0, bias=0.0, low=0.2, high=0.5)
+    got = _measurement(calibration, chosen, np.array([-2.0, -1.0, -2.0, -1.0, 1.0, -3.0]), "")
+    assert (got.sensitivity.value, got.sensitivity.low) == (0, 0)
+    assert got.sensitivity.high == pytest.approx(0.7076, abs=1e-4)
+    assert got.specificity.value == 0.5
+
+
 def test_only_images_with_a_label_and_the_wanted_attribute_are_chosen():
     images = patients()
     del images.labels[4]["pneumonia"]
@@ -128,9 +139,7 @@ def test_a_set_of_one_class_says_nothing_of_the_other_and_is_left_out(model):
     sick = dataclasses.replace(patients("sick", count=40, seed=1), labels=positives)
     both = calibrate(model, {"csv": patients(), "sick": sick}).card.questions[0].calibration
     assert both == calibrate(model, {"csv": patients()}).card.questions[0].calibration
-    with pytest.raises(
-        TrainingError, match="no data set has validation images with it"
-    ):
+    with pytest.raises(TrainingError, match="no data set has validation images with it"):
         calibrate(model, {"sick": sick})
 
 

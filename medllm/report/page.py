@@ -1,0 +1,86 @@
+"""The report as a page, which the HTML file shows and the PDF prints."""
+
+from __future__ import annotations
+
+import base64
+import io
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, UInt8
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+from medllm.explanation.overlay import display_image
+from medllm.report.document import BANNER, Report
+from medllm.report.wording import WORDS
+
+
+def render_page(report: Report, style: str, *, paged: bool = False, **added: Any) -> str:
+    """Fill the template.
+
+    Args:
+        report: The report.
+        style: Style sheet of our own; nothing of a header may be in it.
+        paged: For paper: pictures on the first page, and boxes to tick instead of fields.
+        **added: What else the template needs of the encoding.
+
+    Returns:
+        HTML.
+    """
+    image = display_image(report.scan)
+    rows, columns = image.shape
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            card=report.prediction.card,
+            banner=BANNER,
+            radiograph=png(image),
+            rows=rows,
+            columns=columns,
+            # Markup: our own files, of which the policy admits exactly these bytes.
+            style=Markup(style),  # noqa: S704 - not from a header
+            paged=paged,
+            **added,
+        )
+    )
+
+
+def asset(name: str) -> str:
+    """Read a file that stands beside the template."""
+    return (files("medllm.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def png(pixels: UInt8[np.ndarray, "rows columns *channels"]) -> str:
+    """Give a picture as a data URI."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format="png")
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("medllm.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= WORDS | {"png": png, "path": _path, "thumbnail": _thumbnail}
+    return environment
+
+
+def _thumbnail(pixels: UInt8[np.ndarray, "rows columns channels"]) -> str:
+    """Give a smooth picture at a third of its size, as a data URI."""
+    return png(np.ascontiguousarray(pixels[1::3, 1::3]))
+
+
+def _path(lines: tuple[Float64[np.ndarray, "_ 2"], ...]) -> str:
+    """Give contour lines as the `d` of an SVG path."""
+    return "".join("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in line) for line in lines)

@@ -1,0 +1,204 @@
+import shutil
+import subprocess
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydicom import dcmread
+from pydicom.uid import SecondaryCaptureImageStorage
+
+from medllm.dicom import read_radiograph
+from medllm.dicom.header import Identity
+from medllm.explanation.overlay import display_image
+from medllm.report.capture import HEIGHT, WIDTH, draw_finding, draw_summary
+from medllm.report.dicom_sc import encode
+from medllm.report.dicom_source import read_source
+
+# The radiograph's square stands below the banner, at the left.
+SIDE, BANNER = 1024, HEIGHT - 1024
+
+
+def captures(report):
+    source = read_source(report)
+    return {name: source.finish(dataset) for name, dataset in encode(report, source).items()}
+
+
+def square(picture):
+    return picture[BANNER:, :SIDE].astype(float)
+
+
+def enlarged(scan):
+    """The radiograph as a picture has it, by another way than medllm's."""
+    grey = Image.fromarray(display_image(scan))
+    factor = SIDE / max(grey.size)
+    columns, rows = (round(side * factor) for side in grey.size)
+    return np.asarray(grey.resize((columns, rows), Image.Resampling.LANCZOS)).astype(float)
+
+
+def test_the_captures_are_valid_and_of_the_study(dicom_report, errors_of):
+    made, source = captures(dicom_report), read_source(dicom_report)
+    # Cardiomegaly's map must not be used, and pneumothorax is not explained.
+    assert list(made) == ["sc-summary", "sc-pneumonia", "sc-effusion"]
+    assert [dataset.InstanceNumber for dataset in made.values()] == [1, 2, 3]
+    for dataset in made.values():
+        assert errors_of(dataset) == []
+        assert dataset.SOPClassUID == SecondaryCaptureImageStorage
+        assert dataset.BurnedInAnnotation == "YES"
+        assert dataset.SeriesDescription.startswith("AI")
+        assert dataset.StudyInstanceUID == dicom_report.scan.study_instance_uid
+        assert dataset.SeriesInstanceUID != dicom_report.scan.series_instance_uid
+        assert dataset.PatientID == source.patient.PatientID
+        referenced = dataset.SourceImageSequence[0].ReferencedSOPInstanceUID
+        assert referenced == dicom_report.scan.sop_instance_uid
+    assert len({dataset.SOPInstanceUID for dataset in made.values()}) == 3
+    assert len({dataset.SeriesInstanceUID for dataset in made.values()}) == 1
+    assert "positive (calibrated probability 0.87" in made["sc-pneumonia"].ImageComments
+
+
+def test_dcmtk_shows_the_picture_that_was_drawn(report_of, dicom_phantoms, tmp_path):
+    if shutil.which("dcm2pnm") is None:
+        pytest.skip("dcm2pnm is not installed; it is in Debian's dcmtk")
+    report = report_of(dicom_phantoms["dx"])
+    for name, dataset in captures(report).items():
+        dataset.save_as(tmp_path / "sc.dcm", enforce_file_format=True)
+        command = ["dcm2pnm", tmp_path / "sc.dcm", tmp_path / "sc.ppm"]
+        subprocess.run(command, check=True, capture_output=True)  # noqa: S603
+        shown = np.asarray(Image.open(tmp_path / "sc.ppm"))
+        entries = {f"sc-{entry.finding.key}": entry for entry in report.findings}
+        drawn = draw_finding(report, entries[name]) if name in entries else draw_summary(report)
+        assert np.array_equal(shown, drawn)
+        assert np.array_equal(dcmread(tmp_path / "sc.dcm").pixel_array, drawn)
+
+
+def test_the_radiograph_has_air_dark_whatever_the_polarity_of_the_file(report_of, dicom_path):
+    report = report_of(dicom_path)
+    shown, wanted = square(draw_summary(report)), enlarged(report.scan)
+    rows, columns = wanted.shape
+    top, left = (SIDE - rows) // 2, (SIDE - columns) // 2
+    shown = shown[top : top + rows, left : left + columns]
+    # Below the markers of the sides; to the grey level.
+    assert np.array_equal(shown[60:], wanted[60:, :, None].repeat(3, axis=2))
+
+
+def test_the_colours_and_lines_are_where_the_map_is(report_of, dicom_phantoms):
+    report = report_of(dicom_phantoms["dx"])
+    entry = next(entry for entry in report.findings if entry.finding.key == "pneumonia")
+    shown, plain = square(draw_finding(report, entry)), enlarged(report.scan)
+    # The hot patch of the hand-made map, row 8 and column 3 of 12: raises, so red over blue.
+    row, column = round(SIDE * 8.5 / 12), round(SIDE * 3.5 / 12)
+    assert shown[row, column, 0] - shown[row, column, 2] > 50
+    # Row 3 and column 8 lower the finding.
+    row, column = round(SIDE * 3.5 / 12), round(SIDE * 8.5 / 12)
+    assert shown[row, column, 2] - shown[row, column, 0] > 20
+    # White lines, where the plain radiograph is not white: at the drawn contour, and nowhere else.
+    white = (shown.min(axis=2) > 250) & (plain < 240)
+    white[:60] = False  # markers of the sides
+    for lines, share in ((entry.overlay.raising, 0.9), (entry.overlay.lowering, 0.3)):
+        points = np.concatenate(lines) * SIDE / 200
+        at = tuple(points.astype(int).clip(0, SIDE - 1).T[::-1])
+        assert white[at].mean() > share  # of dashes, half
+    drawn = np.concatenate([*entry.overlay.raising, *entry.overlay.lowering]) * SIDE / 200
+    far = [np.hypot(*(drawn - (x, y)).T).min() for y, x in np.argwhere(white)[::50]]
+    assert max(far) < 8
+
+
+def test_where_no_map_may_be_used_one_picture_says_so(report_of, dicom_phantoms, explanations):
+    withheld = [one for one in explanations if one.verdict == "do not use"]
+    report = report_of(dicom_phantoms["dx"], why=withheld)
+    made = captures(report)
+    assert list(made) == ["sc-summary"]
+    with_maps = draw_summary(report_of(dicom_phantoms["dx"]))
+    said = draw_summary(report)
+    assert np.array_equal(square(said), square(with_maps))
+    assert not np.array_equal(said[:, SIDE:], with_maps[:, SIDE:])
+    with pytest.raises(ValueError, match="'cardiomegaly' has no overlay; draw the summary"):
+        draw_finding(report, report.explained[0])
+
+
+def test_no_identity_is_in_the_pixels(report_of, dicom_phantoms):
+    report = report_of(dicom_phantoms["dx"])
+    who = Identity(patient_name="Doe^Jane", patient_id="4711", accession_number="A1")
+    named = replace(report, identity=who)
+    assert np.array_equal(draw_summary(named), draw_summary(report))
+    for entry in report.findings:
+        if entry.overlay is not None:
+            assert np.array_equal(draw_finding(named, entry), draw_finding(report, entry))
+
+
+def test_the_sides_are_the_patients(report_of, dicom_phantoms):
+    report = report_of(dicom_phantoms["dx"])
+    scan = replace(report.scan, pixels=np.zeros_like(report.scan.pixels))
+    corners = {}
+    for orientation in (("L", "F"), ("R", "F"), ("A", "F"), None):
+        turned = replace(report, scan=replace(scan, patient_orientation=orientation))
+        top = square(draw_summary(turned))[:60]
+        corners[orientation] = top[:, : SIDE // 2], top[:, SIDE // 2 :]
+    known = [corners[("L", "F")], corners[("R", "F")]]
+    # Words at the left and a letter at the right, and not the same ones.
+    assert all(left.any() and right.any() for left, right in known)
+    assert all(not np.array_equal(*both) for both in zip(*known, strict=True))
+    for unknown in (("A", "F"), None):
+        assert not any(corner.any() for corner in corners[unknown])
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (1, 900), (901, 900), (4100, 1300)])
+def test_a_picture_has_one_size_whatever_the_image_has(report_of, dicom_phantoms, shape):
+    report = report_of(dicom_phantoms["dx"])
+    pixels = np.linspace(0, 1, shape[0] * shape[1], dtype=np.float32).reshape(shape)
+    scan = replace(report.scan, pixels=pixels)
+    picture = draw_summary(replace(report, scan=scan))
+    assert picture.shape == (HEIGHT, WIDTH, 3)
+    assert picture.nbytes < 5_000_000
+    # The middle grey of the ramp is in the middle of the square.
+    middle = square(picture)[SIDE // 2 - 1 : SIDE // 2 + 1, SIDE // 2, 0]
+    assert abs(middle.max() - 127.5) < 8
+
+
+def test_long_words_push_nothing_out_of_the_picture(report_of, dicom_phantoms):
+    report = report_of(dicom_phantoms["dx"])
+    foot = slice(HEIGHT - 170, HEIGHT), slice(SIDE, WIDTH)
+    longer = replace(
+        report,
+        findings=tuple(
+            replace(entry, reason="Pneumonoultramicroscopic" * 30 + " and so on" * 80)
+            for entry in report.findings * 6
+        ),
+    )
+    usual, crowded = draw_summary(report), draw_summary(longer)
+    assert np.array_equal(crowded[foot], usual[foot])
+    assert not np.array_equal(crowded[: foot[0].start], usual[: foot[0].start])
+    # The margin at the right stays free.
+    assert (crowded[BANNER + 2 :, -20:] == crowded[-1, -1]).all()
+
+
+def test_a_header_that_says_little_is_enough(report_of, bad_header_path, errors_of):
+    report = report_of(bad_header_path)
+    assert report.scan.patient_orientation is None
+    for dataset in captures(report).values():
+        assert errors_of(dataset) == []
+        assert str(dataset.PatientName) == "Yamada^Tarou=山田^太郎"
+        assert dataset.StudyInstanceUID == dcmread(bad_header_path).StudyInstanceUID
+
+
+def test_a_lossy_source_stays_lossy(report_of, dicom_phantoms, tmp_path, errors_of):
+    dataset = dcmread(dicom_phantoms["dx"])
+    assert captures(report_of(dicom_phantoms["dx"]))["sc-summary"].LossyImageCompression == "00"
+    dataset.LossyImageCompression, dataset.LossyImageCompressionRatio = "01", 12
+    dataset.LossyImageCompressionMethod = "ISO_10918_1"
+    dataset.save_as(tmp_path / "lossy.dcm")
+    assert not all(gate.passed for gate in read_radiograph(tmp_path / "lossy.dcm").gates)
+    made = captures(report_of(tmp_path / "lossy.dcm"))
+    for dataset in made.values():
+        assert (dataset.LossyImageCompression, dataset.LossyImageCompressionRatio) == ("01", 12)
+        assert errors_of(dataset) == []
+
+
+def test_a_second_run_gives_the_same_bytes(report_of, dicom_phantoms, tmp_path):
+    files = []
+    for run in "ab":
+        for name, dataset in captures(report_of(dicom_phantoms["dx"])).items():
+            dataset.save_as(tmp_path / f"{run}-{name}", enforce_file_format=True)
+        files.append({path.name[2:]: path.read_bytes() for path in tmp_path.glob(f"{run}-*")})
+    assert files[0] == files[1]
+    assert len(files[0]) == 3
