@@ -14,6 +14,7 @@ from medllm.errors import (
     DicomError,
     LabelError,
     MedllmError,
+    NetworkError,
     ReportError,
     TrainingError,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "Lesion",
     "MedllmError",
     "Model",
+    "NetworkError",
     "Phantom",
     "Prediction",
     "Radiograph",

@@ -63,3 +63,9 @@ class ReportError(MedllmError):
     """A report cannot be built or written."""
 
     code = "bad-report"
+
+
+class NetworkError(MedllmError):
+    """A PACS cannot be reached, refuses, or does not finish; what was transferred is whole."""
+
+    code = "network"

@@ -14,12 +14,16 @@ from medllm.cli.calibrate import calibrate
 from medllm.cli.classify import classify
 from medllm.cli.compare import compare
 from medllm.cli.datasets import datasets
+from medllm.cli.deidentify import deidentify
 from medllm.cli.demo import demo
 from medllm.cli.evaluate import evaluate
 from medllm.cli.evaluate_explanations import evaluate_explanations
 from medllm.cli.explain import explain
+from medllm.cli.fetch import fetch
 from medllm.cli.inspect import inspect
+from medllm.cli.listen import listen
 from medllm.cli.models import models
+from medllm.cli.send import send
 from medllm.cli.train import train
 from medllm.errors import MedllmError
 
@@ -43,6 +47,10 @@ app.command()(evaluate_explanations)
 app.command()(compare)
 app.command()(train)
 app.command()(calibrate)
+app.command()(deidentify)
+app.command()(fetch)
+app.command()(send)
+app.command()(listen)
 app.add_typer(datasets, name="datasets")
 app.add_typer(models, name="models")
 
@@ -67,6 +75,8 @@ def _root(
         format="%(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+    # pydicom logs each value that breaks the standard, a patient's name among them.
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     if not verbose:
         warnings.simplefilter("ignore")
 

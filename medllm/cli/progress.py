@@ -1,4 +1,4 @@
-"""Progress over many images, on stderr."""
+"""Progress over many images or files, on stderr."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ class Told(Protocol):
 Row = TypeVar("Row", bound=Told)
 
 
-def watched(rows: Iterable[Row], total: int) -> Iterator[Row]:
+def watched(rows: Iterable[Row], total: int, what: str = "radiographs") -> Iterator[Row]:
     """Show progress with rate and time left, and say why an image was not done.
 
     Args:
         rows: What was made of each image.
         total: How many there will be.
+        what: What they are.
 
     Yields:
         The rows.
@@ -43,7 +44,7 @@ def watched(rows: Iterable[Row], total: int) -> Iterator[Row]:
 
     console = Console(stderr=True)
     with Progress(
-        TextColumn("radiographs"),
+        TextColumn(what),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),

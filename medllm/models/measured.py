@@ -41,12 +41,28 @@ class LocalisedFinding:
 
 
 @dataclass(frozen=True)
+class UsualRange:
+    """The values that a check of a method's explanations mostly has.
+
+    Attributes:
+        n: Explanations.
+        low: 5th percentile.
+        high: 95th percentile.
+    """
+
+    n: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class MeasuredMethod:
     """What one method's explanations are worth on one data set; None where it was not measured.
 
     Attributes:
         findings: How well they find each finding.
         verdicts: Explanations by verdict; empty where they were not checked.
+        usual: Usual values of each check, whatever the verdict.
         n_tested: Images and findings of the figures below.
         rank_correlation: Of the map with that of the model with all weights scrambled.
         rank_correlation_absolute: The same without the sign of the attributions.
@@ -58,6 +74,7 @@ class MeasuredMethod:
 
     findings: Mapping[str, LocalisedFinding]
     verdicts: Mapping[str, int] = field(default_factory=dict)
+    usual: Mapping[str, UsualRange] = field(default_factory=dict)
     n_tested: int = 0
     rank_correlation: Estimate | None = None
     rank_correlation_absolute: Estimate | None = None

@@ -54,10 +54,13 @@ def root(tmp_path_factory):
 
 def test_a_table_is_printed_and_three_files_are_written(root, checkpoint, tmp_path):
     out = tmp_path / "out"
-    result = run("csv", "--root", root, "--model", checkpoint, "--out", out, "--limit", 3)
+    result = run(
+        *("csv", "--root", root, "--model", checkpoint, "--out", out, "--limit", 2),
+        *("--method", "integrated-gradients,occlusion", "--sanity", 1),
+    )
     assert result.exit_code == 0, result.output
-    assert "csv (all): 3 images of 3 patients, 0 not read; tiny 0. Research use" in result.stdout
-    assert "beyond the limit: 1" in result.stdout
+    assert "csv (all): 2 images of 2 patients, 0 not read; tiny 0. Research use" in result.stdout
+    assert "beyond the limit: 2" in result.stdout
     for name in ("integrated-gradients", "occlusion", "mean-map", "edges", "random"):
         assert f"\n  {name} " in result.stdout
     assert {"explanations.parquet", "metrics.json", "report.html"} <= {
@@ -73,7 +76,7 @@ def test_a_damaged_file_is_told_the_others_are_explained_and_the_exit_status_is_
     (tmp_path / "3.png").write_bytes((root / "3.png").read_bytes()[:99])
     result = run(
         *("csv", "--root", tmp_path, "--model", checkpoint, "--out", tmp_path / "out"),
-        *("--method", "occlusion", "--checks", "none", "--json"),
+        *("--method", "occlusion", "--checks", "none", "--sanity", 0, "--json"),
     )
     assert result.exit_code == 1
     assert "3.png: the PNG is cut off" in result.stderr
@@ -100,7 +103,7 @@ def test_patients_that_a_training_left_out_are_chosen_by_its_split(root, checkpo
 def test_phantoms_need_no_folder(checkpoint, tmp_path):
     result = run(
         *("phantom", "--model", checkpoint, "--out", tmp_path / "out", "--limit", 2),
-        *("--finding", "nodule", "--method", "occlusion", "--checks", "none"),
+        *("--finding", "nodule", "--method", "occlusion", "--checks", "none", "--sanity", 0),
     )
     assert result.exit_code == 0, result.output
     assert "phantom (all): 2 images of 2 patients" in result.stdout

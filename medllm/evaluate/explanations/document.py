@@ -69,10 +69,14 @@ class CheckFigures(Interval):
     Attributes:
         n: Explanations.
         share_passed: 0 to 1.
+        usual_low: 5th percentile of the values; null with fewer than 20 explanations.
+        usual_high: 95th percentile of the values; null likewise.
     """
 
     n: int
     share_passed: Figure
+    usual_low: Figure
+    usual_high: Figure
 
 
 class SanityFigures(Section):

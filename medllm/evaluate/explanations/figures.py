@@ -25,6 +25,9 @@ from medllm.metrics import balanced_side_accuracy, clustered_difference, holm, t
 
 VERDICTS = ("supported", "weak", "do not use")
 _FOLDS = 5
+# Percentiles between which a check's value usually lies, and the fewest values that tell them.
+_USUAL = (5, 95)
+_FEWEST_USUAL = 20
 # Figures that are means over the images, by their column; the others are made of several.
 _MEANS = {
     "hit_rate": "hit",
@@ -212,7 +215,14 @@ def checks_of(measured: Measurements) -> dict[str, dict[str, CheckFigures]]:
 def _check(rows: Sequence[tuple[str, float, bool]]) -> CheckFigures:
     patients, values, passed = zip(*rows, strict=True)
     interval = intervals_by_patient({"": mean_of(np.array(values))}, patients)[""]
-    return CheckFigures(**interval.model_dump(), n=len(values), share_passed=float(np.mean(passed)))
+    low, high = np.percentile(values, _USUAL) if len(values) >= _FEWEST_USUAL else (None, None)
+    return CheckFigures(
+        **interval.model_dump(),
+        n=len(values),
+        share_passed=float(np.mean(passed)),
+        usual_low=low,
+        usual_high=high,
+    )
 
 
 def by_verdict(measured: Measurements, method: str) -> dict[str, VerdictFigures]:

@@ -8,7 +8,12 @@ from medllm.evaluate.document import Interval
 from medllm.evaluate.explanations.controls import MEAN_MAP
 from medllm.evaluate.explanations.document import ExplanationEvaluation, SanityFigures
 from medllm.metrics import Estimate
-from medllm.models.measured import LocalisedFinding, MeasuredExplanations, MeasuredMethod
+from medllm.models.measured import (
+    LocalisedFinding,
+    MeasuredExplanations,
+    MeasuredMethod,
+    UsualRange,
+)
 
 
 def essence_of(evaluation: ExplanationEvaluation) -> MeasuredExplanations:
@@ -37,6 +42,11 @@ def _method(evaluation: ExplanationEvaluation, name: str) -> MeasuredMethod:
             key: _finding(evaluation, name, key) for key in evaluation.localisation.get(name, {})
         },
         verdicts={str(verdict): n for verdict, n in evaluation.verdicts.items()} if checked else {},
+        usual={
+            check: UsualRange(one.n, one.usual_low, one.usual_high)
+            for check, one in evaluation.checks.get(name, {}).items()
+            if one.usual_low is not None and one.usual_high is not None
+        },
     )
     tested = evaluation.sanity.methods.get(name) if evaluation.sanity else None
     return kept if tested is None else _with_tests(kept, tested)

@@ -4,8 +4,10 @@ import dataclasses
 
 import pytest
 
+from medllm.evaluate.explanations.figures import _check
 from medllm.evaluate.explanations.kept import essence_of
 from medllm.explanation import DEFAULT_METHOD
+from medllm.models.measured import UsualRange
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 
@@ -45,3 +47,17 @@ def test_the_fixed_map_is_the_mean_map_and_a_figure_without_interval_is_not_kept
         kept = essence_of(evaluation.model_copy(update={"localisation": localisation}))
         fixed = kept.methods["occlusion"].findings["nodule"].fixed_hit_rate
         assert (fixed.value if fixed else None) == wanted
+
+
+def test_the_usual_values_of_a_check_are_kept_and_of_few_explanations_none_are_told(evaluated):
+    evaluation, _ = evaluated
+    assert all(
+        one.usual_low is None for checks in evaluation.checks.values() for one in checks.values()
+    )
+    assert all(not one.usual for one in essence_of(evaluation).methods.values())
+    values = [(f"p{at}", at / 20, True) for at in range(21)]
+    figures = _check(values)
+    assert (figures.usual_low, figures.usual_high) == (pytest.approx(0.05), pytest.approx(0.95))
+    checks = {"occlusion": {"stability": figures}}
+    kept = essence_of(evaluation.model_copy(update={"checks": checks})).methods["occlusion"]
+    assert kept.usual["stability"] == UsualRange(21, figures.usual_low, figures.usual_high)

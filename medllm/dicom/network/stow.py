@@ -1,0 +1,84 @@
+"""Sending by STOW-RS: one request an object, so that each has its own answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from pydicom import Dataset
+
+from medllm.dicom.attributes import items, numbers
+from medllm.dicom.network.address import WebPeer
+from medllm.dicom.network.objects import DicomObject, load_object
+from medllm.dicom.network.retry import Patience
+from medllm.dicom.network.sent import Sent, judged
+from medllm.dicom.network.web import asked, web_client
+from medllm.dicom.silence import in_silence
+from medllm.errors import DicomError, NetworkError
+
+if TYPE_CHECKING:
+    from dicomweb_client.web import DICOMwebClient
+
+_SUCCESS, _PROCESSING_FAILURE = 0x0000, 0x0110
+
+
+@contextmanager
+def channel(peer: WebPeer, patience: Patience) -> Iterator[Callable[[DicomObject], Sent]]:
+    """Open a service for objects; the connection itself is made for the first of them.
+
+    Args:
+        peer: The PACS.
+        patience: Bounds the waiting for one answer.
+
+    Yields:
+        Sends one object. It raises a `NetworkError` for what concerns not this object alone.
+
+    Raises:
+        NetworkError: dicomweb-client is not installed.
+    """
+    client = web_client(peer, patience)
+
+    def send(item: DicomObject) -> Sent:
+        with in_silence():
+            return _send(client, peer, item)
+
+    yield send
+
+
+def _send(client: DICOMwebClient, peer: WebPeer, item: DicomObject) -> Sent:
+    def failed(error: DicomError | NetworkError) -> Sent:
+        return Sent(item.path, item.sop_instance_uid, error.code, str(error))
+
+    try:
+        dataset = load_object(item)
+    except DicomError as error:
+        return failed(error)
+    dataset.preamble = bytes(128)
+    dataset.file_meta.MediaStorageSOPClassUID = item.sop_class_uid
+    dataset.file_meta.MediaStorageSOPInstanceUID = item.sop_instance_uid
+    try:
+        answer = asked(peer, lambda: client.store_instances([dataset]))
+    except NetworkError as error:
+        if error.code != "refused":
+            raise
+        answer = _body(error)
+        if not items(answer, "FailedSOPSequence"):
+            return failed(error)
+    return judged(item, peer, _status(answer))
+
+
+def _body(error: NetworkError) -> Dataset:
+    """Read what a refusal says of the object; empty where it says nothing."""
+    response = getattr(error.__cause__, "response", None)
+    with suppress(Exception):  # whatever came is no DICOM: the refusal itself is told then
+        return Dataset.from_json(response.json()) if response is not None else Dataset()
+    return Dataset()
+
+
+def _status(answer: Dataset) -> int:
+    for item in items(answer, "FailedSOPSequence"):
+        return int(next(iter(numbers(item, "FailureReason")), _PROCESSING_FAILURE))
+    for item in items(answer, "ReferencedSOPSequence"):
+        return int(next(iter(numbers(item, "WarningReason")), _SUCCESS))
+    return _SUCCESS

@@ -1,0 +1,111 @@
+"""Certificates: right, wrong, and asked for, by DICOM and by HTTPS."""
+
+from __future__ import annotations
+
+import shutil
+import ssl
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from medllm.dicom.network import Tls, WebPeer, store
+from medllm.errors import NetworkError
+
+# pynetdicom drops a socket that it could not shut down, without closing it.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning",
+    "ignore:Exception ignored in. <ssl:pytest.PytestUnraisableExceptionWarning",
+)
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory):
+    """A certificate authority, and what it signed: one for the server, one for us."""
+    program = shutil.which("openssl")
+    if program is None:
+        pytest.skip("openssl is not installed")
+    folder = tmp_path_factory.mktemp("tls")
+
+    def run(*arguments: str) -> None:
+        subprocess.run([program, *arguments], cwd=folder, check=True, capture_output=True)  # noqa: S603
+
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    for name in ("ca", "other"):
+        run("req", "-x509", *key, "-keyout", f"{name}.key", "-out", f"{name}.pem", "-days", "2",
+            "-subj", f"/CN=test {name}", "-addext", "keyUsage=keyCertSign")  # fmt: skip
+    for name in ("server", "client"):
+        run("req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        (folder / "ext").write_text("subjectAltName=IP:127.0.0.1\n")
+        run("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
+            "-CAcreateserial", "-out", f"{name}.pem", "-days", "2", "-extfile", "ext")  # fmt: skip
+    return folder
+
+
+def _server(authority, *, ask: bool) -> ssl.SSLContext:
+    files = Tls(
+        authority / "ca.pem" if ask else None, authority / "server.pem", authority / "server.key"
+    )
+    return files.context(server=True)
+
+
+@pytest.fixture(params=["dicoms", "https"])
+def secured(request, authority, node, site):
+    """Start a server that wants TLS, with or without a certificate of ours; give its peer."""
+
+    def start(*, ask: bool = False):
+        context = _server(authority, ask=ask)
+        if request.param == "dicoms":
+            return node(ssl_context=context, tls=Tls()).peer
+        made = site(context)
+        made.answer = lambda _: (200, {"Content-Type": "application/dicom+json"}, b"{}")
+        return made.peer
+
+    return start
+
+
+def test_a_certificate_that_is_trusted_is_enough(secured, authority, study):
+    peer = replace(secured(), tls=Tls(authority / "ca.pem"))
+    assert [one.error for one in store(study, peer)] == [None] * 3
+
+
+@pytest.mark.parametrize("ca", [None, "other.pem"])
+def test_a_certificate_that_is_not_trusted_is_refused_in_words(secured, authority, study, ca):
+    peer = replace(secured(), tls=Tls(authority / ca if ca else None))
+    with pytest.raises(NetworkError, match="not trusted.*--tls-ca") as raised:
+        list(store(study, peer))
+    assert raised.value.code == "tls-failed"
+
+
+def test_a_certificate_of_another_host_is_refused(secured, authority, study):
+    peer = replace(secured(), tls=Tls(authority / "ca.pem"))
+    other = (
+        WebPeer(peer.url.replace("127.0.0.1", "localhost"), peer.tls)
+        if isinstance(peer, WebPeer)
+        else replace(peer, host="localhost")
+    )
+    with pytest.raises(NetworkError, match="not trusted") as raised:
+        list(store(study, other))
+    assert raised.value.code == "tls-failed"
+
+
+def test_a_server_that_asks_for_ours_gets_it_or_is_told_of(secured, authority, study, quick):
+    peer = secured(ask=True)
+    ours = Tls(authority / "ca.pem", authority / "client.pem", authority / "client.key")
+    assert [one.error for one in store(study, replace(peer, tls=ours))] == [None] * 3
+    with pytest.raises(NetworkError, match="--tls-cert") as raised:
+        list(store(study, replace(peer, tls=Tls(authority / "ca.pem")), patience=quick))
+    assert raised.value.code == "tls-failed"
+
+
+def test_plain_to_a_port_that_wants_tls_is_told(authority, node, study, quick):
+    peer = replace(node(ssl_context=_server(authority, ask=False)).peer, tls=None)
+    with pytest.raises(NetworkError, match="whether it wants TLS"):
+        list(store(study, peer, patience=replace(quick, answer_s=1)))
+
+
+@pytest.mark.parametrize("name", ["absent.pem", "ext"])
+def test_files_that_hold_no_certificate_are_named(authority, node, study, name):
+    peer = replace(node().peer, tls=Tls(authority / name))
+    with pytest.raises(NetworkError, match=f"{name}.*PEM"):
+        list(store(study, peer))
