@@ -240,3 +240,19 @@ def orthanc(orthanc_server: Orthanc) -> Orthanc:
     """The PACS, empty; a test that uses it carries the marker `integration`."""
     orthanc_server.clear()
     return orthanc_server
+
+
+@pytest.fixture(scope="session")
+def sound_sockets() -> Iterator[None]:
+    """Let pynetdicom close a socket that it could not shut down; it leaves it to the collector."""
+    from pynetdicom.transport import AssociationSocket
+
+    def close(connection: AssociationSocket) -> None:
+        if connection.socket is not None:
+            with contextlib.suppress(OSError):
+                connection.socket.shutdown(socket.SHUT_RDWR)
+            connection.socket.close()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AssociationSocket, "_shutdown_socket", close)
+        yield

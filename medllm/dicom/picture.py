@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, UInt8, UInt16
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from medllm.dicom.encoding_gates import MAX_PIXELS
 from medllm.dicom.gates import make_gate
@@ -102,6 +102,8 @@ def _grey_values(
         with warnings.catch_warnings():
             # Pillow's warnings are on size and transparency, and both are dealt with here.
             warnings.simplefilter("ignore")
+            # Other libraries (WeasyPrint) let Pillow fill up what is missing, in the whole process.
+            ImageFile.LOAD_TRUNCATED_IMAGES = False
             with Image.open(BytesIO(data), formats=[file_format]) as image:
                 _bound_size(image)
                 mode = image.mode

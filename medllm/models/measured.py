@@ -191,6 +191,26 @@ def _not_kept(folder: Path, reason: str) -> CheckpointError:
     )
 
 
+def usual_values(
+    measured: Sequence[MeasuredExplanations], method: str, check: str
+) -> dict[str, UsualRange]:
+    """Look up what a check's value usually is.
+
+    Args:
+        measured: What was measured.
+        method: Key of the method that is checked.
+        check: Name of the check.
+
+    Returns:
+        Its range by the name of the data set that it was measured on.
+    """
+    return {
+        one.name: one.methods[method].usual[check]
+        for one in measured
+        if method in one.methods and check in one.methods[method].usual
+    }
+
+
 def sentences(
     measured: Sequence[MeasuredExplanations], used: Mapping[str, Collection[str]]
 ) -> Iterator[str]:

@@ -41,13 +41,18 @@ _IMAGE = (
     *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
 )
 UTC_OFFSET = re.compile(r"([+-])(0\d|1[0-4])([0-5]\d)")
+_DIRECTIONS = re.compile("[LRAPHF]+")  # of a biped
+_PAIRED = re.compile("[LR]")  # other than Image Laterality, which can be both, or unpaired
 # Values that pass as their VR and still mean nothing: devices write a spacing of 0.
 _MEANT: dict[str, Callable[[Dataset], object]] = {
     "TimezoneOffsetFromUTC": lambda dataset: UTC_OFFSET.fullmatch(
         word(dataset, "TimezoneOffsetFromUTC") or ""
     ),
     "PatientSex": sex,
-    "PatientOrientation": patient_orientation,
+    "PatientOrientation": lambda dataset: _DIRECTIONS.fullmatch(
+        "".join(patient_orientation(dataset) or "")
+    ),
+    "Laterality": lambda dataset: _PAIRED.fullmatch(word(dataset, "Laterality") or ""),
     "PixelSpacing": pixel_spacing_mm,
     "ImagerPixelSpacing": pixel_spacing_mm,
 }

@@ -7,8 +7,9 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from medllm.explanation.record import Explanation
-from medllm.models.card import Measurement
+from medllm.explanation.record import Check, Explanation
+from medllm.models.card import Measurement, ModelCard
+from medllm.models.measured import usual_values
 from medllm.report import wording
 from medllm.report.document import BANNER, Report, ReportedFinding
 
@@ -69,7 +70,7 @@ def as_dict(report: Report) -> dict[str, Any]:
         "impression": report.impression,
         "input_checks": [asdict(gate) for gate in report.gates],
         "pixel_pipeline": [asdict(step) for step in scan.pipeline],
-        "findings": [_finding(entry) for entry in report.findings],
+        "findings": [_finding(entry, prediction.card) for entry in report.findings],
         "limitations": report.limitations,
         "model": {
             "name": prediction.model_name,
@@ -86,7 +87,7 @@ def as_dict(report: Report) -> dict[str, Any]:
     return {key: _defined(value) for key, value in content.items()}
 
 
-def _finding(entry: ReportedFinding) -> dict[str, Any]:
+def _finding(entry: ReportedFinding, card: ModelCard) -> dict[str, Any]:
     answer, question = entry.prediction, entry.question
     result: dict[str, Any] = {
         "finding": answer.finding,
@@ -105,7 +106,7 @@ def _finding(entry: ReportedFinding) -> dict[str, Any]:
         "no": answer.no,
     }
     if entry.explanation is not None:
-        result["explanation"] = _explanation(entry.explanation)
+        result["explanation"] = _explanation(entry.explanation, card)
     return result
 
 
@@ -116,8 +117,13 @@ def _whole(measurement: Measurement) -> dict[str, Any]:
     return values
 
 
-def _explanation(explanation: Explanation) -> dict[str, Any]:
+def _explanation(explanation: Explanation, card: ModelCard) -> dict[str, Any]:
     values = explanation.map.values
+
+    def usual(check: Check) -> dict[str, Any]:
+        found = usual_values(card.explanations, explanation.method, check.name)
+        return {name: asdict(one) for name, one in found.items()}
+
     return {
         "against": explanation.against,
         "method": explanation.method,
@@ -137,7 +143,7 @@ def _explanation(explanation: Explanation) -> dict[str, Any]:
         "zones_from": explanation.zones_from,
         "zone_effects": [asdict(part) for part in explanation.zone_effects],
         "tokens": [asdict(token) for token in explanation.tokens],
-        "checks": [asdict(check) for check in explanation.checks],
+        "checks": [{**asdict(check), "usual": usual(check)} for check in explanation.checks],
         "verdict": explanation.verdict,
         "seconds": explanation.seconds,
         "others": [
@@ -145,7 +151,7 @@ def _explanation(explanation: Explanation) -> dict[str, Any]:
                 "method": other.method,
                 "rank_correlation": other.rank_correlation,
                 "refusal": other.refusal,
-                "explanation": other.explanation and _explanation(other.explanation),
+                "explanation": other.explanation and _explanation(other.explanation, card),
             }
             for other in explanation.others
         ],

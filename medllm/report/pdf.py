@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib
+from PIL import ImageFile
 
 from medllm.errors import ReportError
 from medllm.explanation.overlay import display_size
@@ -65,6 +66,8 @@ def encode(report: Report, paper: Paper = "A4") -> bytes:
 
 
 def _weasyprint() -> Any:
+    # On import it lets Pillow read pictures that are cut off, in the whole process.
+    reads_cut_off = ImageFile.LOAD_TRUNCATED_IMAGES
     try:
         import weasyprint  # type: ignore[import-untyped]  # ships no types
     except (ImportError, OSError) as error:  # OSError: its C libraries are not there
@@ -73,6 +76,8 @@ def _weasyprint() -> Any:
             "'medllm[pdf]', and on Debian apt install libpango-1.0-0 libpangoft2-1.0-0.",
             code="missing-library",
         ) from error
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = reads_cut_off
     return weasyprint
 
 

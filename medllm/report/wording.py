@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 
 from medllm.dicom.header import Identity
@@ -13,6 +13,7 @@ from medllm.findings import Finding
 from medllm.findings import finding as look_up
 from medllm.metrics import Estimate
 from medllm.models.card import Calibration, Question
+from medllm.models.measured import MeasuredExplanations, usual_values
 from medllm.models.prediction import FindingPrediction
 from medllm.report.gate_names import gate_name
 
@@ -338,6 +339,23 @@ def alike(rank_correlation: float) -> str:
     return f"{signed(rank_correlation).lstrip('+')}, {places} places"
 
 
+def usual(check: str, method: str, sets: Sequence[MeasuredExplanations]) -> str:
+    """Say what a check's value usually is; blank where that was not measured.
+
+    Args:
+        check: Name of the check.
+        method: Key of the method that is checked.
+        sets: What was measured of the model's explanations.
+
+    Returns:
+        A range a data set, from the 5th to the 95th percentile.
+    """
+    return "; ".join(
+        f"{measured(found.low)} to {measured(found.high)} on {name}, n = {found.n}"
+        for name, found in usual_values(sets, method, check).items()
+    )
+
+
 WORDS: dict[str, Callable[..., str | dict[str, str]]] = {
     function.__name__: function
     for function in (
@@ -358,6 +376,7 @@ WORDS: dict[str, Callable[..., str | dict[str, str]]] = {
         signed,
         subject,
         title,
+        usual,
         where,
     )
 }

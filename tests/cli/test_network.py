@@ -14,10 +14,7 @@ from medllm.cli.explain import write_report
 from medllm.dicom import read_radiograph
 from medllm.phantom import Lesion, make_phantom, write_dicom
 
-# pynetdicom drops a socket that it could not shut down, without closing it.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
-)
+pytestmark = pytest.mark.usefixtures("sound_sockets")
 
 
 @pytest.fixture(scope="module")

@@ -181,6 +181,26 @@ def test_a_header_that_says_little_is_enough(report_of, bad_header_path, errors_
         assert dataset.StudyInstanceUID == dcmread(bad_header_path).StudyInstanceUID
 
 
+@pytest.mark.parametrize(
+    ("keyword", "value", "kept"),
+    [
+        ("Laterality", "R", True),
+        ("Laterality", "B", False),
+        ("PatientOrientation", ["R", "F"], True),
+        ("PatientOrientation", ["CR", "X"], False),
+    ],
+)
+def test_only_what_the_standard_knows_is_copied(
+    keyword, value, kept, report_of, dicom_phantoms, tmp_path, errors_of
+):
+    dataset = dcmread(dicom_phantoms["cr-monochrome1"])
+    setattr(dataset, keyword, value)
+    dataset.save_as(tmp_path / "a.dcm")
+    summary = captures(report_of(tmp_path / "a.dcm"))["sc-summary"]
+    assert (summary[keyword].value == value) == kept
+    assert errors_of(summary) == []
+
+
 def test_a_lossy_source_stays_lossy(report_of, dicom_phantoms, tmp_path, errors_of):
     dataset = dcmread(dicom_phantoms["dx"])
     assert captures(report_of(dicom_phantoms["dx"]))["sc-summary"].LossyImageCompression == "00"

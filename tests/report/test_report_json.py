@@ -10,7 +10,12 @@ import pytest
 from medllm.dicom.header import Identity
 from medllm.findings import FINDINGS
 from medllm.metrics import Estimate
-from medllm.models.measured import LocalisedFinding, MeasuredExplanations, MeasuredMethod
+from medllm.models.measured import (
+    LocalisedFinding,
+    MeasuredExplanations,
+    MeasuredMethod,
+    UsualRange,
+)
 from medllm.report import build_report, html
 from medllm.report.json import as_dict, encode
 
@@ -148,3 +153,31 @@ def test_identity_is_there_only_when_asked_for(scan, prediction, report):
 
 def test_the_path_is_left_out_because_it_can_hold_a_name(report):
     assert b"a.dcm" not in encode(report)
+
+
+def test_a_check_stands_beside_what_its_value_usually_is(scan, prediction, explanations):
+    own = explanations[0]
+    check = own.checks[0].name
+    ranges = {"phantom": UsualRange(300, 0.31, 0.97), "rsna": UsualRange(40, -0.1, 0.5)}
+    kept = [
+        MeasuredExplanations(
+            name, "all", one.n, one.n, "1", {own.method: MeasuredMethod({}, usual={check: one})}
+        )
+        for name, one in ranges.items()
+    ]
+    card = replace(prediction.card, explanations=tuple(kept))
+    report = build_report(scan, replace(prediction, card=card), [own])
+    content = json.loads(encode(report))
+    assert not _violations(content, _closed(SCHEMA))
+    (told,) = [entry for entry in content["findings"] if entry["finding"] == own.finding]
+    first, *others = told["explanation"]["checks"]
+    assert first["usual"] == {
+        "phantom": {"n": 300, "low": 0.31, "high": 0.97},
+        "rsna": {"n": 40, "low": -0.1, "high": 0.5},
+    }
+    assert all(other["usual"] == {} for other in others)
+    page = html.encode(report).decode()
+    assert (
+        "usually 0.310 to 0.970 on phantom, n = 300; \N{MINUS SIGN}0.100 to 0.500 on rsna" in page
+    )
+    assert page.count("usually") == 1

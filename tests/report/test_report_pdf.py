@@ -2,6 +2,7 @@
 
 import re
 import socket
+import subprocess
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -337,3 +338,15 @@ def test_both_papers_are_formats_of_their_own(plain, tmp_path, monkeypatch):
     plain.write(tmp_path, ["pdf", "pdf-letter"])
     assert (tmp_path / "report.pdf").read_text() == "A4"
     assert (tmp_path / "report-letter.pdf").read_text() == "Letter"
+
+
+def test_making_a_pdf_lets_no_reader_take_pictures_that_are_cut_off():
+    # In a process of its own: WeasyPrint changes Pillow when it is first imported.
+    code = (
+        "from PIL import ImageFile; from medllm.report.pdf import _weasyprint; _weasyprint(); "
+        "print(ImageFile.LOAD_TRUNCATED_IMAGES)"
+    )
+    told = subprocess.run(  # noqa: S603 - this interpreter, a line of ours
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert told.stdout.split() == ["False"]

@@ -6,8 +6,10 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable
+from functools import partialmethod
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import BaseServer
 
 import pydicom
 import pytest
@@ -17,6 +19,7 @@ from pydicom.uid import (
     JPEG2000Lossless,
 )
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, evt
+from pynetdicom.transport import AssociationServer
 
 from medllm.dicom.network import DicomPeer, Patience, WebPeer
 from medllm.phantom import make_phantom, write_dicom
@@ -24,6 +27,11 @@ from medllm.phantom import make_phantom, write_dicom
 DX, CR = DigitalXRayImageStorageForPresentation, ComputedRadiographyImageStorage
 ACCESSION = "ACC-7391"
 PATIENT = "PLANTED^NAME"
+
+
+@pytest.fixture(autouse=True)
+def _closed(sound_sockets):
+    """Each test here may lose a connection."""
 
 
 @pytest.fixture
@@ -102,8 +110,11 @@ class Node:
 
 
 @pytest.fixture
-def node(free_port):
-    """Start nodes."""
+def node(free_port, monkeypatch):
+    """Start nodes; they look for the end more often than each half second, to end soon."""
+    monkeypatch.setattr(
+        AssociationServer, "serve_forever", partialmethod(BaseServer.serve_forever, 0.02)
+    )
     started: list[Node] = []
 
     def start(*arguments, **settings) -> Node:
@@ -164,7 +175,7 @@ def site():
         if ssl_context is not None:
             server.socket = ssl_context.wrap_socket(server.socket, server_side=True)
             scheme = "https"
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
         servers.append(server)
         made = Site(f"{scheme}://127.0.0.1:{server.server_port}/dicom-web")
         return made

@@ -30,11 +30,6 @@ from medllm.dicom.network import (
 from medllm.dicom.network.shelf import Shelf
 from medllm.errors import NetworkError
 
-# pynetdicom drops a socket that it could not shut down, without closing it.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
-)
-
 ROADS = ("dicom_url", "web_url")
 
 

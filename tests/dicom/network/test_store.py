@@ -24,11 +24,6 @@ from pynetdicom.dsutils import encode
 from medllm.dicom.network import DicomPeer, Patience, parse_peer, store
 from medllm.errors import NetworkError
 
-# pynetdicom drops a socket that it could not shut down, without closing it.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
-)
-
 DX, CR = DigitalXRayImageStorageForPresentation, ComputedRadiographyImageStorage
 
 

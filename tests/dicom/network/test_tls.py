@@ -12,12 +12,6 @@ import pytest
 from medllm.dicom.network import Tls, WebPeer, store
 from medllm.errors import NetworkError
 
-# pynetdicom drops a socket that it could not shut down, without closing it.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning",
-    "ignore:Exception ignored in. <ssl:pytest.PytestUnraisableExceptionWarning",
-)
-
 
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory):
