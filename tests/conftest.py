@@ -23,8 +23,10 @@ import torch
 from transformers import LlamaConfig, ViTConfig
 
 from medllm.data import Preprocessing
+from medllm.errors import ReportError
 from medllm.findings import FINDINGS
 from medllm.models import Model, ModelCard, Question, build_network, build_tokenizer
+from medllm.report import pdf
 
 TEMPLATE = "<image>\n{question}\n"
 
@@ -88,6 +90,15 @@ def data_root() -> Path:
     if not root.is_dir():
         pytest.skip(f"no real radiographs: set MEDLLM_DATA to their folder ({root.name} is absent)")
     return root
+
+
+@pytest.fixture(scope="session")
+def pango() -> None:
+    """Skip what writes a PDF where the system's library for it is missing."""
+    try:
+        pdf._weasyprint()
+    except ReportError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -79,8 +79,9 @@ class Schedule:
     Attributes:
         epochs: Passes over the images.
         batch_size: Images an optimizer step, of all processes and accumulated parts together.
-        learning_rate: Peak of one cosine cycle.
-        warm_up: Share of the cycle in which the learning rate rises.
+        learning_rate: Peak of a cosine cycle.
+        warm_up: Share of a cycle in which the learning rate rises.
+        cycles: How often it rises and falls.
         weight_decay: AdamW's.
         beta2: AdamW's decay of the squared gradients.
         averaging: Decay of the exponential average of the weights, which is what is kept; 0
@@ -93,6 +94,7 @@ class Schedule:
     batch_size: int
     learning_rate: float
     warm_up: float = 0.1
+    cycles: int = 1
     weight_decay: float = 0.05
     beta2: float = 0.98
     averaging: float = 0.0
@@ -160,7 +162,7 @@ def fit(
     saved = time.monotonic()
     for step in range(first, steps):
         started = time.monotonic()
-        _set_rates(optimizer, rates, _cycle(step / steps, schedule.warm_up))
+        _set_rates(optimizer, rates, rate_factor(schedule, step / steps))
         task.module.train()
         chosen = _chosen(len(task), step, per_epoch, schedule)
         loss = _step(wrapped, task, optimizer, chosen, schedule.seed + step, shares, accelerator)
@@ -253,8 +255,20 @@ def _step(
     return mean
 
 
-def _cycle(done: float, warm_up: float) -> float:
-    """Give the factor on the peak rate: a straight rise, then half a cosine to zero."""
+def rate_factor(schedule: Schedule, done: float) -> float:
+    """Give the factor on the peak rate: in each cycle a straight rise, then half a cosine to zero.
+
+    Args:
+        schedule: Its cycles and their warm-up.
+        done: Share of the steps that is done, 0 to below 1.
+
+    Returns:
+        0 to 1.
+
+    Source:
+        Loshchilov & Hutter, SGDR: stochastic gradient descent with warm restarts, ICLR 2017.
+    """
+    done, warm_up = done * schedule.cycles % 1, schedule.warm_up
     if done < warm_up:
         return max(done / warm_up, 0.01)
     return 0.5 * (1 + math.cos(math.pi * (done - warm_up) / (1 - warm_up)))

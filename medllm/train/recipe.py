@@ -120,8 +120,9 @@ class Stage(Section):
     Attributes:
         epochs: Passes over the images.
         batch_size: Images an optimizer step, of all processes together.
-        learning_rate: Peak of one cosine cycle.
-        warm_up: Share of the cycle in which it rises.
+        learning_rate: Peak of a cosine cycle.
+        warm_up: Share of a cycle in which it rises.
+        cycles: How often the learning rate rises and falls (warm restarts).
         weight_decay: AdamW's.
     """
 
@@ -129,6 +130,7 @@ class Stage(Section):
     batch_size: int = Field(64, gt=0)
     learning_rate: float = Field(1e-3, gt=0)
     warm_up: float = Field(0.1, ge=0, lt=1)
+    cycles: int = Field(1, gt=0)
     weight_decay: float = Field(0.05, ge=0)
 
 
@@ -136,8 +138,8 @@ class Pretrain(Stage):
     """Masked autoencoding of a new encoder.
 
     Attributes:
-        learning_rate: Peak of one cosine cycle.
-        warm_up: Share of the cycle in which it rises.
+        learning_rate: Peak of a cosine cycle.
+        warm_up: Share of a cycle in which it rises.
         mask_ratio: Share of patches that is hidden.
         repeats: How often an image of a data set is shown an epoch; once when not named.
         phantoms: Whether phantoms are shown too.

@@ -237,6 +237,7 @@ class Stages:
             batch_size=stage.batch_size,
             learning_rate=stage.learning_rate,
             warm_up=stage.warm_up,
+            cycles=stage.cycles,
             weight_decay=stage.weight_decay,
             averaging=averaging,
             accumulation=self.recipe.compute.accumulation,

@@ -179,6 +179,7 @@ def send_all(study, node):
     assert [sent.error for sent in store(study, parse_peer(node.url))] == [None] * len(study)
 
 
+@pytest.mark.usefixtures("pango")
 def test_nothing_is_lost_or_done_twice_however_often_it_is_killed(
     listen, study, free_port, tmp_path
 ):
@@ -227,6 +228,7 @@ def test_nothing_is_lost_or_done_twice_however_often_it_is_killed(
 
 
 @pytest.mark.integration
+@pytest.mark.usefixtures("pango")
 def test_results_return_to_their_study_in_a_pacs_across_a_kill(listen, study, orthanc):
     assert [sent.error for sent in store(study, parse_peer(orthanc.dicom_url))] == [None] * 3
     (identifier,) = orthanc.ask("/studies")

@@ -46,7 +46,7 @@ def impatient(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def results(tiny_model, chest, tmp_path_factory):
+def results(pango, tiny_model, chest, tmp_path_factory):
     """The folder of its report, and the DICOM objects in it by their UIDs."""
     folder = tmp_path_factory.mktemp("out")
     card = dataclasses.replace(tiny_model.card, questions=tiny_model.card.questions[:1])

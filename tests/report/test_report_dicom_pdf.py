@@ -71,6 +71,7 @@ def test_a_header_that_says_little_is_enough(report_of, bad_header_path, documen
     assert str(made.PatientName) == "Yamada^Tarou=山田^太郎"
 
 
+@pytest.mark.usefixtures("pango")
 def test_the_pages_are_the_reports(report_of, dicom_phantoms):
     report = report_of(dicom_phantoms["dx"])
     pages = PdfReader(io.BytesIO(encapsulated(report).EncapsulatedDocument)).pages

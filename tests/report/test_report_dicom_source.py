@@ -35,7 +35,7 @@ def quick_paths(dicom_report, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def all_paths(report_of, dicom_phantoms, tmp_path_factory):
+def all_paths(pango, report_of, dicom_phantoms, tmp_path_factory):
     """All objects of one phantom."""
     report = report_of(dicom_phantoms["dx"])
     return report.write(tmp_path_factory.mktemp("all"), ["dicom"])["dicom"]

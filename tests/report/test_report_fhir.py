@@ -379,6 +379,7 @@ def _with(report, part, **changes):
     return replace(report, **{part: replace(getattr(report, part), **changes)})
 
 
+@pytest.mark.usefixtures("pango")
 def test_the_pdf_is_attached_whole(report, encoded):
     for name, kind in ((R4B, int), (R5, str)):  # integer64 of R5 is a string in JSON
         (form,) = _one(json.loads(encoded[name]), "DiagnosticReport")["presentedForm"]

@@ -21,6 +21,8 @@ from medllm.findings import FINDINGS
 from medllm.models.card import Question
 from medllm.report import build_report, html, json, pdf
 
+pytestmark = pytest.mark.usefixtures("pango")
+
 MADE_AT = "2025-03-14T15:09:26+00:00"
 
 

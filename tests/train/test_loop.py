@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from medllm.errors import TrainingError
-from medllm.train.loop import Schedule, Task, fit
+from medllm.train.loop import Schedule, Task, fit, rate_factor
 from medllm.train.states import Log
 
 ROOT = Path(__file__).parents[2]
@@ -188,3 +189,11 @@ def test_batches_that_cannot_be_made_are_refused(tmp_path):
         run(tmp_path, LineTask(3))
     with pytest.raises(TrainingError, match="cannot be divided"):
         run(tmp_path, schedule=Schedule(1, 4, 0.1, accumulation=3))
+
+
+def test_the_rate_rises_and_falls_as_often_as_there_are_cycles():
+    once, twice = (replace(SCHEDULE, warm_up=0.1, cycles=cycles) for cycles in (1, 2))
+    rates = [rate_factor(once, step / 50) for step in range(50)]
+    assert [rate_factor(twice, step / 100) for step in range(100)] == pytest.approx(rates * 2)
+    assert (max(rates), rates.index(max(rates))) == (1, 5)
+    assert rates[-1] < 0.01
