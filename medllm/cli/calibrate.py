@@ -69,7 +69,7 @@ def calibrate(
     folder = resolve(model)
     require_destination(out, folder)
     records = read_dataset(dataset, root)
-    loaded = load_model(folder)
+    loaded = load_model(model)
     findings, kept = findings_to_fit(loaded, records)
     labelled = [record for record in records if not record.labels.keys().isdisjoint(findings)]
     decoder = Decoder(loaded.card.preprocessing, tuple(accept or ()), polarity)
@@ -104,8 +104,12 @@ def _table(result: Recalibration) -> Iterator[str]:
     yield f"{'finding':<28}{'positive':<14}{heads}".rstrip()
     for one in result.refitted:
         yield from _rows(one)
+    gone = [one.finding for one in result.kept if one.finding not in result.model.card.findings]
     for kept in result.kept:
-        yield f"{kept.finding:<28}keeps its calibration: {kept.reason}"
+        if kept.finding not in gone:
+            yield f"{kept.finding:<28}keeps its calibration: {kept.reason}"
+    if gone:
+        yield f"{len(gone)} more were not fitted and are left out; calibration.json says why"
 
 
 def _rows(one: Refitted) -> Iterator[str]:

@@ -73,7 +73,13 @@ def explain(
     methods = chosen_names(every if method == "all" else method, METHODS, "--method")
     _check_contrast(finding, against)
     loaded = load_for(model, prevalence)
-    loaded.questions([*(finding or []), *([against] if against else [])])
+    asked = [*(finding or []), *([against] if against else [])]
+    loaded.questions(asked)
+    if not asked and loaded.card.base and not loaded.card.is_calibrated:
+        raise typer.BadParameter(
+            f"{loaded.card.name} is not calibrated and calls nothing; name what to explain.",
+            param_hint="--finding",
+        )
     failed = False
     taken: Counter[str] = Counter()
     for path, read in read_each(inputs, accept, polarity):
@@ -145,7 +151,10 @@ def write_report(
     from medllm.explanation import explain as explain_finding
     from medllm.report import build_report
 
-    prediction = model.predict([scan])[0]
+    # An answer that was never calibrated says nothing by itself: only what was asked for is told.
+    told = dict.fromkeys([*(findings or []), *([against] if against else [])])
+    known = model.card.is_calibrated or not model.card.base
+    prediction = model.predict([scan], None if known else list(told) or None)[0]
     explanations, refused = [], []
     for key in findings or _worth_explaining(prediction):
         try:

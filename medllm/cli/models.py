@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +12,7 @@ import typer
 from medllm.cli.inputs import AsJson
 
 if TYPE_CHECKING:
-    from medllm.models import ModelCard
+    from medllm.models import Model, ModelCard
     from medllm.models.measured import MeasuredMethod
 
 models = typer.Typer(
@@ -42,9 +42,15 @@ def list_models() -> None:
 @models.command("show")
 def show(source: Source = None, as_json: AsJson = False) -> None:
     """Show what a checkpoint says of itself: questions, figures with intervals, limits."""
-    from medllm.models.checkpoint import read_card, resolve
+    from medllm.models import load_model
+    from medllm.models.checkpoint import CARD_FILE, read_card, resolve
 
-    card = read_card(resolve(source))
+    folder = resolve(source)
+    if not (folder / CARD_FILE).is_file() and (folder / "config.json").is_file():
+        model = load_model(source)
+        typer.echo(json.dumps(dataclasses.asdict(model.card)) if as_json else _reading(model))
+        return
+    card = read_card(folder)
     typer.echo(json.dumps(dataclasses.asdict(card)) if as_json else _page(card))
 
 
@@ -65,6 +71,36 @@ def verify(source: Source = None) -> None:
 
     model = load_model(source)
     typer.echo(f"{model.card.name} {model.card.version}  sha256 {model.sha256}  verified")
+    typer.echo(_reading(model))
+
+
+def _reading(model: Model) -> str:
+    """Say how a model's own files were understood: what it is shown, asked, and read by."""
+    card, question = model.card, model.card.questions[0]
+    rows, columns = model.grid
+    shown = card.preprocessing
+    lines = [
+        f"kind         {type(model.network).__name__}",
+        f"input        {shown.size} x {shown.size} pixels, {shown.channels} channel(s), "
+        f"{shown.aspect}, {shown.interpolation}, {shown.normalization} normalization",
+        f"map          {rows} x {columns} patches",
+        f"asked        {model.prompt(question)!r}",
+        f"yes          {_words(model, question.yes)}",
+        f"no           {_words(model, question.no)}",
+        f"findings     {', '.join(card.findings)}",
+        f"calibrated   {'yes' if card.is_calibrated else 'no: medllm calibrate'}",
+    ]
+    return "\n".join(lines)
+
+
+def _words(model: Model, words: Sequence[str]) -> str:
+    """Name answer words with the id of their token, where they are one."""
+    from medllm.models.architectures import VisionLanguage
+
+    if not isinstance(model.architecture, VisionLanguage):
+        return ", ".join(words)
+    ids = (model.tokenizer(word, add_special_tokens=False)["input_ids"] for word in words)
+    return ", ".join(f"{word!r} ({one[0]})" for word, one in zip(words, ids, strict=True))
 
 
 def _method(name: str, method: MeasuredMethod) -> Iterator[str]:

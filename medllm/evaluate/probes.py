@@ -58,6 +58,8 @@ def probes_of(model: Model, findings: Sequence[str]) -> tuple[Probe, ...]:
     """
     asked = _asking(model, {key: model.questions([key])[0].text for key in findings})
     probes = [Probe(BLURRED, "blurred", asked)]
+    if not model.architecture.reads_questions:
+        return tuple(probes)
     for wording in WORDINGS:
         texts = {key: wording.format(name=FINDINGS[key].name) for key in findings}
         own = {question.text for question in asked.card.questions}
@@ -80,10 +82,9 @@ def _asking(model: Model, texts: Mapping[str, str]) -> Model:
 
 
 def _knows(model: Model, texts: Iterable[str]) -> bool:
-    unknown = model.tokenizer.unk_token_id
-    return unknown is None or not any(
-        unknown in model.tokenizer(text)["input_ids"] for text in texts
-    )
+    read = model.tokenizer
+    unknown = None if read is None else read.unk_token_id
+    return read is None or not any(unknown in read(text)["input_ids"] for text in texts)
 
 
 def probe(

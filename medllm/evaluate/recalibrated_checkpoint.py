@@ -72,6 +72,8 @@ def stored_precision(folder: Path) -> torch.dtype:
         The precision of its tensors; of several, the one that holds them all. At most float32,
         which is what weights are computed in.
     """
+    if not (folder / "model.safetensors").is_file():
+        return torch.float32  # a model of another's making, whose weights stay where they are
     with safe_open(folder / "model.safetensors", framework="pt") as file:
         found = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - no dict
     # float32 holds any mixture of narrower ones without loss.

@@ -17,6 +17,7 @@ from medllm.evaluate.cross_fit import N_FOLDS, Calibrated, NotFittedError, apply
 from medllm.evaluate.predictions import ScoredRecord
 from medllm.metrics import Estimate, auroc, brier, clustered_bootstraps
 from medllm.models import Measurement, Model, Question
+from medllm.models.card import NOT_MEASURED
 
 # Patients with a finding, and as many without. Two parameters are fitted, and ten cases of the
 # rarer class a parameter are the usual floor (Peduzzi et al., J Clin Epidemiol 1996); and of 20
@@ -243,8 +244,11 @@ def _with_new_card(model: Model, refitted: Sequence[Refitted], dataset: str) -> 
         if question.finding in new
         else question
         for question in model.card.questions
+        # A model of another's making can be asked anything; it answers for what was measured.
+        if question.finding in new or question.calibration.is_fitted or not model.card.base
     )
-    others = tuple(text for text in model.card.limitations if text != LIMITATION)
+    replaced = (LIMITATION, NOT_MEASURED)
+    others = tuple(text for text in model.card.limitations if text not in replaced)
     card = dataclasses.replace(
         model.card,
         version=f"{model.card.version.partition('+')[0]}+recalibrated",

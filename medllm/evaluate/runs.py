@@ -17,7 +17,7 @@ from medllm.evaluate.probes import probes_of, sampler
 from medllm.evaluate.resumable import predict
 from medllm.evaluate.study import Study
 from medllm.evaluate.table import read_predictions, write_rows
-from medllm.models import Model
+from medllm.models import Calibration, Model
 
 Watch = Callable[[Iterable[ScoredRecord], int], Iterable[ScoredRecord]]
 
@@ -80,8 +80,14 @@ def evaluate_model(
         f"{model.card.name} {model.card.version}",
         model=model,
         probes=probes,
-        shipped=lambda key: (calibrations[key].high, "shipped with the model"),
+        shipped=lambda key: _shipped(calibrations[key]),
     )
+
+
+def _shipped(calibration: Calibration) -> tuple[float, str]:
+    if calibration.is_fitted:
+        return calibration.high, "shipped with the model"
+    return THRESHOLD, f"{THRESHOLD:g}, since the model is not calibrated"
 
 
 def _findings(study: Study, model: Model, findings: Sequence[str] | None) -> list[str]:

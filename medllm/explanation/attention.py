@@ -6,15 +6,15 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Int64
 from transformers import LlavaForConditionalGeneration
 
 from medllm.errors import AttributionError
-from medllm.explanation.attribution import PatchAttribution, on_grid
+from medllm.explanation.attribution import PatchAttribution
 from medllm.explanation.case import Case
-from medllm.models.scoring import log_odds_of, prompt_embeddings, prompt_ids
+from medllm.models.architectures import Llava
+from medllm.models.scoring import log_odds_of, prompt_ids, read_prompt
 
 
 def gradient_attention(case: Case) -> tuple[PatchAttribution, ...]:
@@ -39,6 +39,7 @@ def gradient_attention(case: Case) -> tuple[PatchAttribution, ...]:
         encoder-decoder transformers, ICCV 2021, equations 5 and 6.
     """
     found = []
+    _llava(case)
     for index in range(len(case.findings)):
         with _eager(case.model.network), torch.enable_grad():
             answer = _answer(case, index)
@@ -50,7 +51,8 @@ def gradient_attention(case: Case) -> tuple[PatchAttribution, ...]:
         ]
         vision = _product(passed[: len(answer.vision)], kept=1.0)
         text = _product(passed[len(answer.vision) :], kept=1.0)
-        found.append(PatchAttribution(_on_patches(case, answer, vision, text), 1))
+        values = case.model.layout.on_grid(_on_patches(case, answer, vision, text))
+        found.append(PatchAttribution(values, 1))
     return tuple(found)
 
 
@@ -74,6 +76,7 @@ def attention_rollout(case: Case) -> tuple[PatchAttribution, ...]:
         Abnar and Zuidema, Quantifying attention flow in transformers, ACL 2020, section 3.
     """
     found = []
+    _llava(case)
     for index, effect in enumerate(case.effect):
         with _eager(case.model.network), torch.no_grad():
             answer = _answer(case, index)
@@ -81,7 +84,7 @@ def attention_rollout(case: Case) -> tuple[PatchAttribution, ...]:
             _product([0.5 * weight.mean(dim=1)[0] for weight in weights], kept=0.5)
             for weights in (answer.vision, answer.text)
         )
-        shares = _on_patches(case, answer, vision, text)
+        shares = case.model.layout.on_grid(_on_patches(case, answer, vision, text))
         found.append(PatchAttribution(float(effect) * shares / shares.sum(), 1))
     return tuple(found)
 
@@ -103,6 +106,18 @@ class _Answered:
     slots: Int64[torch.Tensor, " patches"]
 
 
+def _llava(case: Case) -> Llava:
+    """Give the architecture, whose modules are read here by their names."""
+    kind = case.model.architecture
+    if not isinstance(kind, Llava):
+        raise AttributionError(
+            f"the attention of model '{case.model.card.name}' does not lead from patch to answer "
+            "as that of a LLaVA network does; use the method 'integrated-gradients'.",
+            code="no-attention",
+        )
+    return kind
+
+
 def _answer(case: Case, index: int) -> _Answered:
     model = case.model
     if case.against is not None:
@@ -112,16 +127,14 @@ def _answer(case: Case, index: int) -> _Answered:
             "'integrated-gradients'.",
             code="no-contrast",
         )
+    kind = _llava(case)
     network, encoded = model.network, model.encode([case.findings[index]])
     pixel_values = case.pixel_values.to(model.device, network.dtype)
     seen = network.model.get_image_features(
         pixel_values=pixel_values, return_dict=True, output_attentions=True
     )
     features = torch.stack(list(seen.pooler_output))
-    embeddings = prompt_embeddings(network, features, encoded, 0)
-    read = network.model.language_model(
-        inputs_embeds=embeddings, use_cache=False, output_attentions=True
-    )
+    read = read_prompt(network, features, encoded, 0, kind, output_attentions=True)
     for half, attentions in (("encoder", seen.attentions), ("LLM", read.attentions)):
         if not attentions or any(weights is None for weights in attentions):
             raise AttributionError(
@@ -129,7 +142,7 @@ def _answer(case: Case, index: int) -> _Answered:
                 "method 'integrated-gradients'.",
                 code="no-attention",
             )
-    logits = network.lm_head(read.last_hidden_state[:, -1:])
+    logits = kind.logits(network, read.last_hidden_state[:, -1:])
     slots = (prompt_ids(encoded, 0) == encoded.image_token_id).nonzero()[:, 0]
     return _Answered(
         log_odds_of(logits, encoded)[0, 0],
@@ -162,12 +175,11 @@ def _on_patches(
     answer: _Answered,
     vision: Float[torch.Tensor, "tokens tokens"],
     text: Float[torch.Tensor, "words words"],
-) -> Float64[np.ndarray, "rows columns"]:
-    rows, columns = case.model.grid
+) -> Float[torch.Tensor, " patches"]:
     # Class and register tokens come first; they are not read by the projector.
-    patches = slice(vision.shape[0] - rows * columns, None)
+    patches = slice(vision.shape[0] - case.model.layout.n_tokens, None)
     at_answer = text[-1, answer.slots]
-    return on_grid(at_answer @ vision[patches, patches], case.model.grid)
+    return at_answer @ vision[patches, patches]
 
 
 @contextlib.contextmanager

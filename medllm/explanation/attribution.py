@@ -25,21 +25,6 @@ class PatchAttribution:
     completeness_error: float | None = None
 
 
-def on_grid(
-    values: Float[torch.Tensor, " patches"], grid: tuple[int, int]
-) -> Float64[np.ndarray, "rows columns"]:
-    """Lay a value a patch on the patch grid, which is row-major.
-
-    Args:
-        values: A value a patch.
-        grid: Rows and columns.
-
-    Returns:
-        The same values.
-    """
-    return np.asarray(values.detach().double().cpu().numpy().reshape(grid), dtype=np.float64)
-
-
 def sum_by_patch(
     values: Float[torch.Tensor, "channels height width"], grid: tuple[int, int]
 ) -> Float64[np.ndarray, "rows columns"]:

@@ -73,19 +73,6 @@ class Case:
             return self.model.image_features(self.pixel_values)
 
     @cached_property
-    def encoder_tokens(self) -> Float[torch.Tensor, "1 patches channels"]:
-        """The encoder's patch tokens, as the projector is given them."""
-        seen: list[torch.Tensor] = []
-        projector = self.model.network.model.multi_modal_projector
-        hook = projector.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-        try:
-            with torch.no_grad():
-                self.model.image_features(self.pixel_values)
-        finally:
-            hook.remove()
-        return seen[0]
-
-    @cached_property
     def zones(self) -> Zones:
         """The regions of the chest in the radiograph."""
         return find_zones(self.scan)

@@ -16,12 +16,13 @@ from medllm.explanation.case import Case
 from medllm.explanation.faithfulness import curves, faithfulness
 from medllm.explanation.integrated_gradients import completeness_bound
 from medllm.explanation.methods import DEFAULT_METHOD, METHODS
-from medllm.explanation.record import AttributionMap, Check, Explanation, OtherMethod
+from medllm.explanation.record import AttributionMap, Check, Explanation, Layer, OtherMethod
 from medllm.explanation.regions import patch_coverage, patch_shares, regions_of
 from medllm.explanation.shapley import zone_effects
 from medllm.explanation.words import word_gradients
 from medllm.findings import is_kin
 from medllm.models import Model
+from medllm.models.architectures import VisionLanguage
 
 
 def explain(
@@ -96,11 +97,12 @@ def explain_findings(
         raise ValueError(f"'{against}' is to be explained against itself; name another finding.")
     started = time.monotonic()
     case = Case(model, scan, keys, against=against)
+    has_words = isinstance(model.architecture, VisionLanguage)
     explanations = [
         dataclasses.replace(
             explanation,
             zone_effects=zone_effects(case, index) if case.zones.found else (),
-            tokens=word_gradients(case, keys[index]).tokens,
+            tokens=word_gradients(case, keys[index]).tokens if has_words else (),
         )
         for index, explanation in enumerate(explain_case(case, method))
     ]
@@ -290,6 +292,12 @@ def _rivals(case: Case, method: str) -> list[tuple[str, PatchAttribution] | None
     return [None if key is None else maps[key] for key in chosen]
 
 
+def _layer(case: Case, method: str) -> Layer:
+    """Say what a method attributes to; a network without image tokens has its pixels instead."""
+    layer = METHODS[method].layer
+    return case.model.architecture.tokens if layer == "image tokens" else layer
+
+
 def _explanation(
     case: Case,
     index: int,
@@ -303,7 +311,7 @@ def _explanation(
     return Explanation(
         finding=case.findings[index],
         method=method,
-        layer=METHODS[method].layer,
+        layer=_layer(case, method),
         baseline=case.baseline,
         n_steps=attribution.n_steps,
         log_odds=float(case.log_odds[index]),

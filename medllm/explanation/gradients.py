@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import torch
 from jaxtyping import Float
 
-from medllm.explanation.attribution import PatchAttribution, on_grid
+from medllm.errors import AttributionError
+from medllm.explanation.attribution import PatchAttribution
 from medllm.explanation.case import Case
 
 
@@ -29,7 +30,7 @@ def gradient_x_activation(case: Case) -> tuple[PatchAttribution, ...]:
     """
     features = case.features.detach().requires_grad_()
     return tuple(
-        PatchAttribution(on_grid((features.detach() * gradient).sum(-1)[0], case.model.grid), 1)
+        PatchAttribution(case.model.layout.on_grid((features.detach() * gradient).sum(-1)[0]), 1)
         for gradient in _gradients(case, features, features)
     )
 
@@ -40,7 +41,8 @@ def grad_cam(case: Case) -> tuple[PatchAttribution, ...]:
     The channels of a ViT are the hidden axis, so each channel's weight is the mean of its
     gradient over the patches, and a patch's value is the weighted sum of its channels. The
     tokens are those that the projector is given, where no class token stands between a patch and
-    the answer. The sign is kept: the paper's ReLU would drop what lowers the finding.
+    the answer; of a network that merges patches behind its encoder, the merged ones. The sign is
+    kept: the paper's ReLU would drop what lowers the finding.
 
     Args:
         case: The radiograph and its findings.
@@ -48,19 +50,29 @@ def grad_cam(case: Case) -> tuple[PatchAttribution, ...]:
     Returns:
         An attribution a finding, in log-odds to first order. It does not promise to add up.
 
+    Raises:
+        AttributionError: The network has no tokens.
+
     Source:
         Selvaraju et al., Grad-CAM, ICCV 2017, equations 1 and 2, without the ReLU.
     """
-    tokens = case.encoder_tokens.detach().requires_grad_()
-    projected = case.model.network.model.multi_modal_projector(tokens)
+    model = case.model
+    if model.architecture.tokens == "pixels":
+        raise AttributionError(
+            f"model '{model.card.name}' has no image tokens that Grad-CAM could weigh; use the "
+            "method 'integrated-gradients'.",
+            code="no-tokens",
+        )
+    with torch.no_grad():
+        placed = case.pixel_values.to(model.device, model.dtype)
+        tokens, project = model.architecture.encoder_tokens(model.network, placed)
+    tokens = tokens.detach().requires_grad_()
     return tuple(
         PatchAttribution(
-            on_grid(
-                (tokens.detach() * gradient.mean(dim=1, keepdim=True)).sum(-1)[0], case.model.grid
-            ),
+            model.layout.on_grid((tokens.detach() * gradient.mean(dim=1, keepdim=True)).sum(-1)[0]),
             1,
         )
-        for gradient in _gradients(case, projected, tokens)
+        for gradient in _gradients(case, project(tokens), tokens)
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from captum.attr import IntegratedGradients, NoiseTunnel
 
-from medllm.explanation.attribution import PatchAttribution, on_grid, sum_by_patch
+from medllm.explanation.attribution import PatchAttribution, sum_by_patch
 from medllm.explanation.case import Case
 from medllm.explanation.memory import halve_on_out_of_memory
 
@@ -65,7 +65,7 @@ def integrated_gradients(
             float(effect),
             most_steps,
         )
-        values = on_grid(attributed[0].double().sum(dim=-1), case.model.grid)
+        values = case.model.layout.on_grid(attributed[0].double().sum(dim=-1))
         found.append(PatchAttribution(values, n_steps, error))
     return tuple(found)
 

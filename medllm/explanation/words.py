@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -14,8 +15,15 @@ from medllm.explanation.case import Case
 from medllm.explanation.integrated_gradients import until_complete
 from medllm.explanation.record import TokenAttribution
 from medllm.models import Model
+from medllm.models.architectures import VisionLanguage
 from medllm.models.build import IMAGE_TOKEN
-from medllm.models.scoring import log_odds_of, prompt_embeddings, prompt_ids
+from medllm.models.scoring import (
+    adds_special_tokens,
+    embedded_as,
+    log_odds_of,
+    prompt_ids,
+    prompt_logits,
+)
 
 
 @dataclass(frozen=True)
@@ -160,22 +168,21 @@ class _Prompt:
             finding: Key of the finding.
         """
         model = case.model
-        network, encoded = model.network, model.encode([finding])
+        kind, network, encoded = model.architecture, model.network, model.encode([finding])
+        if not isinstance(kind, VisionLanguage):
+            raise TypeError(f"model '{model.card.name}' reads no words.")
         ids = prompt_ids(encoded, 0)
-        texts, numbers = _words_of(model, finding, len(ids))
+        texts, numbers = _words_of(model, finding, ids, encoded.image_token_id)
         at = (numbers >= 0).nonzero()[:, 0]
         self._texts, self.numbers = texts, numbers[at]
         with torch.no_grad():
             self.words = network.get_input_embeddings()(ids[at].to(model.device))[None]
-            mean = network.get_input_embeddings().weight.mean(dim=0)
-            self.neutral = mean.expand_as(self.words).clone()
+            self.neutral = _mean_embedding(network).expand_as(self.words).clone()
 
         def score(features: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-            embeddings = prompt_embeddings(network, features, encoded, 0)
-            embeddings = embeddings.index_copy(1, at.to(features.device), words.to(features.dtype))
-            read = network.model.language_model(inputs_embeds=embeddings, use_cache=False)
-            logits = network.lm_head(read.last_hidden_state[:, -1:])
-            return log_odds_of(logits, encoded)[:, 0]
+            with embedded_as(network, words, at):
+                logits = prompt_logits(network, features, encoded, 0, kind)
+            return log_odds_of(logits[:, None], encoded)[:, 0]
 
         self.score = score
 
@@ -190,29 +197,50 @@ class _Prompt:
         )
 
 
+# Rows of the embedding table that are looked up at a time.
+_ROWS = 8192
+
+
+def _mean_embedding(network: Any) -> Float[torch.Tensor, " width"]:
+    """Give the mean of all embeddings as the LLM is given them; some scale what the table has."""
+    table = network.get_input_embeddings()
+    ids = torch.arange(table.num_embeddings, device=table.weight.device)
+    parts = [table(some).double().sum(dim=0) for some in torch.split(ids, _ROWS)]
+    mean: torch.Tensor = (torch.stack(parts).sum(dim=0) / len(ids)).to(table.weight.dtype)
+    return mean
+
+
 def _words_of(
-    model: Model, finding: str, length: int
+    model: Model, finding: str, ids: Int64[torch.Tensor, " tokens"], image_token_id: int
 ) -> tuple[list[str], Int64[torch.Tensor, " tokens"]]:
     """Divide a prompt at its blanks; give the words and which of them each token is a piece of.
 
-    The image is one word, of which no token is a piece; nor is one of what the tokenizer adds.
+    The image is one word, of which no token is a piece; nor is one of what the tokenizer adds, or
+    of the tokens that open and close an image.
     """
     (question,) = model.questions([finding])
-    rows, columns = model.grid
-    text = model.prompt(question)
-    spread = text.replace(IMAGE_TOKEN, IMAGE_TOKEN * (rows * columns))
-    found = model.tokenizer(spread, return_offsets_mapping=True)
-    image = re.escape(IMAGE_TOKEN)
-    spans = re.finditer(rf"(?:{image})+|(?:(?!{image})\S)+", spread)
-    numbers = torch.full((length,), -1)
-    words = []
-    for number, span in enumerate(spans):
-        is_image = span[0].startswith(IMAGE_TOKEN)
-        words.append(IMAGE_TOKEN if is_image else span[0])
-        if is_image:
+    text, kind, tokenizer = model.prompt(question), model.architecture, model.tokenizer
+    if not isinstance(kind, VisionLanguage) or tokenizer is None:
+        raise TypeError(f"model '{model.card.name}' reads no words.")
+    image = kind.spread(model.network.config, tokenizer, model.layout.n_tokens)
+    found = tokenizer(
+        text.replace(IMAGE_TOKEN, image),
+        return_offsets_mapping=True,
+        add_special_tokens=adds_special_tokens(tokenizer, model.card.prompt_template),
+    )
+    before = text.index(IMAGE_TOKEN)
+    numbers = torch.full((len(ids),), -1)
+    words: list[str] = []
+    for number, span in enumerate(
+        re.finditer(rf"{re.escape(IMAGE_TOKEN)}|(?:(?!{IMAGE_TOKEN})\S)+", text)
+    ):
+        words.append(span[0])
+        if span[0] == IMAGE_TOKEN:
             continue
-        for at, (start, end) in enumerate(found["offset_mapping"][:length]):
+        moved = len(image) - len(IMAGE_TOKEN) if span.start() > before else 0
+        for at, (start, end) in enumerate(found["offset_mapping"][: len(ids)]):
             # A blank may be part of the piece behind it.
-            if end > start and start < span.end() and end > span.start():
+            if end > start and start < span.end() + moved and end > span.start() + moved:
                 numbers[at] = number
+    numbers[ids == image_token_id] = -1
     return words, numbers

@@ -9,6 +9,12 @@ from medllm.metrics import Estimate
 from medllm.models.measured import MeasuredExplanations
 
 SCHEMA_VERSION = 1
+NOT_CALIBRATED = "not calibrated"
+# What holds of a model of another's making until it is calibrated.
+NOT_MEASURED = (
+    "medllm measured nothing of it. Its log-odds are not calibrated, and no thresholds were "
+    "chosen: every call is indeterminate until `medllm calibrate` fits them."
+)
 
 
 @dataclass(frozen=True)
@@ -29,8 +35,17 @@ class Calibration:
     bias: float = 0.0
     low: float = 0.5
     high: float = 0.5
-    fitted_on: str = "not calibrated"
+    fitted_on: str = NOT_CALIBRATED
     prevalence: float | None = None
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether it was fitted on anything."""
+        return self.fitted_on != NOT_CALIBRATED
+
+
+# What a model has before any threshold was chosen: it calls nothing positive or negative.
+UNFITTED = Calibration(low=0.0, high=1.0)
 
 
 @dataclass(frozen=True)
@@ -162,6 +177,9 @@ class ModelCard:
         image_use: What it answers without the image.
         training_cost: Time and device of the training, in words.
         license: Under which its weights are given, an SPDX identifier; empty where not stated.
+        base: Where the weights are, of a model of another's making: a folder, `owner/name` or
+            `owner/name@revision`; empty where they lie beside the card.
+        base_sha256: Hash over that model's files; empty where there is none.
         schema_version: Version of this record's form.
     """
 
@@ -181,7 +199,14 @@ class ModelCard:
     image_use: tuple[ImageUse, ...] = ()
     training_cost: str = ""
     license: str = ""
+    base: str = ""
+    base_sha256: str = ""
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the answer to any question was calibrated."""
+        return any(question.calibration.is_fitted for question in self.questions)
 
     @property
     def findings(self) -> tuple[str, ...]:

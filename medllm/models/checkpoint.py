@@ -7,11 +7,12 @@ import hashlib
 import json
 import logging
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, LlavaForConditionalGeneration
+from transformers import LlavaForConditionalGeneration
 
 from medllm.data.preprocessing import Preprocessing
 from medllm.errors import CheckpointError
@@ -27,9 +28,11 @@ from medllm.models.card import (
     SelfTest,
 )
 from medllm.models.card_page import card_page, front_matter
-from medllm.models.hub import find_folder, quiet_transformers, some_of
+from medllm.models.foreign import check_tokens, open_foreign
+from medllm.models.hub import find_folder, load_weights, quiet_transformers, some_of
 from medllm.models.measured import read_measured
 from medllm.models.model import Model
+from medllm.models.tokenizer import open_tokenizer
 from medllm.phantom import make_phantom
 
 logger = logging.getLogger(__name__)
@@ -55,28 +58,38 @@ def load_model(source: str | Path | None = None, *, device: str | None = None) -
             than it did when it was saved.
     """
     folder = resolve(source)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if not (folder / CARD_FILE).is_file() and (folder / "config.json").is_file():
+        return open_foreign(folder, str(source), device)
     card = read_card(folder)
+    if card.base:
+        return _load_adapted(folder, card, device)
     _verify_hashes(folder)
-    try:
-        with quiet_transformers():
-            network, info = LlavaForConditionalGeneration.from_pretrained(
-                folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
-            )
-            tokenizer = AutoTokenizer.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False
-            )
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{folder} does not open as a LLaVA checkpoint: {reason}") from error
+    network, info = load_weights(LlavaForConditionalGeneration, folder)
     # transformers leaves a missing tensor random and says nothing.
     if info["missing_keys"] or info["unexpected_keys"]:
         raise CheckpointError(
             f"{folder}/model.safetensors does not fit config.json; missing: "
             f"{some_of(info['missing_keys'])}; not wanted: {some_of(info['unexpected_keys'])}."
         )
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = Model(network.to(device).eval(), tokenizer, card, sha256_of(folder))
-    check_grid(model)
+    model = Model(network.to(device).eval(), open_tokenizer(folder), card, sha256_of(folder))
+    check_tokens(model)
+    run_self_test(model)
+    return model
+
+
+def _load_adapted(folder: Path, card: ModelCard, device: str) -> Model:
+    """Load a model of another's making, and put a site's questions and calibration before it."""
+    remedy = f"set base in {folder / CARD_FILE} to where the model is"
+    base = open_foreign(find_folder(card.base, remedy=remedy), card.base, device)
+    if base.sha256 != card.base_sha256:
+        raise CheckpointError(
+            f"{card.base} has sha256 {base.sha256[:12]}, and {folder / CARD_FILE} was made for "
+            f"{card.base_sha256[:12]}: a calibration serves no other model. Pin the revision "
+            "(owner/name@revision), or calibrate this one.",
+            code="another-base",
+        )
+    model = dataclasses.replace(base, card=card, sha256=sha256_of(folder))
     run_self_test(model)
     return model
 
@@ -101,7 +114,10 @@ def save_model(model: Model, folder: Path, *, dtype: torch.dtype = torch.float32
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as beside:
         draft = Path(beside) / folder.name
-        _write_weights(model, draft, dtype)
+        if model.card.base:
+            draft.mkdir()
+        else:
+            _write_weights(model, draft, dtype)
         # What was measured of explanations is of one checkpoint, and lies in a file of its own.
         stated = dataclasses.replace(model.card, explanations=())
         card = dataclasses.asdict(stated)
@@ -161,12 +177,7 @@ def read_card(folder: Path) -> ModelCard:
     Raises:
         CheckpointError: A file is missing, or the card is not of this version's form.
     """
-    missing = [name for name in _WANTED if not (folder / name).is_file()]
-    if missing:
-        raise CheckpointError(
-            f"{folder} lacks {', '.join(missing)}; a medllm checkpoint is a Hugging Face LLaVA "
-            f"folder with {CARD_FILE} beside it."
-        )
+    _refuse_lack(folder, _WANTED[:1])
     try:
         values = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
     except ValueError as error:
@@ -182,7 +193,18 @@ def read_card(folder: Path) -> ModelCard:
         card = _card(values)
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise CheckpointError(f"{folder / CARD_FILE} is not a model card: {error}.") from error
+    if not card.base:
+        _refuse_lack(folder, _WANTED)
     return dataclasses.replace(card, explanations=read_measured(folder, sha256_of(folder)))
+
+
+def _refuse_lack(folder: Path, wanted: Sequence[str]) -> None:
+    missing = [name for name in wanted if not (folder / name).is_file()]
+    if missing:
+        raise CheckpointError(
+            f"{folder} lacks {', '.join(missing)}; a medllm checkpoint is a Hugging Face LLaVA "
+            f"folder with {CARD_FILE} beside it."
+        )
 
 
 def sha256_of(folder: Path) -> str:
@@ -258,26 +280,6 @@ def run_self_test(model: Model) -> None:
                 f"{wanted:.4f} within {test.tolerance}; another torch or transformers computes "
                 "otherwise here. Install the versions in constraints.txt."
             )
-
-
-def check_grid(model: Model) -> None:
-    """Encode a blank image and count its tokens.
-
-    Args:
-        model: The model.
-
-    Raises:
-        CheckpointError: The image tokens are not the patches of the grid, no more and no fewer.
-    """
-    rows, columns = model.grid
-    blank = torch.zeros(1, model.card.preprocessing.channels, *[model.card.preprocessing.size] * 2)
-    with torch.inference_mode():
-        found = model.image_features(blank).shape[1]
-    if found != rows * columns:
-        raise CheckpointError(
-            f"'{model.card.name}' gives {found} image tokens for a grid of {rows} x {columns}; "
-            "vision_feature_select_strategy must be 'default' with a CLS token and else 'full'."
-        )
 
 
 def _verify_hashes(folder: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from transformers import AutoImageProcessor, PreTrainedConfig
 
@@ -35,11 +38,78 @@ def read_preprocessing(folder: Path, channels: int) -> Preprocessing:
     Raises:
         CheckpointError: There is no image processor, or it does what no contract can say.
     """
+    processor = open_image_processor(folder)
+    with _told(folder):
+        contract = contract_of(processor, channels, _geometry(processor))
+        difference = _difference(processor, contract)
+    _refuse_difference(folder, difference)
+    return contract
+
+
+def read_square(
+    folder: Path,
+    channels: int,
+    geometry: Callable[[Any], dict[str, Any] | None],
+    options: dict[str, bool],
+    inputs: Callable[[torch.Tensor], dict[str, Any]],
+) -> Preprocessing:
+    """Take over what a vision-language model's image processor does to a square image.
+
+    Args:
+        folder: The model's folder.
+        channels: Channels of its input.
+        geometry: Gives size and aspect of an image processor that takes several sizes, or None.
+        options: Arguments of the image processor.
+        inputs: What the model is given of `pixel_values`, to be compared with what the image
+            processor gives.
+
+    Returns:
+        The contract.
+
+    Raises:
+        CheckpointError: There is no image processor, or it does what no contract can say.
+    """
+    processor = open_image_processor(folder)
+    with _told(folder):
+        contract = contract_of(processor, channels, geometry(processor) or _geometry(processor))
+        grey = _waves(contract.size)
+        picture = Image.fromarray(np.stack([grey] * channels, axis=-1))
+        theirs = processor(picture, return_tensors="pt", **options)["pixel_values"]
+        ours = inputs(contract.prepare(grey.astype(np.float32) / 255))["pixel_values"]
+        if theirs.numel() != ours.numel():
+            raise ValueError(
+                f"of a square of {contract.size} pixels it gives {tuple(theirs.shape)}, wanted "
+                f"is {tuple(ours.shape)}."
+            )
+        apart = (theirs.reshape(ours.shape) - ours).abs().max()
+    _refuse_difference(folder, float(apart) * max(contract.std) * 255)
+    return contract
+
+
+def _waves(size: int) -> np.ndarray:
+    """Draw an image that enlarging and reducing leaves as it is, and that has no symmetry."""
+    down, across = np.mgrid[0:size, 0:size] / size
+    waves = np.sin(2 * np.pi * (down + 0.2)) + 0.5 * np.sin(4 * np.pi * (across + 0.1 * down))
+    return np.asarray((128 + 60 * waves).round(), dtype=np.uint8)
+
+
+def open_image_processor(folder: Path) -> Any:
+    """Open a model's image processor.
+
+    Args:
+        folder: The model's folder.
+
+    Returns:
+        The processor, on Pillow.
+
+    Raises:
+        CheckpointError: There is none, or it does not open.
+    """
     if not any((folder / name).is_file() for name in _FILES):
         raise CheckpointError(f"{folder} has neither {' nor '.join(_FILES)}. {_REMEDY}.")
     try:
         with quiet_transformers():
-            processor = AutoImageProcessor.from_pretrained(
+            return AutoImageProcessor.from_pretrained(
                 folder, backend="pil", local_files_only=True, trust_remote_code=False
             )
     except (OSError, ValueError, TypeError, ImportError) as error:
@@ -47,23 +117,45 @@ def read_preprocessing(folder: Path, channels: int) -> Preprocessing:
         raise CheckpointError(
             f"the image processor of {folder} does not open: {reason} {_REMEDY}."
         ) from error
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
     try:
-        contract = Preprocessing(
-            channels=channels,
-            interpolation=_interpolation(processor),
-            normalization="fixed",
-            **_geometry(processor),
-            **_normalization(processor),
-        )
-        difference = _difference(processor, contract)
+        yield
     except ValueError as error:
         raise CheckpointError(f"the image processor of {folder}: {error} {_REMEDY}.") from error
+
+
+def _refuse_difference(folder: Path, difference: float) -> None:
     if difference > _TOLERANCE:
         raise CheckpointError(
             f"the image processor of {folder} does more than its size, crop, mean and std say: an "
             f"image differs by {difference:.1f} of 255 grey steps. {_REMEDY}."
         )
-    return contract
+
+
+def contract_of(processor: Any, channels: int, geometry: dict[str, Any]) -> Preprocessing:
+    """Put an image processor's settings into a contract.
+
+    Args:
+        processor: The image processor.
+        channels: Channels of the model's input.
+        geometry: Size and aspect.
+
+    Returns:
+        The contract.
+
+    Raises:
+        ValueError: A setting has no place in a contract.
+    """
+    return Preprocessing(
+        channels=channels,
+        interpolation=_interpolation(processor),
+        normalization="fixed",
+        **geometry,
+        **_normalization(processor),
+    )
 
 
 def _interpolation(processor: Any) -> Any:

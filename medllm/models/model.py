@@ -5,19 +5,20 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase
 
 from medllm.dicom.radiograph import Radiograph
 from medllm.errors import CheckpointError, LabelError
+from medllm.models.architectures import Architecture, Layout, Llava, VisionLanguage
 from medllm.models.calibration import at_prevalence, call_of, probability_of
 from medllm.models.card import ModelCard, Question
 from medllm.models.prediction import FindingPrediction, Prediction
-from medllm.models.scoring import EncodedQuestions, answer_logits, encode_questions, log_odds_of
+from medllm.models.scoring import EncodedQuestions, encode_questions
 
 # Radiographs a forward; a larger batch gains nothing on a CPU and costs memory.
 _BATCH_SIZE = 16
@@ -25,31 +26,43 @@ _BATCH_SIZE = 16
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A vision-language model that answers closed questions about a radiograph.
+    """A network that answers closed questions about a radiograph.
 
     Attributes:
-        network: Vision encoder, projector and LLM.
-        tokenizer: The LLM's, with `<image>`.
+        network: The network; of medllm's own checkpoints vision encoder, projector and LLM.
+        tokenizer: The LLM's; None of a network that reads no words.
         card: Questions, calibration, preprocessing, and what was measured.
         sha256: Hash over the checkpoint; empty before it is saved.
+        architecture: What kind of network it is.
     """
 
-    network: LlavaForConditionalGeneration
-    tokenizer: PreTrainedTokenizerBase
+    network: Any
+    tokenizer: Any
     card: ModelCard
     sha256: str = ""
+    architecture: Architecture = field(default_factory=Llava)
 
     @cached_property
+    def layout(self) -> Layout:
+        """Where the image tokens lie in the model's input."""
+        return self.architecture.layout(self.network, self.card.preprocessing.size)
+
+    @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of the patch grid that the image tokens form, in row-major order."""
-        side = self.card.preprocessing.size // self.network.config.vision_config.patch_size
-        return (side, side)
+        """Rows and columns of the patches that a map is drawn on."""
+        return self.layout.grid
 
     @property
     def device(self) -> torch.device:
         """Where the network is."""
-        device: torch.device = self.network.device
+        device: torch.device = next(self.network.parameters()).device
         return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        dtype: torch.dtype = next(self.network.parameters()).dtype
+        return dtype
 
     def questions(self, findings: Sequence[str] | None = None) -> tuple[Question, ...]:
         """Choose questions by finding.
@@ -106,38 +119,47 @@ class Model:
 
         Returns:
             The encoded questions.
+
+        Raises:
+            TypeError: The model is no vision-language model.
         """
-        rows, columns = self.grid
+        kind = self.architecture
+        if not isinstance(kind, VisionLanguage) or self.tokenizer is None:
+            raise TypeError(f"model '{self.card.name}' is asked no questions in words.")
+        config, n_tokens = self.network.config, self.layout.n_tokens
         return encode_questions(
-            self.tokenizer, self.card.prompt_template, self.questions(findings), rows * columns
+            self.tokenizer,
+            self.card.prompt_template,
+            self.questions(findings),
+            n_tokens,
+            image=kind.spread(config, self.tokenizer, n_tokens),
+            image_token_id=int(config.image_token_id),
         )
 
     def prompt(self, question: Question) -> str:
         """Write out the prompt of one question, with one placeholder for the whole image."""
-        return self.card.prompt_template.replace("{question}", question.text)
+        return self.architecture.prompt(self.card, question)
 
     def image_features(
         self, pixel_values: Float[torch.Tensor, "batch channels size size"]
-    ) -> Float[torch.Tensor, "batch patches width"]:
+    ) -> Float[torch.Tensor, "batch tokens width"]:
         """Encode images.
 
         Args:
             pixel_values: Prepared by the card's preprocessing.
 
         Returns:
-            Patch tokens from the projector, row-major over the grid.
+            Image tokens as `layout` says.
         """
-        outputs = self.network.model.get_image_features(
-            pixel_values=pixel_values.to(self.device, self.network.dtype), return_dict=True
-        )
-        return torch.stack(list(outputs.pooler_output))
+        placed = pixel_values.to(self.device, self.dtype)
+        return self.architecture.image_features(self.network, placed)
 
     def log_odds_from_features(
         self,
-        features: Float[torch.Tensor, "batch patches width"],
+        features: Float[torch.Tensor, "batch tokens width"],
         findings: Sequence[str] | None = None,
     ) -> Float[torch.Tensor, "batch findings"]:
-        """Score patch tokens; gradients pass through.
+        """Score image tokens; gradients pass through.
 
         Args:
             features: From `image_features`, or between those of two images.
@@ -146,8 +168,7 @@ class Model:
         Returns:
             Uncalibrated log-odds; positive speaks for the finding.
         """
-        encoded = self.encode(findings)
-        return log_odds_of(answer_logits(self.network, features, encoded), encoded)
+        return self.architecture.log_odds(self, features, self.questions(findings))
 
     def log_odds(
         self,

@@ -6,12 +6,10 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     LlavaConfig,
@@ -26,9 +24,9 @@ from medllm.errors import CheckpointError
 from medllm.findings import finding
 from medllm.models.build import IMAGE_TOKEN, select_strategy
 from medllm.models.card import ModelCard, Question
-from medllm.models.checkpoint import check_grid
 from medllm.models.encoder_contract import check_preprocessing, read_preprocessing
-from medllm.models.hub import find_folder, quiet_transformers, some_of
+from medllm.models.foreign import check_tokens
+from medllm.models.hub import find_folder, load_weights, read_config, refuse_missing, some_of
 from medllm.models.model import Model
 from medllm.models.tokenizer import check_prompt, find_answer_words, load_tokenizer
 
@@ -154,7 +152,7 @@ def join_pretrained(
         prompt_template=prompt,
     )
     model = Model(network, tokenizer, card)
-    check_grid(model)
+    check_tokens(model)
     _check_length(model)
     return model
 
@@ -165,17 +163,8 @@ def _title(folder: Path, source: str | Path) -> str:
     return found.rpartition("/")[2].partition("@")[0]
 
 
-def _config(folder: Path) -> PreTrainedConfig:
-    try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{folder} has no config.json that transformers knows: {str(error).splitlines()[0]}"
-        ) from error
-
-
 def _vision_config(folder: Path) -> PreTrainedConfig:
-    config = _config(folder)
+    config = read_config(folder)
     config = config.vision_config if config.model_type in ("clip", "siglip") else config
     if config.model_type not in _ENCODERS:
         raise CheckpointError(
@@ -186,52 +175,23 @@ def _vision_config(folder: Path) -> PreTrainedConfig:
     return config
 
 
-def _load(factory: Any, folder: Path, **options: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
-    try:
-        with quiet_transformers():
-            model, info = factory.from_pretrained(
-                folder,
-                dtype=torch.float32,
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-                **options,
-            )
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(
-            f"the weights of {folder} do not load: {reason} Wanted is safetensors, whole."
-        ) from error
-    return model, info
-
-
-def _refuse_missing(folder: Path, missing: set[str]) -> None:
-    # transformers leaves a missing tensor random and says nothing.
-    if missing:
-        raise CheckpointError(
-            f"the weights of {folder} lack {some_of(missing)}; they are no whole model. Fetch it "
-            "again, or name the model they were taken from."
-        )
-
-
 def _load_tower(folder: Path, config: PreTrainedConfig) -> PreTrainedModel:
-    tower, info = _load(AutoModel, folder, config=config)
-    _refuse_missing(folder, {key for key in info["missing_keys"] if not key.startswith(_IDLE)})
+    tower, info = load_weights(AutoModel, folder, config=config)
+    refuse_missing(folder, {key for key in info["missing_keys"] if not key.startswith(_IDLE)})
     if info["unexpected_keys"]:
         logger.info("encoder %s: not used: %s", folder.name, some_of(info["unexpected_keys"]))
     return tower
 
 
 def _load_llm(folder: Path) -> PreTrainedModel:
-    config = _config(folder)
+    config = read_config(folder)
     if config.get_text_config() is not config:
         raise CheckpointError(
             f"{folder} is of type '{config.model_type}' and has parts of its own beside an LLM; "
             "name a plain causal LLM."
         )
-    llm, info = _load(AutoModelForCausalLM, folder)
-    _refuse_missing(folder, set(info["missing_keys"]))
+    llm, info = load_weights(AutoModelForCausalLM, folder)
+    refuse_missing(folder, set(info["missing_keys"]))
     if info["unexpected_keys"]:
         logger.info("LLM %s: not used: %s", folder.name, some_of(info["unexpected_keys"]))
     return llm

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool, Float, Int64
-from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase
+from jaxtyping import Float, Int64
+from transformers import PreTrainedTokenizerBase
 
 from medllm.errors import CheckpointError
 from medllm.models.build import IMAGE_TOKEN
 from medllm.models.card import Question
+
+if TYPE_CHECKING:
+    from medllm.models.architectures import VisionLanguage
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +60,9 @@ def encode_questions(
     template: str,
     questions: Sequence[Question],
     n_image_tokens: int,
+    *,
+    image: str | None = None,
+    image_token_id: int | None = None,
 ) -> EncodedQuestions:
     """Turn questions into token ids.
 
@@ -65,7 +73,10 @@ def encode_questions(
         tokenizer: The checkpoint's.
         template: Prompt with `<image>` and `{question}`.
         questions: At least one.
-        n_image_tokens: Patch tokens an image.
+        n_image_tokens: Image tokens an image.
+        image: What `<image>` is written as; `<image>` as often as there are tokens when None.
+        image_token_id: Id of the token that stands for an image token; that of `<image>` when
+            None.
 
     Returns:
         The encoded questions.
@@ -78,15 +89,21 @@ def encode_questions(
             f"the prompt template '{template}' lacks {IMAGE_TOKEN} or {{question}}; "
             "both are needed."
         )
-    spread = template.replace(IMAGE_TOKEN, IMAGE_TOKEN * n_image_tokens)
+    spread = template.replace(IMAGE_TOKEN, image or IMAGE_TOKEN * n_image_tokens)
+    adds = adds_special_tokens(tokenizer, template)
     prompts = [
-        torch.tensor(tokenizer(spread.replace("{question}", question.text))["input_ids"])
+        torch.tensor(
+            tokenizer(spread.replace("{question}", question.text), add_special_tokens=adds)[
+                "input_ids"
+            ]
+        )
         for question in questions
     ]
     shared = min(len(prompt) for prompt in prompts) - 1
     while any(not torch.equal(prompt[:shared], prompts[0][:shared]) for prompt in prompts):
         shared -= 1
-    image_token_id = int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
+    if image_token_id is None:
+        image_token_id = int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
     if int((prompts[0][:shared] == image_token_id).sum()) != n_image_tokens:
         raise CheckpointError(
             f"the prompt template '{template}' puts the question before {IMAGE_TOKEN}; "
@@ -119,52 +136,140 @@ def _answer_ids(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> tup
     return tuple(ids)
 
 
+def adds_special_tokens(tokenizer: PreTrainedTokenizerBase, template: str) -> bool:
+    """Say whether the tokenizer is to write the start of a text; a template can write it itself.
+
+    Args:
+        tokenizer: The checkpoint's.
+        template: The prompt.
+
+    Returns:
+        Whether it is, so that it never stands twice.
+    """
+    return tokenizer.bos_token is None or tokenizer.bos_token not in template
+
+
 def answer_logits(
-    network: LlavaForConditionalGeneration,
-    features: Float[torch.Tensor, "batch patches width"],
+    network: Any,
+    features: Float[torch.Tensor, "batch tokens width"],
     encoded: EncodedQuestions,
+    architecture: VisionLanguage,
 ) -> Float[torch.Tensor, "batch questions vocabulary"]:
     """Run the LLM: the prefix once an image, the questions behind its key-value cache.
 
+    Where image and question see each other there is no such prefix, and each question is a run
+    of its own.
+
     Args:
         network: The network.
-        features: Patch tokens from the projector. Gradients pass through.
+        features: Image tokens. Gradients pass through.
         encoded: The questions.
+        architecture: The network's.
 
     Returns:
         Logits at each question's answer position.
     """
-    llm = network.model.language_model
     batch, questions = len(features), len(encoded.suffixes)
-    embeddings = _spliced(network, features, encoded.prefix, encoded.image_token_id)
-    cache = llm(inputs_embeds=embeddings, use_cache=True).past_key_values
+    if not architecture.shares_prefix:
+        asked = range(questions)
+        alone = [prompt_logits(network, features, encoded, at, architecture) for at in asked]
+        return torch.stack(alone, dim=1)
+    prefix = encoded.prefix.to(features.device).expand(batch, -1)
+    told = architecture.prompt_inputs(network.config, prefix, features.shape[1])
+    image = architecture.encoded_image(network.config, features)
+    cache = network.model(
+        input_ids=prefix, mm_encoder_outputs={"image": image}, use_cache=True, **told
+    ).past_key_values
     cache.batch_repeat_interleave(questions)
     suffixes = encoded.suffixes.to(features.device).repeat(batch, 1)  # (batch * questions, suffix)
-    hidden = llm(input_ids=suffixes, past_key_values=cache, use_cache=True).last_hidden_state
+    told = architecture.suffix_inputs(network, prefix.shape[1], suffixes)
+    hidden = network.model(
+        input_ids=suffixes, past_key_values=cache, use_cache=True, **told
+    ).last_hidden_state
     rows = torch.arange(batch * questions, device=features.device)
     positions = encoded.answer_positions.to(features.device).repeat(batch)
-    logits: torch.Tensor = network.lm_head(hidden[rows, positions])
+    logits = architecture.logits(network, hidden[rows, positions])
     return logits.reshape(batch, questions, -1)
 
 
-def prompt_embeddings(
-    network: LlavaForConditionalGeneration,
-    features: Float[torch.Tensor, "batch patches width"],
+def prompt_logits(
+    network: Any,
+    features: Float[torch.Tensor, "batch tokens width"],
     encoded: EncodedQuestions,
     question: int,
-) -> Float[torch.Tensor, "batch tokens width"]:
-    """Give one question's whole prompt as the LLM is given it, up to where it answers.
+    architecture: VisionLanguage,
+) -> Float[torch.Tensor, "batch vocabulary"]:
+    """Run the LLM over one question's whole prompt, nothing shared.
 
     Args:
         network: The network.
-        features: Patch tokens from the projector. Gradients pass through.
+        features: Image tokens. Gradients pass through.
         encoded: The questions.
         question: Number of the question.
+        architecture: The network's.
 
     Returns:
-        Embeddings of the tokens of `prompt_ids`; the image's are the features.
+        Logits where the answer is read.
     """
-    return _spliced(network, features, prompt_ids(encoded, question), encoded.image_token_id)
+    read = read_prompt(network, features, encoded, question, architecture)
+    return architecture.logits(network, read.last_hidden_state[:, -1])
+
+
+def read_prompt(
+    network: Any,
+    features: Float[torch.Tensor, "batch tokens width"],
+    encoded: EncodedQuestions,
+    question: int,
+    architecture: VisionLanguage,
+    **options: Any,
+) -> Any:
+    """Run the network without its head over one question's whole prompt.
+
+    Args:
+        network: The network.
+        features: Image tokens. Gradients pass through.
+        encoded: The questions.
+        question: Number of the question.
+        architecture: The network's.
+        **options: More arguments of the network, such as `output_attentions`.
+
+    Returns:
+        What it gives; the answer is read at the last position.
+    """
+    ids = prompt_ids(encoded, question).to(features.device).expand(len(features), -1)
+    image = architecture.encoded_image(network.config, features)
+    told = architecture.prompt_inputs(network.config, ids, features.shape[1])
+    return network.model(
+        input_ids=ids, mm_encoder_outputs={"image": image}, use_cache=False, **told, **options
+    )
+
+
+@contextmanager
+def embedded_as(
+    network: Any,
+    words: Float[torch.Tensor, "#batch pieces width"],
+    at: Int64[torch.Tensor, " pieces"],
+) -> Iterator[None]:
+    """Exchange the embeddings of some tokens of each prompt that is read.
+
+    Args:
+        network: The network.
+        words: What they are embedded as. Gradients pass through.
+        at: Their places in the prompt.
+
+    Yields:
+        Nothing.
+    """
+
+    def exchange(_module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        given = words.to(output.dtype).expand(len(output), -1, -1)
+        return output.index_copy(1, at.to(output.device), given)
+
+    hook = network.get_input_embeddings().register_forward_hook(exchange)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def prompt_ids(encoded: EncodedQuestions, question: int) -> Int64[torch.Tensor, " tokens"]:
@@ -179,21 +284,6 @@ def prompt_ids(encoded: EncodedQuestions, question: int) -> Int64[torch.Tensor, 
     """
     end = int(encoded.answer_positions[question]) + 1
     return torch.cat([encoded.prefix, encoded.suffixes[question, :end]])
-
-
-def _spliced(
-    network: LlavaForConditionalGeneration,
-    features: Float[torch.Tensor, "batch patches width"],
-    ids: Int64[torch.Tensor, " tokens"],
-    image_token_id: int,
-) -> Float[torch.Tensor, "batch tokens width"]:
-    """Embed token ids, with the features in place of the image's placeholders."""
-    ids = ids.to(features.device)
-    slots: Bool[torch.Tensor, " tokens"] = ids == image_token_id
-    embeddings = network.get_input_embeddings()(ids).to(features.dtype)
-    embeddings = embeddings.expand(len(features), -1, -1)
-    spliced: torch.Tensor = embeddings.masked_scatter(slots[None, :, None], features)
-    return spliced
 
 
 def log_odds_of(

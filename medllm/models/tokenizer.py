@@ -15,17 +15,14 @@ from medllm.models.hub import quiet_transformers
 _SPELLINGS = ("{}", " {}")
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Load an LLM's tokenizer, with `<image>` and a padding token added where they are absent.
-
-    The padding token is that of the end of a text where the LLM has none of its own: medllm
-    reads an answer at the last token of a prompt and never behind it, so no padding is read.
+def open_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Open a model's tokenizer as it is.
 
     Args:
         folder: A model folder.
 
     Returns:
-        The tokenizer; it pads on the right.
+        The tokenizer.
 
     Raises:
         CheckpointError: There is no tokenizer that `tokenizers` reads.
@@ -38,12 +35,27 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         )
     try:
         with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(
+            return AutoTokenizer.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False
             )
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"the tokenizer of {folder} does not open: {reason}") from error
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Load an LLM's tokenizer, with `<image>` and a padding token added where they are absent.
+
+    The padding token is that of the end of a text where the LLM has none of its own: medllm
+    reads an answer at the last token of a prompt and never behind it, so no padding is read.
+
+    Args:
+        folder: A model folder.
+
+    Returns:
+        The tokenizer; it pads on the right.
+    """
+    tokenizer = open_tokenizer(folder)
     # Special, so that no neighbour is merged with it; the tokens that are special stay so.
     image = AddedToken(IMAGE_TOKEN, special=True, normalized=False)
     tokenizer.add_special_tokens(
@@ -89,19 +101,22 @@ def _spellings(tokenizer: PreTrainedTokenizerBase, word: str) -> tuple[str, ...]
     return tuple(found.values())
 
 
-def check_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> None:
+def check_prompt(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, *, add_special_tokens: bool = True
+) -> None:
     """Check what the tokenizer makes of a whole prompt.
 
     Args:
         tokenizer: Of the LLM.
         prompt: With the question in it.
+        add_special_tokens: Whether the tokenizer writes the start of the text.
 
     Raises:
         CheckpointError: The start of the text is marked twice, something is written behind the
             prompt, where the answer is read, or a word is unknown.
     """
     inside = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    whole = tokenizer(prompt)["input_ids"]
+    whole = tokenizer(prompt, add_special_tokens=add_special_tokens)["input_ids"]
     if whole[-len(inside) :] != inside:
         raise CheckpointError(
             f"the tokenizer writes {tokenizer.convert_ids_to_tokens(whole[-1])} behind the prompt, "

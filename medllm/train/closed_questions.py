@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import nn
 
+from medllm.models.architectures import Llava
 from medllm.models.card import Question
 from medllm.models.model import Model
 from medllm.models.scoring import EncodedQuestions, answer_logits, encode_questions
@@ -42,6 +43,7 @@ class _Answering(nn.Module):
         self.network = model.network
         self.locator = nn.Linear(model.network.config.text_config.hidden_size, n_findings)
         self._encoded, self._grid = encoded, model.grid
+        self._architecture = Llava()
         self._label_smoothing, self._location = label_smoothing, location
 
     def forward(self, **batch: torch.Tensor) -> Float[torch.Tensor, ""]:
@@ -51,7 +53,7 @@ class _Answering(nn.Module):
             pixel_values=batch["pixel_values"], return_dict=True
         )
         features = torch.stack(list(output.pooler_output))
-        logits = answer_logits(self.network, features, encoded)
+        logits = answer_logits(self.network, features, encoded, self._architecture)
         loss = answer_loss(
             logits.float(), batch["labels"], batch["weights"], encoded, self._label_smoothing
         )

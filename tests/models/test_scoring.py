@@ -80,7 +80,8 @@ def test_several_answer_words_are_summed_as_probabilities(tiny_model, pixel_valu
     question = dataclasses.replace(tiny_model.card.questions[0], yes=("yes", "is"), no=("no",))
     encoded = encode_questions(tiny_model.tokenizer, "<image> {question}", [question], 16)
     with torch.inference_mode():
-        logits = answer_logits(tiny_model.network, tiny_model.image_features(pixel_values), encoded)
+        features = tiny_model.image_features(pixel_values)
+        logits = answer_logits(tiny_model.network, features, encoded, tiny_model.architecture)
         got = log_odds_of(logits, encoded)[:, 0]
     odds = logits[:, 0].double().softmax(-1)
     ids = [tiny_model.tokenizer.convert_tokens_to_ids(word) for word in ("yes", "is", "no")]

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from torch import nn
-from transformers import LlavaForConditionalGeneration
 
 from medllm.models import Model
 
@@ -27,7 +26,7 @@ def cascade_steps(model: Model) -> tuple[str, ...]:
     Returns:
         What each step scrambles beside all that the steps before it did.
     """
-    return tuple(name for name, _ in _steps(model.network))
+    return tuple(name for name, _ in _steps(model))
 
 
 def cascade(model: Model) -> Iterator[Model]:
@@ -46,16 +45,16 @@ def cascade(model: Model) -> Iterator[Model]:
         Adebayo et al., Sanity checks for saliency maps, NeurIPS 2018, section 3.1 (cascading
         randomization), with the trained values in another order in place of fresh ones.
     """
-    network = copy.deepcopy(model.network)
+    scrambled = dataclasses.replace(model, network=copy.deepcopy(model.network))
     generator = torch.Generator().manual_seed(0)
     seen: set[int] = set()
-    for _, parameters in _steps(network):
+    for _, parameters in _steps(scrambled):
         for parameter in parameters:
             # The head can be the words' embedding; shuffled twice it is shuffled all the same.
             if id(parameter) not in seen:
                 seen.add(id(parameter))
                 _shuffle(parameter, generator)
-        yield dataclasses.replace(model, network=network)
+        yield scrambled
 
 
 def _shuffle(parameter: nn.Parameter, generator: torch.Generator) -> None:
@@ -64,13 +63,9 @@ def _shuffle(parameter: nn.Parameter, generator: torch.Generator) -> None:
         parameter.copy_(parameter.flatten()[order].reshape(parameter.shape))
 
 
-def _steps(
-    network: LlavaForConditionalGeneration,
-) -> Iterator[tuple[str, Sequence[nn.Parameter]]]:
-    yield "answer head", list(network.get_output_embeddings().parameters())
-    yield from _from_the_top(network.model.language_model, "LLM")
-    yield "projector", list(network.model.multi_modal_projector.parameters())
-    yield from _from_the_top(network.model.vision_tower, "encoder")
+def _steps(model: Model) -> Iterator[tuple[str, Sequence[nn.Parameter]]]:
+    for name, part in model.architecture.parts(model.network):
+        yield from _from_the_top(part, name)
 
 
 def _from_the_top(half: nn.Module, name: str) -> Iterator[tuple[str, Sequence[nn.Parameter]]]:

@@ -1,0 +1,52 @@
+"""Gemma 3 and MedGemma: pooled image tokens that see each other, then causal text."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int64
+from transformers import PreTrainedTokenizerBase
+
+from medllm.models.architectures.vision_language import VisionLanguage
+
+
+class Gemma3(VisionLanguage):
+    """Gemma 3 with its SigLIP tower.
+
+    Source:
+        Gemma Team, Gemma 3 technical report, 2025, section 2.1.
+    """
+
+    processor_options: ClassVar[dict[str, bool]] = {"do_pan_and_scan": False}
+
+    def side(self, config: Any, size: int) -> int:
+        """Take the tokens that are left after pooling, whatever the input's size."""
+        del size
+        return math.isqrt(config.mm_tokens_per_image)
+
+    def encoded_image(
+        self, config: Any, features: Float[torch.Tensor, "batch tokens width"]
+    ) -> Any:
+        """Give the tokens as one tensor."""
+        del config
+        return SimpleNamespace(pooler_output=features)
+
+    def prompt_inputs(
+        self, config: Any, ids: Int64[torch.Tensor, "batch tokens"], n_tokens: int
+    ) -> dict[str, Any]:
+        """Mark the image's tokens; without, they would see each other one way alone."""
+        del n_tokens
+        return {"token_type_ids": (ids == config.image_token_id).long()}
+
+    def marker(self, config: Any, tokenizer: PreTrainedTokenizerBase) -> str:
+        """Give the token that opens an image."""
+        del config
+        return str(tokenizer.boi_token)
+
+    def spread(self, config: Any, tokenizer: PreTrainedTokenizerBase, n_tokens: int) -> str:
+        """Write the image's tokens between the two that open and close it."""
+        image = super().spread(config, tokenizer, n_tokens)
+        return f"\n\n{tokenizer.boi_token}{image}{tokenizer.eoi_token}\n\n"

@@ -1,0 +1,53 @@
+"""PaliGemma: image and question see each other, so that no prefix can be shared."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int64
+from transformers import PreTrainedTokenizerBase
+
+from medllm.models.architectures.vision_language import VisionLanguage
+from medllm.models.build import IMAGE_TOKEN
+
+
+class PaliGemma(VisionLanguage):
+    """PaliGemma and PaliGemma 2.
+
+    Source:
+        Beyer et al., PaliGemma: a versatile 3B VLM for transfer, 2024, section 3 (the attention).
+    """
+
+    shares_prefix: ClassVar[bool] = False
+
+    def side(self, config: Any, size: int) -> int:
+        """Count patches."""
+        return int(size // config.vision_config.patch_size)
+
+    def encoded_image(
+        self, config: Any, features: Float[torch.Tensor, "batch tokens width"]
+    ) -> Any:
+        """Give the tokens as one tensor."""
+        del config
+        return SimpleNamespace(pooler_output=features)
+
+    def prompt_inputs(
+        self, config: Any, ids: Int64[torch.Tensor, "batch tokens"], n_tokens: int
+    ) -> dict[str, Any]:
+        """Mark all of the prompt as what sees both ways; without, PaliGemma 2 sees one way."""
+        del config, n_tokens
+        return {"token_type_ids": torch.zeros_like(ids)}
+
+    def logits(
+        self, network: Any, hidden: Float[torch.Tensor, "*rows width"]
+    ) -> Float[torch.Tensor, "*rows vocabulary"]:
+        """Apply the head, and the cap on its logits that PaliGemma 2 has."""
+        logits = super().logits(network, hidden)
+        cap = getattr(network.config.text_config, "final_logit_softcapping", None)
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def template(self, tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+        """Write the image, the start of the text, the text and the end of its line."""
+        return f"{IMAGE_TOKEN}{tokenizer.bos_token}{text}\n"

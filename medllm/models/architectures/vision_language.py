@@ -1,0 +1,195 @@
+"""Vision-language models: closed questions behind an image, read at one position."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int64
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from medllm.models.architectures.architecture import Architecture, Layout
+from medllm.models.scoring import answer_logits, log_odds_of
+
+if TYPE_CHECKING:
+    from medllm.models.card import ModelCard, Question
+    from medllm.models.model import Model
+
+
+class VisionLanguage(Architecture):
+    """A network of transformers' form: `model(...)` with features given, and a head behind it.
+
+    What a family does otherwise is a method here that its file overrides.
+    """
+
+    processor_options: ClassVar[dict[str, bool]] = {}
+    """Arguments of the image processor by which it gives one tile."""
+
+    shares_prefix: ClassVar[bool] = True
+    """Whether the image's states are the same whatever is asked, so that questions share them."""
+
+    def layout(self, network: Any, size: int) -> Layout:
+        """Take each image token for one patch, in row-major order."""
+        side = self.side(network.config, size)
+        return Layout((side, side), side * side)
+
+    @abstractmethod
+    def side(self, config: Any, size: int) -> int:
+        """Count the image tokens along a side.
+
+        Args:
+            config: The network's.
+            size: Rows and columns of the input in pixels.
+
+        Returns:
+            The number.
+        """
+
+    def image_inputs(
+        self, config: Any, pixel_values: Float[torch.Tensor, "batch channels size size"]
+    ) -> dict[str, Any]:
+        """Give images the form that the network's own processor gives them.
+
+        Args:
+            config: The network's.
+            pixel_values: Normalized square images. Gradients pass through.
+
+        Returns:
+            Arguments of `get_image_features`.
+        """
+        del config
+        return {"pixel_values": pixel_values}
+
+    def image_features(
+        self, network: Any, pixel_values: Float[torch.Tensor, "batch channels size size"]
+    ) -> Float[torch.Tensor, "batch tokens width"]:
+        """Encode images up to what the LLM is given."""
+        inputs = self.image_inputs(network.config, pixel_values)
+        outputs = network.model.get_image_features(**inputs, return_dict=True)
+        return torch.stack(list(outputs.pooler_output))
+
+    def encoded_image(
+        self, config: Any, features: Float[torch.Tensor, "batch tokens width"]
+    ) -> Any:
+        """Give image tokens the form in which the network takes them in place of images."""
+        del config
+        return SimpleNamespace(pooler_output=list(features))
+
+    def prompt_inputs(
+        self, config: Any, ids: Int64[torch.Tensor, "batch tokens"], n_tokens: int
+    ) -> dict[str, Any]:
+        """Give what the network must be told of a prompt beside its token ids.
+
+        Args:
+            config: The network's.
+            ids: Token ids, the image's among them.
+            n_tokens: Image tokens an image.
+
+        Returns:
+            Arguments of the network.
+        """
+        del config, ids, n_tokens
+        return {}
+
+    def suffix_inputs(
+        self, network: Any, start: int, ids: Int64[torch.Tensor, "rows tokens"]
+    ) -> dict[str, Any]:
+        """Give the same of what is asked behind a prefix whose states are known.
+
+        Args:
+            network: The network, right after it has read the prefix.
+            start: Tokens of the prefix.
+            ids: Token ids behind it.
+
+        Returns:
+            Arguments of the network.
+        """
+        del network, start, ids
+        return {}
+
+    def marker(self, config: Any, tokenizer: PreTrainedTokenizerBase) -> str:
+        """Give what the family's chat template writes in place of an image.
+
+        Args:
+            config: The network's.
+            tokenizer: The network's.
+
+        Returns:
+            The text, which a card's template has as `<image>`.
+        """
+        return str(tokenizer.convert_ids_to_tokens(config.image_token_id))
+
+    def spread(self, config: Any, tokenizer: PreTrainedTokenizerBase, n_tokens: int) -> str:
+        """Write an image as the network's own processor writes it into a prompt.
+
+        Args:
+            config: The network's.
+            tokenizer: The network's.
+            n_tokens: Image tokens an image.
+
+        Returns:
+            The text that stands for `<image>` when the prompt is tokenised.
+        """
+        return str(tokenizer.convert_ids_to_tokens(config.image_token_id)) * n_tokens
+
+    def geometry(self, config: Any, processor: Any) -> dict[str, Any] | None:
+        """Choose the square input of a network that takes images of several sizes.
+
+        Args:
+            config: The network's.
+            processor: Its image processor.
+
+        Returns:
+            Arguments of `Preprocessing`; None where the image processor has one size, which is
+            then taken over.
+        """
+        del config, processor
+        return None
+
+    def template(self, tokenizer: PreTrainedTokenizerBase, text: str) -> str | None:
+        """Write a prompt of a family that has no chat template.
+
+        Args:
+            tokenizer: The network's.
+            text: What is asked.
+
+        Returns:
+            The prompt with `<image>`; None where there is a chat template.
+        """
+        del tokenizer, text
+        return None
+
+    def logits(
+        self, network: Any, hidden: Float[torch.Tensor, "*rows width"]
+    ) -> Float[torch.Tensor, "*rows vocabulary"]:
+        """Apply the head to hidden states, as the network itself does behind its last layer."""
+        logits: torch.Tensor = network.lm_head(hidden)
+        return logits
+
+    def log_odds(
+        self,
+        model: Model,
+        features: Float[torch.Tensor, "batch tokens width"],
+        questions: Sequence[Question],
+    ) -> Float[torch.Tensor, "batch questions"]:
+        """Read yes against no at each question's answer position."""
+        encoded = model.encode([question.finding for question in questions])
+        return log_odds_of(answer_logits(model.network, features, encoded, self), encoded)
+
+    def prompt(self, card: ModelCard, question: Question) -> str:
+        """Put the question into the card's template."""
+        return card.prompt_template.replace("{question}", question.text)
+
+    def parts(self, network: Any) -> list[tuple[str, nn.Module]]:
+        """Name head, LLM, projector and encoder."""
+        inner = network.model
+        return [
+            ("answer head", network.get_output_embeddings()),
+            ("LLM", inner.language_model),
+            ("projector", inner.multi_modal_projector),
+            ("encoder", inner.vision_tower),
+        ]

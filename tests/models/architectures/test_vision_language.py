@@ -1,0 +1,189 @@
+"""Vision-language models of others, read as plain transformers and their processors read them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import medllm
+from medllm.explanation.case import Case
+from medllm.explanation.integrated_gradients import integrated_gradients
+from medllm.models import Model, load_model
+from medllm.models.architectures import ARCHITECTURES, VisionLanguage
+from medllm.models.scoring import log_odds_of, prompt_logits
+from tests.models.architectures.checkpoints import (
+    GENERATIVE,
+    image_grid,
+    image_size,
+    write_checkpoint,
+)
+from tests.models.architectures.plain import plain_inputs, plain_log_odds
+
+FINDINGS = ["pneumonia", "effusion", "nodule"]
+
+
+@pytest.fixture(scope="session")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Model]]:
+    """Write a checkpoint of a kind and load it, once a session."""
+    kept: dict[str, tuple[Path, Model]] = {}
+
+    def opened(kind: str) -> tuple[Path, Model]:
+        if kind not in kept:
+            folder = write_checkpoint(kind, tmp_path_factory.mktemp("kinds") / kind)
+            kept[kind] = (folder, load_model(folder))
+        return kept[kind]
+
+    return opened
+
+
+def noise(kind: str, seed: int = 0) -> np.ndarray:
+    """A grey image that the kind's processor does not resize, in blocks of 8 pixels."""
+    cells = np.random.default_rng(seed).integers(80, 177, (image_size(kind) // 8 + 1,) * 2)
+    side = image_size(kind)
+    return np.kron(cells, np.ones((8, 8)))[:side, :side].astype(np.uint8)
+
+
+def prepared(model: Model, grey: np.ndarray) -> torch.Tensor:
+    return model.card.preprocessing.prepare(grey.astype(np.float32) / 255)
+
+
+def asked_text(model: Model, finding: str) -> str:
+    """The words of a question as a user would type them into the chat."""
+    (question,) = model.questions([finding])
+    is_paligemma = model.network.config.model_type == "paligemma"
+    return (
+        f"answer en {question.text}" if is_paligemma else f"{question.text} Answer with yes or no."
+    )
+
+
+@pytest.mark.parametrize("kind", GENERATIVE)
+def test_log_odds_are_those_of_plain_transformers_and_the_familys_own_processor(opened, kind):
+    folder, model = opened(kind)
+    grey = noise(kind)
+    with torch.inference_mode():
+        got = model.log_odds(prepared(model, grey), FINDINGS)[0].tolist()
+    yes, no = ((word_ids(model, words)) for words in answer_words(model))
+    image = Image.fromarray(np.stack([grey] * 3, axis=-1))
+    wanted = [plain_log_odds(folder, image, asked_text(model, key), yes, no) for key in FINDINGS]
+    # LLaVA-NeXT's processor rounds the small copy of the image to whole steps of grey.
+    assert got == pytest.approx(wanted, abs=2e-2 if kind == "llava-next" else 1e-4)
+    assert np.ptp(wanted) > 0.01  # the questions differ
+
+
+def test_llava_next_gives_the_log_odds_of_one_plain_forward_over_the_same_tiles(opened):
+    _, model = opened("llava-next")
+    pixel_values = prepared(model, noise("llava-next"))
+    encoded = model.encode(["nodule"])
+    with torch.inference_mode():
+        given = model.architecture.image_inputs(model.network.config, pixel_values)
+        ids = torch.cat([encoded.prefix, encoded.suffixes[0]])[None]
+        plain = model.network(input_ids=ids, **given).logits[:, -1:]
+        got = model.log_odds(pixel_values, ["nodule"])
+    torch.testing.assert_close(got, log_odds_of(plain, encoded), atol=1e-4, rtol=0)
+
+
+def answer_words(model: Model) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return model.card.questions[0].yes, model.card.questions[0].no
+
+
+def word_ids(model: Model, words: tuple[str, ...]) -> list[int]:
+    return [model.tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in words]
+
+
+@pytest.mark.parametrize("kind", GENERATIVE)
+def test_pixels_and_token_ids_are_those_of_the_familys_own_processor(opened, kind):
+    folder, model = opened(kind)
+    grey = noise(kind)
+    image = Image.fromarray(np.stack([grey] * 3, axis=-1))
+    theirs = plain_inputs(folder, image, asked_text(model, "effusion"))
+    encoded = model.encode(["effusion"])
+    ours = torch.cat([encoded.prefix, encoded.suffixes[0]])
+    assert ours.tolist() == theirs["input_ids"][0].tolist()
+    given = model.architecture.image_inputs(model.network.config, prepared(model, grey))
+    apart = theirs["pixel_values"].reshape(given["pixel_values"].shape) - given["pixel_values"]
+    std = min(model.card.preprocessing.std)
+    assert apart.abs().max() * std * 255 < (1.0 if kind == "llava-next" else 0.01)  # grey steps
+
+
+@pytest.mark.parametrize("kind", GENERATIVE)
+def test_batch_company_and_sharing_change_nothing(opened, kind):
+    _, model = opened(kind)
+    images = torch.cat([prepared(model, noise(kind, seed)) for seed in (1, 2, 3)])
+    with torch.inference_mode():
+        together = model.log_odds(images, FINDINGS)
+        alone = torch.cat([model.log_odds(image[None], FINDINGS) for image in images])
+        swapped = model.log_odds(images, FINDINGS[::-1]).flip(1)
+        features, encoded = model.image_features(images), model.encode(FINDINGS)
+        whole = torch.stack(
+            [
+                prompt_logits(model.network, features, encoded, at, model.architecture)
+                for at in range(len(FINDINGS))
+            ],
+            dim=1,
+        )
+    for other in (alone, swapped, log_odds_of(whole, encoded)):
+        torch.testing.assert_close(together, other, atol=2e-5, rtol=0)
+    assert (together[0] - together[1]).abs().min() > 1e-4  # the image is seen
+
+
+@pytest.mark.parametrize("kind", GENERATIVE)
+def test_the_grid_is_the_familys(opened, kind):
+    _, model = opened(kind)
+    rows, columns = image_grid(kind)
+    tiles = 2 if kind == "llava-next" else 1  # a side
+    assert model.grid == (tiles * rows, tiles * columns)
+    assert model.card.preprocessing.size == image_size(kind)
+
+
+# What mixes the tokens of an encoder, by the ends of their parameters' names in each family.
+MIXERS = ("out_proj", "attn.proj", "attention.output.dense", "projection_layer", "o_proj")
+
+
+@pytest.mark.parametrize("kind", GENERATIVE)
+@pytest.mark.parametrize("place", [(0, 1), (2, 0), (3, 2)])
+def test_the_map_marks_the_one_patch_that_decides(opened, kind, place):
+    """With nothing mixed in the encoder and one patch changed, the effect is that patch's alone."""
+    folder, _ = opened(kind)
+    model = load_model(folder)
+    vision = dict(model.architecture.parts(model.network))["encoder"]
+    mixed = [
+        parameter
+        for name, parameter in vision.named_parameters()
+        if name.rpartition(".")[0].endswith(MIXERS)
+    ]
+    assert len(mixed) >= 2  # two layers at least
+    with torch.no_grad():
+        for parameter in mixed:
+            parameter.zero_()
+    case = Case(model, scan_of(noise(kind, 4)), ("pneumonia",))
+    rows, columns = model.grid
+    row, column = place[0] * rows // 4, place[1] * columns // 4
+    # A token of the small copy of LLaVA-NeXT's image has 2 x 2 patches, and sees a little around.
+    block = 2 if kind == "llava-next" else 1
+    inside = (slice(row, row + block), slice(column, column + block))
+    side = model.card.preprocessing.size // rows
+    pixels = tuple(slice(part.start * side, part.stop * side) for part in inside)
+    changed = case.pixel_values.clone()
+    changed[(..., *pixels)] *= -1
+    case.__dict__["blurred"] = changed
+    (attribution,) = integrated_gradients(case)
+    size = np.abs(attribution.values)
+    assert size[inside].max() == size.max()
+    assert size[inside].sum() / size.sum() > (0.7 if kind == "llava-next" else 1 - 1e-5)
+    assert abs(float(case.effect[0])) > 1e-3
+
+
+def scan_of(grey: np.ndarray) -> medllm.Radiograph:
+    return medllm.Radiograph(grey.astype(np.float32) / 255, Path("noise.png"), "png", "0" * 64)
+
+
+def test_every_family_is_tried():
+    tried = {"llava", "llava_next", "paligemma", "gemma3", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"}
+    tried |= {"idefics3", "smolvlm", "internvl"}
+    known = {name for name, kind in ARCHITECTURES.items() if isinstance(kind, VisionLanguage)}
+    assert known == tried

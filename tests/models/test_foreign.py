@@ -1,0 +1,188 @@
+"""Models of others: what is refused, what is kept of a calibration, and how they explain."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import medllm
+from medllm.errors import AttributionError, CheckpointError
+from medllm.models import Calibration, load_model, save_model
+from medllm.models.card import UNFITTED
+from medllm.phantom import Lesion, make_phantom
+from tests.models.architectures.checkpoints import write_checkpoint
+
+FITTED = Calibration(2.0, -0.5, 0.3, 0.6, "site A: 40 images", 0.3)
+
+
+@pytest.fixture
+def qwen(tmp_path: Path) -> Path:
+    return write_checkpoint("qwen2.5-vl", tmp_path / "qwen")
+
+
+@pytest.fixture(scope="module")
+def scan() -> medllm.Radiograph:
+    phantom = make_phantom(3, size=128, lesions=[Lesion("lung_opacity", "right", "lower")])
+    return medllm.Radiograph(phantom.pixels, Path("phantom.png"), "png", "0" * 64)
+
+
+def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def change_json(file: Path, **values: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def test_before_a_calibration_nothing_is_called_and_the_card_says_why(qwen, scan):
+    model = load_model(qwen)
+    (prediction,) = model.predict([scan], ["pneumonia", "tuberculosis"])
+    assert {answer.call for answer in prediction.findings} == {"indeterminate"}
+    assert all(question.calibration == UNFITTED for question in model.card.questions)
+    assert not model.card.is_calibrated
+    assert "not calibrated" in model.card.limitations[0]
+    assert model.sha256 == model.card.base_sha256 != ""
+
+
+def test_a_missing_tensor_is_refused(qwen):
+    change_weights(qwen, lambda tensors: tensors.pop("lm_head.weight"))
+    with pytest.raises(CheckpointError, match=r"lack lm_head.weight; they are no whole model"):
+        load_model(qwen)
+
+
+def test_a_model_that_does_not_look_at_the_image_is_refused(tmp_path):
+    # As untrained Gemma 3 networks are: their projector begins as zeros.
+    folder = write_checkpoint("gemma3", tmp_path / "gemma3")
+
+    def blind(tensors: dict[str, torch.Tensor]) -> None:
+        name = next(key for key in tensors if "mm_input_projection_weight" in key)
+        tensors[name] = torch.zeros_like(tensors[name])
+
+    change_weights(folder, blind)
+    with pytest.raises(CheckpointError, match="does not look at the image") as refused:
+        load_model(folder)
+    assert refused.value.code == "blind"
+
+
+def test_an_unknown_kind_is_refused_with_the_known_ones(qwen):
+    change_json(qwen / "config.json", model_type="gpt2")
+    with pytest.raises(CheckpointError, match=r"of type 'gpt2'; medllm knows .*qwen2_5_vl"):
+        load_model(qwen)
+
+
+def test_a_model_without_a_chat_template_is_refused(qwen):
+    (qwen / "chat_template.jinja").unlink()
+    with pytest.raises(CheckpointError, match="no chat template"):
+        load_model(qwen)
+
+
+def test_a_template_that_writes_no_image_is_refused(qwen):
+    (qwen / "chat_template.jinja").write_text("{{ messages[0]['content'][1]['text'] }}")
+    with pytest.raises(CheckpointError, match="0 times and keeps the question"):
+        load_model(qwen)
+
+
+def test_a_template_that_changes_the_question_is_refused(qwen):
+    written = "<|image_pad|>{{ messages[0]['content'][1]['text'] | upper }}"
+    (qwen / "chat_template.jinja").write_text(written)
+    with pytest.raises(CheckpointError, match="1 times and changes the question"):
+        load_model(qwen)
+
+
+def test_an_older_folders_chat_template_is_found(qwen):
+    wanted = load_model(qwen).card.prompt_template
+    template = qwen / "chat_template.jinja"
+    (qwen / "chat_template.json").write_text(json.dumps({"chat_template": template.read_text()}))
+    template.unlink()
+    assert load_model(qwen).card.prompt_template == wanted
+
+
+def test_a_tower_that_loses_a_patch_is_refused(tmp_path):
+    """SigLIP under `default` runs, and drops its top left patch without a word."""
+    folder = write_checkpoint("llava-siglip", tmp_path / "llava")
+    change_json(folder / "config.json", vision_feature_select_strategy="default")
+    with pytest.raises(CheckpointError, match="48 image tokens for 49"):
+        load_model(folder)
+
+
+def calibrated(folder: Path, at: Path) -> medllm.Model:
+    model = load_model(folder)
+    question = dataclasses.replace(model.questions(["pneumonia"])[0], calibration=FITTED)
+    card = dataclasses.replace(model.card, questions=(question,), version="site A")
+    return save_model(dataclasses.replace(model, card=card), at)
+
+
+def test_a_calibration_is_kept_beside_the_weights_and_not_as_a_copy(qwen, scan, tmp_path):
+    (plain,) = load_model(qwen).predict([scan], ["pneumonia"])
+    saved = calibrated(qwen, tmp_path / "site")
+    assert sorted(file.name for file in (tmp_path / "site").iterdir()) == [
+        "README.md",
+        "medllm.json",
+    ]
+    again = load_model(tmp_path / "site")
+    (prediction,) = again.predict([scan])
+    (answer,) = prediction.findings
+    assert answer.log_odds == plain.findings[0].log_odds
+    assert answer.probability == pytest.approx(
+        1 / (1 + torch.exp(torch.tensor(-(answer.log_odds / 2 - 0.5)))).item()
+    )
+    assert again.card == saved.card
+    assert again.sha256 == saved.sha256 != again.card.base_sha256
+
+
+def test_a_calibration_is_refused_on_another_base(qwen, tmp_path):
+    calibrated(qwen, tmp_path / "site")
+    change_weights(qwen, lambda tensors: tensors["lm_head.weight"].mul_(1.5))
+    with pytest.raises(CheckpointError, match="serves no other model") as refused:
+        load_model(tmp_path / "site")
+    assert refused.value.code == "another-base"
+
+
+def test_a_calibration_whose_base_is_gone_says_where_to_set_it(qwen, tmp_path):
+    calibrated(qwen, tmp_path / "site")
+    shutil.rmtree(qwen)
+    with pytest.raises(CheckpointError, match=r"set base in .*medllm.json"):
+        load_model(tmp_path / "site")
+
+
+def test_a_pinned_revision_is_found_in_the_hubs_cache_without_a_network(
+    qwen, tmp_path, monkeypatch
+):
+    revision = "b" * 40
+    repository = tmp_path / "cache" / "models--someone--qwen"
+    shutil.copytree(qwen, repository / "snapshots" / revision)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    model = load_model(f"someone/qwen@{revision}")
+    assert (model.card.name, model.card.version) == ("someone/qwen", revision)
+    assert model.sha256 == load_model(qwen).sha256
+    with pytest.raises(CheckpointError, match="'someone/other' is not in the local"):
+        load_model("someone/other")
+
+
+@pytest.mark.parametrize("kind", ["qwen3-vl", "llava-next", "paligemma2", "idefics3"])
+def test_explanations_are_complete_and_tell_image_from_words(kind, scan, tmp_path):
+    model = load_model(write_checkpoint(kind, tmp_path / kind))
+    found = medllm.explain(model, scan, "pneumonia", method="integrated-gradients")
+    effect = found.log_odds - found.baseline_log_odds
+    assert found.map.values.sum() == pytest.approx(effect, abs=max(0.02, 0.02 * abs(effect)))
+    assert found.map.values.shape == model.grid
+    assert found.layer == "image tokens"
+    words = [token.text for token in found.tokens]
+    assert words.count("<image>") == 1
+    assert "pneumonia?" in words
+    assert all(token.value == token.value for token in found.tokens)
+
+
+def test_the_attention_of_another_network_is_refused(qwen, scan):
+    with pytest.raises(AttributionError, match="does not lead from patch to answer"):
+        medllm.explain(load_model(qwen), scan, "pneumonia", method="attention-rollout")
