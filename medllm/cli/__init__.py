@@ -38,6 +38,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+# Libraries that log and warn of values that break the standard, a patient's name among them. They
+# are told apart where their words come out: on import, pydicom sets the level of its log itself.
+_QUOTING = ("pydicom", "highdicom")
+
 app.command()(demo)
 app.command()(inspect)
 app.command()(classify)
@@ -70,14 +74,16 @@ def _root(
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log what is done to stderr.")] = False,
 ) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(lambda record: record.name.partition(".")[0] not in _QUOTING)
     logging.basicConfig(
         level=logging.INFO if verbose else logging.ERROR,
         format="%(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
+        handlers=[handler],
     )
-    # pydicom logs each value that breaks the standard, a patient's name among them.
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-    if not verbose:
+    if verbose:
+        warnings.filterwarnings("ignore", module="|".join(_QUOTING))
+    else:
         warnings.simplefilter("ignore")
 
 

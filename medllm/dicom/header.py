@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from medllm.dicom.attributes import text
 from medllm.dicom.dataset import parse_dataset
 from medllm.dicom.files import read_image_file
+from medllm.dicom.silence import in_silence
 from medllm.errors import DicomError
 
 
@@ -61,9 +61,7 @@ def read_identity(path: str | Path) -> Identity:
         data, kind = read_image_file(path)
         if kind in ("png", "jpeg"):
             return Identity()
-        with warnings.catch_warnings():
-            # They can quote the values that must not reach a log.
-            warnings.simplefilter("ignore")
+        with in_silence():
             dataset = parse_dataset(data, force=kind != "dicom")
             return Identity(
                 patient_name=text(dataset, "PatientName"),

@@ -30,6 +30,7 @@ from medllm.dicom.picture import picture_display, picture_gates, read_picture
 from medllm.dicom.pixel_gates import PIXEL_GATES, polarity_plausible
 from medllm.dicom.pixels import Polarity, display_values
 from medllm.dicom.radiograph import Gate, PixelStep, Radiograph
+from medllm.dicom.silence import in_silence
 from medllm.dicom.subject import view_of
 from medllm.dicom.subject_gates import SUBJECT_GATES
 from medllm.errors import DicomError
@@ -67,7 +68,7 @@ def read_radiograph(
         data, kind = read_image_file(path)
         if kind == "png" or kind == "jpeg":
             return _from_picture(path, data, kind, accept, polarity)
-        with warnings.catch_warnings(record=True) as caught:
+        with in_silence(), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             scan = _from_dicom(path, data, accept, polarity, force=kind != "dicom")
     except DicomError as error:

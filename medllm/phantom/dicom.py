@@ -50,7 +50,7 @@ def write_dicom(
         path: File to write; its folder must exist.
         photometric_interpretation: Polarity of the stored values.
         modality: Which kind of image object to write.
-        transfer_syntax: Encoding; a lossless one that pydicom can write.
+        transfer_syntax: Encoding, of either byte order; a lossless one that pydicom can write.
 
     Returns:
         The path.
@@ -67,6 +67,10 @@ def write_dicom(
     name = f"{modality}-{photometric_interpretation}-{phantom.pixels.shape}-{phantom.findings}"
     dataset.SOPInstanceUID = _uid(phantom, f"instance-{name}-{phantom.lesions}")
     _add_image(dataset, phantom, stored, photometric_interpretation)
+    # pydicom writes every number in the byte order asked for, but for the pixels'.
+    order = "<" if transfer_syntax.is_little_endian else ">"
+    dataset.PixelData = stored.astype(f"{order}u2").tobytes()
+    dataset["PixelData"].VR = "OW"
     if modality == "DX":
         dataset.SOPClassUID = DigitalXRayImageStorageForPresentation
         _add_dx(dataset, phantom, photometric_interpretation)
@@ -140,8 +144,6 @@ def _add_image(
     # LINEAR, PS3.3 C.11.2.1.2.1: maps 0..4095 onto the whole output range.
     dataset.WindowCenter, dataset.WindowWidth = "2048", "4096"
     dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = "0", "1", "US"
-    dataset.PixelData = stored.astype("<u2").tobytes()
-    dataset["PixelData"].VR = "OW"
 
 
 def _add_dx(dataset: Dataset, phantom: Phantom, photometric: Photometric) -> None:

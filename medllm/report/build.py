@@ -20,7 +20,7 @@ from medllm.explanation.record import Explanation, OtherMethod
 from medllm.findings import finding
 from medllm.models.card import Question
 from medllm.models.prediction import FindingPrediction, Prediction
-from medllm.report import wording
+from medllm.report import sentences, wording
 from medllm.report.document import Report, ReportedFinding, ReportedMethod
 
 _CALL_ORDER = {"positive": 0, "indeterminate": 1, "negative": 2}
@@ -186,12 +186,12 @@ def _report_finding(
         finding=what,
         question=question,
         prediction=answer,
-        answer=wording.answer(what, question, answer),
-        reason=wording.reason(explanation),
+        answer=sentences.answer(what, question, answer),
+        reason=sentences.reason(explanation),
         explanation=explanation,
         overlay=overlay,
         withheld=withheld,
-        contrast=wording.contrast(answer, against) if against else None,
+        contrast=sentences.contrast(answer, against) if against else None,
         others=tuple(
             _report_method(scan, other) for other in (explanation.others if explanation else ())
         ),
@@ -207,7 +207,7 @@ def _report_method(scan: Radiograph, other: OtherMethod) -> ReportedMethod:
 def _drawn(scan: Radiograph, explanation: Explanation) -> tuple[Overlay | None, str | None]:
     """Draw the map, or say why it must not be used."""
     if explanation.verdict == "do not use":
-        return None, wording.why_withheld(explanation)
+        return None, sentences.why_withheld(explanation)
     return draw_overlay(scan, explanation.map), None
 
 
@@ -229,17 +229,17 @@ def _gates(scan: Radiograph, prediction: Prediction) -> tuple[Gate, ...]:
 
 def _conclusion(findings: Sequence[ReportedFinding]) -> tuple[str, ...]:
     negative = [
-        f"{wording.title(what).lower()} {wording.probability(said.probability)}"
-        for what, said in ((entry.finding, entry.prediction) for entry in findings)
-        if said.call == "negative"
+        f"{wording.title(what).lower()} {wording.probability(answer.probability)}"
+        for what, answer in ((entry.finding, entry.prediction) for entry in findings)
+        if answer.call == "negative"
     ]
-    sentences = []
+    said = []
     if len(negative) == len(findings):
-        sentences.append("No finding is positive or indeterminate.")
+        said.append("No finding is positive or indeterminate.")
     if negative:
-        sentences.append(f"Negative, with probability: {', '.join(negative)}.")
-    sentences.append("Only the findings listed here were looked for.")
-    return tuple(sentences)
+        said.append(f"Negative, with probability: {', '.join(negative)}.")
+    said.append("Only the findings listed here were looked for.")
+    return tuple(said)
 
 
 def _report_id(scan: Radiograph, prediction: Prediction, made_at: datetime) -> str:

@@ -12,6 +12,7 @@ from medllm.errors import ReportError
 from medllm.report import dicom_gsps, dicom_pdf, dicom_sc, dicom_seg, dicom_sr
 from medllm.report.dicom_source import Source, read_source
 from medllm.report.document import Report
+from medllm.report.pdf import Printed
 
 # From the report and its source to the objects, by their file names without suffix.
 _ENCODERS: tuple[Callable[[Report, Source], Mapping[str, Dataset]], ...] = (
@@ -19,15 +20,15 @@ _ENCODERS: tuple[Callable[[Report, Source], Mapping[str, Dataset]], ...] = (
     dicom_seg.encode,
     dicom_sc.encode,
     dicom_gsps.encode,
-    dicom_pdf.encode,
 )
 
 
-def encode(report: Report) -> dict[str, bytes]:
+def encode(report: Report, printed: Printed) -> dict[str, bytes]:
     """Encode a report.
 
     Args:
         report: The report, of a DICOM file that is still where it was read from.
+        printed: Gives its PDF.
 
     Returns:
         DICOM files, by their paths within the report's folder.
@@ -43,10 +44,12 @@ def encode(report: Report) -> dict[str, bytes]:
             code="missing-library",
         )
     source = read_source(report)
+    objects = [encoder(report, source) for encoder in _ENCODERS]
+    objects.append(dicom_pdf.encode(report, source, printed("A4")))
     return {
         f"dicom/{name}.dcm": _file(source.finish(dataset))
-        for encoder in _ENCODERS
-        for name, dataset in encoder(report, source).items()
+        for encoded in objects
+        for name, dataset in encoded.items()
     }
 
 

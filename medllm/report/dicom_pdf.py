@@ -6,17 +6,17 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
 
-from medllm.report import pdf
 from medllm.report.dicom_source import Source
 from medllm.report.document import Report
 
 
-def encode(report: Report, source: Source) -> dict[str, Dataset]:
+def encode(report: Report, source: Source, document: bytes) -> dict[str, Dataset]:
     """Encode a report.
 
     Args:
         report: The report.
         source: The radiograph that it is of.
+        document: The report's PDF.
 
     Returns:
         An encapsulated PDF.
@@ -25,7 +25,6 @@ def encode(report: Report, source: Source) -> dict[str, Dataset]:
     from highdicom.content import ReferencedImageSequence
     from highdicom.sr import CodedConcept
 
-    document = pdf.encode(report)
     dataset = SOPClass(
         study_instance_uid=source.image.StudyInstanceUID,
         sop_class_uid=EncapsulatedPDFStorage,

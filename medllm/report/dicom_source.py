@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -18,6 +17,7 @@ from medllm.dicom.attributes import word
 from medllm.dicom.dataset import parse_dataset
 from medllm.dicom.files import read_image_file
 from medllm.dicom.radiograph import Radiograph
+from medllm.dicom.silence import in_silence
 from medllm.errors import DicomError, ReportError
 from medllm.report.dicom_header import UTC_OFFSET, take_image, take_patient
 from medllm.report.document import Report
@@ -155,9 +155,7 @@ def _header(scan: Radiograph) -> tuple[Dataset, Dataset]:
             "the radiograph's file has changed since it was read; explain it again.",
             code="changed-image",
         )
-    with warnings.catch_warnings():
-        # They can quote values that must not reach a log.
-        warnings.simplefilter("ignore")
+    with in_silence():
         dataset = parse_dataset(data, force=kind != "dicom")
         return take_image(dataset), take_patient(dataset)
 

@@ -12,16 +12,8 @@ from medllm.explanation.record import Check
 from medllm.findings import finding as look_up
 from medllm.report import wording
 from medllm.report.document import BANNER, ReportedFinding
-from medllm.report.fhir_context import (
-    HL7,
-    Context,
-    Resource,
-    coding,
-    concept,
-    sop_class,
-    study_date,
-    usable_uid,
-)
+from medllm.report.fhir_context import Context, sop_class, study_date
+from medllm.report.fhir_datatypes import HL7, Resource, coding, concept, usable_uid
 
 _IMAGING = coding(HL7 + "observation-category", "imaging", "Imaging")
 _CHEST = coding("SCT", "51185008", "Thoracic structure")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 
 from medllm.errors import ReportError
@@ -10,14 +11,14 @@ from medllm.files import replace_file
 from medllm.report import dicom, fhir, html, json, pdf
 from medllm.report.document import Report
 
-# From the report to each file's content, by its path within the report's folder.
-Encode = Callable[[Report], Mapping[str, bytes]]
+# From the report and its PDF to each file's content, by its path within the report's folder.
+Encode = Callable[[Report, pdf.Printed], Mapping[str, bytes]]
 
 FORMATS: dict[str, Encode] = {
-    "html": lambda report: {"report.html": html.encode(report)},
-    "json": lambda report: {"report.json": json.encode(report)},
-    "pdf": lambda report: {"report.pdf": pdf.encode(report)},
-    "pdf-letter": lambda report: {"report-letter.pdf": pdf.encode(report, "Letter")},
+    "html": lambda report, _: {"report.html": html.encode(report)},
+    "json": lambda report, _: {"report.json": json.encode(report)},
+    "pdf": lambda _, printed: {"report.pdf": printed("A4")},
+    "pdf-letter": lambda _, printed: {"report-letter.pdf": printed("Letter")},
     "dicom": dicom.encode,
     "fhir": fhir.encode,
 }
@@ -44,7 +45,9 @@ def write(report: Report, out_dir: Path, formats: Sequence[str]) -> dict[str, tu
                 f"'{name}' is not a report format; use one of: {', '.join(FORMATS)}.",
                 code="unknown-format",
             )
-    encoded = {name: FORMATS[name](report) for name in formats}
+    # Seconds to set, and the same pages in three formats: set when first asked for, and then kept.
+    printed = cache(partial(pdf.encode, report))
+    encoded = {name: FORMATS[name](report, printed) for name in formats}
     try:
         return {
             name: tuple(_written(out_dir / file, content) for file, content in files.items())

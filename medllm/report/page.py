@@ -15,8 +15,33 @@ from markupsafe import Markup
 from PIL import Image
 
 from medllm.explanation.overlay import display_image
+from medllm.report import wording
 from medllm.report.document import BANNER, Report
-from medllm.report.wording import WORDS
+from medllm.report.gate_names import gate_name
+from medllm.report.sentences import failed_checks
+
+# What the template says a value with, by its own name.
+_WORDS = (
+    wording.age,
+    wording.alike,
+    wording.calibrated,
+    failed_checks,
+    gate_name,
+    wording.identity,
+    wording.interval,
+    wording.letters_of_sets,
+    wording.measured,
+    wording.odds,
+    wording.percent,
+    wording.probability,
+    wording.region,
+    wording.sex,
+    wording.signed,
+    wording.subject,
+    wording.title,
+    wording.usual,
+    wording.where,
+)
 
 
 def render_page(report: Report, style: str, *, paged: bool = False, **added: Any) -> str:
@@ -72,7 +97,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= WORDS | {"png": png, "path": _path, "thumbnail": _thumbnail}
+    environment.filters |= {function.__name__: function for function in _WORDS}
+    environment.filters |= {"png": png, "path": _path, "thumbnail": _thumbnail}
     return environment
 
 

@@ -6,7 +6,7 @@ import base64
 import logging
 import threading
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,9 @@ from medllm.report.document import Report
 from medllm.report.page import asset, render_page
 
 Paper = Literal["A4", "Letter"]
+
+# Gives a report's PDF on a paper. Several formats hold it, and none needs to know who set it.
+Printed = Callable[[Paper], bytes]
 
 # DejaVu comes with matplotlib: the same on every machine, so that the same report breaks into the
 # same pages. It has Latin, Greek, Cyrillic, Arabic and Hebrew; other scripts need a system's font.

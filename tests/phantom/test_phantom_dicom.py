@@ -7,7 +7,15 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.pixels import apply_voi_lut
-from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+)
 
 from medllm.phantom import make_phantom, write_dicom
 
@@ -66,13 +74,36 @@ def test_the_header_says_what_the_phantom_is(tmp_path, phantom):
     np.testing.assert_allclose(dataset.ImagerPixelSpacing, phantom.pixel_spacing_mm, atol=1e-6)
 
 
-@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless])
+@pytest.mark.parametrize(
+    "syntax",
+    [
+        ImplicitVRLittleEndian,
+        ExplicitVRBigEndian,
+        DeflatedExplicitVRLittleEndian,
+        RLELossless,
+        JPEG2000Lossless,
+        JPEGLSLossless,
+    ],
+    ids=lambda syntax: syntax.keyword,
+)
 def test_a_lossless_syntax_holds_the_same_values(tmp_path, phantom, syntax):
     plain = write_dicom(phantom, tmp_path / "1.dcm", transfer_syntax=ExplicitVRLittleEndian)
     packed = write_dicom(phantom, tmp_path / "2.dcm", transfer_syntax=syntax)
     dataset = pydicom.dcmread(packed)
     assert dataset.file_meta.TransferSyntaxUID == syntax
     np.testing.assert_array_equal(dataset.pixel_array, pydicom.dcmread(plain).pixel_array)
+    assert (dataset.Rows, dataset.WindowWidth) == (96, 4096)
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(not shutil.which("dcmconv"), reason="dcmconv (dcmtk) is absent")
+def test_dcmtk_turns_the_bytes_of_a_big_endian_file_back(tmp_path, phantom):
+    plain = write_dicom(phantom, tmp_path / "1.dcm")
+    big = write_dicom(phantom, tmp_path / "2.dcm", transfer_syntax=ExplicitVRBigEndian)
+    subprocess.run(["dcmconv", "+te", big, tmp_path / "3.dcm"], check=True)  # noqa: S603, S607
+    turned, original = pydicom.dcmread(tmp_path / "3.dcm"), pydicom.dcmread(plain)
+    assert turned == original
+    assert turned.PixelData == original.PixelData
 
 
 @pytest.mark.integration

@@ -13,30 +13,35 @@ from pydicom.uid import UID
 
 from medllm.dicom import read_radiograph
 from medllm.errors import ReportError
-from medllm.report import build_report, dicom, dicom_pdf, dicom_seg, dicom_sr
+from medllm.report import build_report, dicom, dicom_seg, dicom_sr, pdf
 from medllm.report.dicom_source import read_source, stable_uid
 
 LATER = datetime(2025, 3, 15, 8, 0, 0, tzinfo=UTC)
 
 
+def _no_pages(*_):
+    """In place of the report's PDF, which takes seconds to set."""
+    return b"%PDF-1.7"
+
+
 @pytest.fixture
-def two_kinds(monkeypatch):
-    """Encode the structured report and the segmentation alone."""
+def three_kinds(monkeypatch):
+    """Encode no pictures and no presentation states."""
     monkeypatch.setattr(dicom, "_ENCODERS", (dicom_sr.encode, dicom_seg.encode))
+    monkeypatch.setattr(pdf, "encode", _no_pages)
 
 
 @pytest.fixture(scope="module")
 def quick_paths(dicom_report, tmp_path_factory):
-    """All objects of each kind of source, but for the PDF, which takes seconds each."""
-    encoders = (one for one in dicom._ENCODERS if one is not dicom_pdf.encode)
+    """All objects of each kind of source."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dicom, "_ENCODERS", tuple(encoders))
+        patch.setattr(pdf, "encode", _no_pages)
         return dicom_report.write(tmp_path_factory.mktemp("quick"), ["dicom"])["dicom"]
 
 
 @pytest.fixture(scope="module")
 def all_paths(pango, report_of, dicom_phantoms, tmp_path_factory):
-    """All objects of one phantom."""
+    """All objects of one phantom, with the pages."""
     report = report_of(dicom_phantoms["dx"])
     return report.write(tmp_path_factory.mktemp("all"), ["dicom"])["dicom"]
 
@@ -77,7 +82,7 @@ def test_all_objects_are_of_the_study_and_each_kind_is_a_series(quick_paths, dic
         assert dataset.DeviceSerialNumber == dicom_report.prediction.model_sha256
         assert dataset.SeriesDescription.startswith("AI")
         series.setdefault(dataset.SeriesInstanceUID, set()).add(path.stem.split("-")[0])
-    assert sorted(series.values(), key=min) == [{"gsps"}, {"sc"}, {"seg"}, {"sr"}]
+    assert sorted(series.values(), key=min) == [{"gsps"}, {"pdf"}, {"sc"}, {"seg"}, {"sr"}]
     assert source.SeriesInstanceUID not in series
     assert len({dcmread(path).SOPInstanceUID for path in quick_paths}) == len(quick_paths)
 
@@ -114,7 +119,7 @@ def test_a_second_run_gives_the_same_files(all_paths, report_of, dicom_phantoms,
         assert one.read_bytes() == other.read_bytes(), one.name
 
 
-@pytest.mark.usefixtures("two_kinds")
+@pytest.mark.usefixtures("three_kinds")
 def test_a_later_run_gives_the_same_names(report_of, dicom_phantoms, tmp_path):
     early = objects(report_of(dicom_phantoms["dx"]), tmp_path / "early")
     late = objects(report_of(dicom_phantoms["dx"], made_at=LATER), tmp_path / "late")
@@ -126,7 +131,7 @@ def test_a_later_run_gives_the_same_names(report_of, dicom_phantoms, tmp_path):
 
 
 def test_another_image_model_method_or_question_gives_other_names(
-    report_of, dicom_phantoms, prediction, explanations, two_kinds, tmp_path
+    report_of, dicom_phantoms, prediction, explanations, three_kinds, tmp_path
 ):
     def names(report, folder):
         made = objects(report, tmp_path / folder).values()
@@ -184,7 +189,7 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("change", HEADERS.values(), ids=HEADERS.keys())
-@pytest.mark.usefixtures("two_kinds")
+@pytest.mark.usefixtures("three_kinds")
 def test_what_is_missing_or_malformed_is_left_out_and_not_made_up(
     change, changed_phantom, report_of, errors_of, tmp_path
 ):
@@ -192,7 +197,7 @@ def test_what_is_missing_or_malformed_is_left_out_and_not_made_up(
         assert errors_of(dataset) == []
 
 
-@pytest.mark.usefixtures("two_kinds")
+@pytest.mark.usefixtures("three_kinds")
 def test_malformed_values_are_empty_where_they_must_be_there(changed_phantom, report_of, tmp_path):
     made = objects(report_of(changed_phantom(HEADERS["malformed values"])), tmp_path / "out")
     for dataset in made.values():
@@ -212,7 +217,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("character_set", TEXTS)
-@pytest.mark.usefixtures("two_kinds")
+@pytest.mark.usefixtures("three_kinds")
 def test_a_name_in_any_character_set_goes_home_whole(
     character_set, changed_phantom, report_of, errors_of, tmp_path
 ):
@@ -240,7 +245,7 @@ def test_a_name_in_any_character_set_goes_home_whole(
     ("keyword", "good", "bad"),
     [("PatientName", "Xy^Z", b"\xff\xfe^Z"), ("PatientWeight", "77.123", b"heavy!")],
 )
-@pytest.mark.usefixtures("two_kinds")
+@pytest.mark.usefixtures("three_kinds")
 def test_a_value_that_cannot_be_read_is_left_out(
     keyword, good, bad, changed_phantom, report_of, errors_of, tmp_path
 ):
@@ -252,7 +257,7 @@ def test_a_value_that_cannot_be_read_is_left_out(
         assert errors_of(dataset) == []
 
 
-@pytest.mark.usefixtures("two_kinds")
+@pytest.mark.usefixtures("three_kinds")
 def test_times_are_on_the_clock_of_the_study(changed_phantom, report_of, tmp_path):
     path = changed_phantom(with_values(TimezoneOffsetFromUTC="-0930"))
     at = datetime(2025, 1, 1, 3, 0, 0, tzinfo=UTC)
@@ -326,7 +331,7 @@ def test_a_missing_library_is_told_with_its_remedy(
     assert caught.value.code == "missing-library"
 
 
-@pytest.mark.usefixtures("two_kinds")
+@pytest.mark.usefixtures("three_kinds")
 def test_a_name_reaches_no_log_and_no_warning(
     changed_phantom, report_of, tmp_path, caplog, recwarn
 ):

@@ -1,7 +1,11 @@
+import base64
 import json
 from dataclasses import replace
+from io import BytesIO
 
 import pytest
+from pydicom import dcmread
+from pypdf import PdfReader
 
 from medllm.errors import ReportError
 from medllm.report import formats
@@ -30,7 +34,7 @@ def test_a_format_that_fails_leaves_the_earlier_report_whole(report, tmp_path, m
     paths = report.write(tmp_path)
     before = {path: path.read_bytes() for files in paths.values() for path in files}
 
-    def fail(_):
+    def fail(*_):
         raise ReportError("no")
 
     monkeypatch.setitem(formats.FORMATS, "json", fail)
@@ -51,3 +55,43 @@ def test_nothing_is_left_beside_a_report_that_could_not_be_put_in_place(report, 
     with pytest.raises(ReportError):
         report.write(tmp_path, ["json"])
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
+@pytest.fixture
+def settings(monkeypatch):
+    """The paper of each PDF that WeasyPrint sets."""
+    weasyprint = pytest.importorskip("weasyprint")
+    seen, own = [], weasyprint.HTML.write_pdf
+
+    def write_pdf(page, *args, **kwargs):
+        content = own(page, *args, **kwargs)
+        seen.append(round(float(PdfReader(BytesIO(content)).pages[0].mediabox.width) / 72 * 25.4))
+        return content
+
+    monkeypatch.setattr(weasyprint.HTML, "write_pdf", write_pdf)
+    return seen
+
+
+@pytest.mark.usefixtures("pango")
+def test_the_pages_are_set_once_and_are_the_same_wherever_they_are(
+    report_of, dicom_phantoms, settings, tmp_path
+):
+    report = report_of(dicom_phantoms["dx"])
+    report.write(tmp_path, ["fhir", "pdf", "dicom", "json"])
+    pages = (tmp_path / "report.pdf").read_bytes()
+    assert report.report_id in PdfReader(BytesIO(pages)).pages[0].extract_text()
+    wrapped = dcmread(tmp_path / "dicom" / "pdf.dcm")
+    assert wrapped.EncapsulatedDocument[: wrapped.EncapsulatedDocumentLength] == pages
+    for release in ("r4b", "r5"):
+        bundle = json.loads((tmp_path / f"report.fhir-{release}.json").read_bytes())
+        (form,) = bundle["entry"][0]["resource"]["presentedForm"]
+        assert base64.b64decode(form["data"]) == pages
+    assert settings == [210]
+    # The other paper is another PDF, and nothing is kept for a later writing.
+    report.write(tmp_path, ["pdf-letter", "pdf"])
+    assert settings == [210, 216, 210]
+
+
+def test_without_a_format_that_holds_the_pages_none_are_set(report, settings, tmp_path):
+    report.write(tmp_path, ["html", "json"])
+    assert settings == []

@@ -6,10 +6,8 @@ from PIL import Image
 
 from medllm.dicom import read_radiograph
 from medllm.explanation.record import Region
-from medllm.findings import finding
 from medllm.metrics import Estimate
-from medllm.models.card import Calibration, Question
-from medllm.models.prediction import FindingPrediction
+from medllm.models.card import Question
 from medllm.phantom import make_phantom, write_dicom
 from medllm.report import wording
 from medllm.report.gate_names import gate_name
@@ -103,15 +101,6 @@ def test_test_sets_have_letters_where_there_are_several(card):
     assert wording.letters_of_sets([Question("mass", "?")]) == {}
 
 
-def test_the_impression_names_failed_checks_without_their_sentences(explanations):
-    refused = explanations[1]
-    assert wording.reason(refused) == (
-        "Explanation: do not use - it failed 1 of 2 checks (deletion), so that no map is drawn."
-    )
-    assert wording.failed_checks(replace(refused, checks=())) == "its checks do not support it"
-    assert "Blurring the marked area" in wording.why_withheld(refused)
-
-
 def test_every_gate_of_a_file_has_a_name_in_words_for_either_outcome(tmp_path):
     phantom = make_phantom(1, size=128)
     Image.fromarray(np.rint(phantom.pixels * 255).astype(np.uint8)).save(tmp_path / "a.png")
@@ -125,11 +114,3 @@ def test_every_gate_of_a_file_has_a_name_in_words_for_either_outcome(tmp_path):
         names = {gate_name(replace(gate, passed=passed)) for passed in (True, False)}
         assert len(names) == 2
         assert gate.code not in names
-
-
-def test_a_value_that_prints_like_its_threshold_is_not_said_to_be_above_it():
-    question = Question("mass", "?", calibration=Calibration(low=0.3, high=0.6201, fitted_on="x"))
-    said = FindingPrediction("mass", 1.0, 0.6204, "positive", "?", ("yes",), ("no",))
-    assert wording.answer(finding("mass"), question, said) == (
-        "Lung mass: positive (calibrated probability 0.62, at the 0.62 threshold)."
-    )

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -27,6 +24,7 @@ from medllm.dicom.deidentify.residue import require_no_residue
 from medllm.dicom.deidentify.walk import Walk
 from medllm.dicom.files import read_image_file
 from medllm.dicom.radiograph import Gate
+from medllm.dicom.silence import in_silence
 from medllm.errors import DicomError
 
 _METHOD = "medllm: DICOM PS3.15 Annex E, keyed"
@@ -110,7 +108,7 @@ def deidentify_file(
                 "the pixels and in the name of the file stays with you. Give DICOM files.",
                 code="no-header",
             )
-        with _in_silence():
+        with in_silence():
             return _deidentified(data, key, accept, frozenset(remove), force=kind != "dicom")
     except DicomError as error:
         raise DicomError(f"{path}: {error}", code=error.code) from None
@@ -121,20 +119,6 @@ def deidentify_file(
             "file with dciodvfy, or export it again.",
             code="bad-header",
         ) from None
-
-
-@contextmanager
-def _in_silence() -> Iterator[None]:
-    """Keep pydicom's warnings and log lines back: they quote values of the header."""
-    logger = logging.getLogger("pydicom")
-    was_disabled = logger.disabled
-    logger.disabled = True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.disabled = was_disabled
 
 
 def _deidentified(

@@ -1,0 +1,23 @@
+from dataclasses import replace
+
+from medllm.findings import finding
+from medllm.models.card import Calibration, Question
+from medllm.models.prediction import FindingPrediction
+from medllm.report import sentences
+
+
+def test_the_impression_names_failed_checks_without_their_sentences(explanations):
+    refused = explanations[1]
+    assert sentences.reason(refused) == (
+        "Explanation: do not use - it failed 1 of 2 checks (deletion), so that no map is drawn."
+    )
+    assert sentences.failed_checks(replace(refused, checks=())) == "its checks do not support it"
+    assert "Blurring the marked area" in sentences.why_withheld(refused)
+
+
+def test_a_value_that_prints_like_its_threshold_is_not_said_to_be_above_it():
+    question = Question("mass", "?", calibration=Calibration(low=0.3, high=0.6201, fitted_on="x"))
+    said = FindingPrediction("mass", 1.0, 0.6204, "positive", "?", ("yes",), ("no",))
+    assert sentences.answer(finding("mass"), question, said) == (
+        "Lung mass: positive (calibrated probability 0.62, at the 0.62 threshold)."
+    )
