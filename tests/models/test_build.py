@@ -13,7 +13,7 @@ from transformers import (
 
 from medllm.data import Preprocessing
 from medllm.models import build_network
-from medllm.models.checkpoint import check_grid
+from medllm.models.foreign import check_tokens
 
 SHAPE = {
     "hidden_size": 16,
@@ -30,4 +30,4 @@ def test_a_new_network_of_any_encoder_has_a_token_a_patch(kind, tiny_model):
     card = dataclasses.replace(tiny_model.card, preprocessing=Preprocessing(size=32, channels=3))
     model = dataclasses.replace(tiny_model, network=network, card=card)
     assert model.grid == (4, 4)
-    check_grid(model)
+    check_tokens(model)

@@ -135,7 +135,7 @@ def test_a_strategy_that_drops_a_patch_is_refused(copy):
     keep_cls(config)
     (copy / "config.json").write_text(json.dumps(config))
     _rewrite(copy, lambda card: card["files"].pop("config.json"))
-    with pytest.raises(CheckpointError, match="17 image tokens for a grid of 4 x 4"):
+    with pytest.raises(CheckpointError, match="17 image tokens for 16 of a grid of 4 x 4"):
         load_model(copy)
 
 
