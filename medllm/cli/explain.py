@@ -75,7 +75,7 @@ def explain(
     loaded = load_for(model, prevalence)
     asked = [*(finding or []), *([against] if against else [])]
     loaded.questions(asked)
-    if not asked and loaded.card.base and not loaded.card.is_calibrated:
+    if not asked and loaded.card.calls_nothing:
         raise typer.BadParameter(
             f"{loaded.card.name} is not calibrated and calls nothing; name what to explain.",
             param_hint="--finding",
@@ -152,9 +152,9 @@ def write_report(
     from medllm.report import build_report
 
     # An answer that was never calibrated says nothing by itself: only what was asked for is told.
-    told = dict.fromkeys([*(findings or []), *([against] if against else [])])
-    known = model.card.is_calibrated or not model.card.base
-    prediction = model.predict([scan], None if known else list(told) or None)[0]
+    asked = list(dict.fromkeys([*(findings or []), *([against] if against else [])]))
+    told = asked if asked and model.card.calls_nothing else None
+    prediction = model.predict([scan], told)[0]
     explanations, refused = [], []
     for key in findings or _worth_explaining(prediction):
         try:

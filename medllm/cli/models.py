@@ -43,10 +43,10 @@ def list_models() -> None:
 def show(source: Source = None, as_json: AsJson = False) -> None:
     """Show what a checkpoint says of itself: questions, figures with intervals, limits."""
     from medllm.models import load_model
-    from medllm.models.checkpoint import CARD_FILE, read_card, resolve
+    from medllm.models.checkpoint import is_foreign, read_card, resolve
 
     folder = resolve(source)
-    if not (folder / CARD_FILE).is_file() and (folder / "config.json").is_file():
+    if is_foreign(folder):
         model = load_model(source)
         typer.echo(json.dumps(dataclasses.asdict(model.card)) if as_json else _reading(model))
         return

@@ -82,9 +82,10 @@ def _asking(model: Model, texts: Mapping[str, str]) -> Model:
 
 
 def _knows(model: Model, texts: Iterable[str]) -> bool:
-    read = model.tokenizer
-    unknown = None if read is None else read.unk_token_id
-    return read is None or not any(unknown in read(text)["input_ids"] for text in texts)
+    unknown = model.tokenizer.unk_token_id
+    return unknown is None or not any(
+        unknown in model.tokenizer(text)["input_ids"] for text in texts
+    )
 
 
 def probe(

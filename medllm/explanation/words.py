@@ -172,7 +172,7 @@ class _Prompt:
         if not isinstance(kind, VisionLanguage):
             raise TypeError(f"model '{model.card.name}' reads no words.")
         ids = prompt_ids(encoded, 0)
-        texts, numbers = _words_of(model, finding, ids, encoded.image_token_id)
+        texts, numbers = _words_of(model, finding, len(ids))
         at = (numbers >= 0).nonzero()[:, 0]
         self._texts, self.numbers = texts, numbers[at]
         with torch.no_grad():
@@ -211,7 +211,7 @@ def _mean_embedding(network: Any) -> Float[torch.Tensor, " width"]:
 
 
 def _words_of(
-    model: Model, finding: str, ids: Int64[torch.Tensor, " tokens"], image_token_id: int
+    model: Model, finding: str, length: int
 ) -> tuple[list[str], Int64[torch.Tensor, " tokens"]]:
     """Divide a prompt at its blanks; give the words and which of them each token is a piece of.
 
@@ -219,17 +219,14 @@ def _words_of(
     of the tokens that open and close an image.
     """
     (question,) = model.questions([finding])
-    text, kind, tokenizer = model.prompt(question), model.architecture, model.tokenizer
-    if not isinstance(kind, VisionLanguage) or tokenizer is None:
-        raise TypeError(f"model '{model.card.name}' reads no words.")
-    image = kind.spread(model.network.config, tokenizer, model.layout.n_tokens)
-    found = tokenizer(
+    text, image = model.prompt(question), model.image_text
+    found = model.tokenizer(
         text.replace(IMAGE_TOKEN, image),
         return_offsets_mapping=True,
-        add_special_tokens=adds_special_tokens(tokenizer, model.card.prompt_template),
+        add_special_tokens=adds_special_tokens(model.tokenizer, model.card.prompt_template),
     )
     before = text.index(IMAGE_TOKEN)
-    numbers = torch.full((len(ids),), -1)
+    numbers = torch.full((length,), -1)
     words: list[str] = []
     for number, span in enumerate(
         re.finditer(rf"{re.escape(IMAGE_TOKEN)}|(?:(?!{IMAGE_TOKEN})\S)+", text)
@@ -238,9 +235,8 @@ def _words_of(
         if span[0] == IMAGE_TOKEN:
             continue
         moved = len(image) - len(IMAGE_TOKEN) if span.start() > before else 0
-        for at, (start, end) in enumerate(found["offset_mapping"][: len(ids)]):
+        for at, (start, end) in enumerate(found["offset_mapping"][:length]):
             # A blank may be part of the piece behind it.
             if end > start and start < span.end() + moved and end > span.start() + moved:
                 numbers[at] = number
-    numbers[ids == image_token_id] = -1
     return words, numbers

@@ -209,6 +209,11 @@ class ModelCard:
         return any(question.calibration.is_fitted for question in self.questions)
 
     @property
+    def calls_nothing(self) -> bool:
+        """Whether it is a model of another's making for which no threshold was chosen yet."""
+        return bool(self.base) and not self.is_calibrated
+
+    @property
     def findings(self) -> tuple[str, ...]:
         """Keys of the findings it answers, in order."""
         return tuple(question.finding for question in self.questions)

@@ -59,7 +59,7 @@ def load_model(source: str | Path | None = None, *, device: str | None = None) -
     """
     folder = resolve(source)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if not (folder / CARD_FILE).is_file() and (folder / "config.json").is_file():
+    if is_foreign(folder):
         return open_foreign(folder, str(source), device)
     card = read_card(folder)
     if card.base:
@@ -76,6 +76,11 @@ def load_model(source: str | Path | None = None, *, device: str | None = None) -
     check_tokens(model)
     run_self_test(model)
     return model
+
+
+def is_foreign(folder: Path) -> bool:
+    """Say whether a folder holds a model as others publish them, with no card of medllm's."""
+    return not (folder / CARD_FILE).is_file() and (folder / "config.json").is_file()
 
 
 def _load_adapted(folder: Path, card: ModelCard, device: str) -> Model:

@@ -77,9 +77,7 @@ def open_foreign(folder: Path, name: str, device: str) -> Model:
     )
     check_prompt(
         tokenizer,
-        model.prompt(questions[0]).replace(
-            IMAGE_TOKEN, kind.spread(config, tokenizer, model.layout.n_tokens)
-        ),
+        model.prompt(questions[0]).replace(IMAGE_TOKEN, model.image_text),
         add_special_tokens=adds_special_tokens(tokenizer, template),
     )
     check_tokens(model)

@@ -111,6 +111,18 @@ class Model:
         card = dataclasses.replace(self.card, questions=tuple(questions))
         return dataclasses.replace(self, card=card)
 
+    @property
+    def image_text(self) -> str:
+        """What `<image>` stands for when a prompt is tokenised.
+
+        Raises:
+            TypeError: The model is no vision-language model.
+        """
+        kind = self.architecture
+        if not isinstance(kind, VisionLanguage):
+            raise TypeError(f"model '{self.card.name}' is asked no questions in words.")
+        return kind.spread(self.network.config, self.tokenizer, self.layout.n_tokens)
+
     def encode(self, findings: Sequence[str] | None = None) -> EncodedQuestions:
         """Turn the questions for some findings into token ids.
 
@@ -123,17 +135,13 @@ class Model:
         Raises:
             TypeError: The model is no vision-language model.
         """
-        kind = self.architecture
-        if not isinstance(kind, VisionLanguage) or self.tokenizer is None:
-            raise TypeError(f"model '{self.card.name}' is asked no questions in words.")
-        config, n_tokens = self.network.config, self.layout.n_tokens
         return encode_questions(
             self.tokenizer,
             self.card.prompt_template,
             self.questions(findings),
-            n_tokens,
-            image=kind.spread(config, self.tokenizer, n_tokens),
-            image_token_id=int(config.image_token_id),
+            self.layout.n_tokens,
+            image=self.image_text,
+            image_token_id=int(self.network.config.image_token_id),
         )
 
     def prompt(self, question: Question) -> str:

@@ -49,10 +49,7 @@ class _Answering(nn.Module):
     def forward(self, **batch: torch.Tensor) -> Float[torch.Tensor, ""]:
         """Cross-entropy of the answers, in nats, plus that of the places."""
         encoded = self._encoded.take(batch["rows"].tolist())
-        output = self.network.model.get_image_features(
-            pixel_values=batch["pixel_values"], return_dict=True
-        )
-        features = torch.stack(list(output.pooler_output))
+        features = self._architecture.image_features(self.network, batch["pixel_values"])
         logits = answer_logits(self.network, features, encoded, self._architecture)
         loss = answer_loss(
             logits.float(), batch["labels"], batch["weights"], encoded, self._label_smoothing

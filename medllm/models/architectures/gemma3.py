@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from transformers import PreTrainedTokenizerBase
 
 from medllm.models.architectures.vision_language import VisionLanguage
@@ -21,18 +20,12 @@ class Gemma3(VisionLanguage):
     """
 
     processor_options: ClassVar[dict[str, bool]] = {"do_pan_and_scan": False}
+    in_one_tensor: ClassVar[bool] = True
 
     def side(self, config: Any, size: int) -> int:
         """Take the tokens that are left after pooling, whatever the input's size."""
         del size
         return math.isqrt(config.mm_tokens_per_image)
-
-    def encoded_image(
-        self, config: Any, features: Float[torch.Tensor, "batch tokens width"]
-    ) -> Any:
-        """Give the tokens as one tensor."""
-        del config
-        return SimpleNamespace(pooler_output=features)
 
     def prompt_inputs(
         self, config: Any, ids: Int64[torch.Tensor, "batch tokens"], n_tokens: int

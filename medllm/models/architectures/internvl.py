@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
-import torch
-from jaxtyping import Float
 from transformers import PreTrainedTokenizerBase
 
 from medllm.models.architectures.vision_language import VisionLanguage
@@ -20,18 +17,12 @@ class InternVL(VisionLanguage):
     """
 
     processor_options: ClassVar[dict[str, bool]] = {"crop_to_patches": False}
+    in_one_tensor: ClassVar[bool] = True
 
     def side(self, config: Any, size: int) -> int:
         """Count the tokens that are left after patches are folded together."""
         patch, _ = config.vision_config.patch_size
         return int(size // patch * config.downsample_ratio)
-
-    def encoded_image(
-        self, config: Any, features: Float[torch.Tensor, "batch tokens width"]
-    ) -> Any:
-        """Give the tokens as one tensor."""
-        del config
-        return SimpleNamespace(pooler_output=features)
 
     def spread(self, config: Any, tokenizer: PreTrainedTokenizerBase, n_tokens: int) -> str:
         """Write the image's tokens between the two that open and close it."""

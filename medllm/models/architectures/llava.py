@@ -18,10 +18,6 @@ class Llava(VisionLanguage):
         Liu et al., Visual instruction tuning, NeurIPS 2023.
     """
 
-    def side(self, config: Any, size: int) -> int:
-        """Count patches."""
-        return int(size // config.vision_config.patch_size)
-
     def encoder_tokens(
         self, network: Any, pixel_values: Float[torch.Tensor, "batch channels size size"]
     ) -> tuple[Float[torch.Tensor, "batch tokens encoder_width"], Callable[..., torch.Tensor]]:

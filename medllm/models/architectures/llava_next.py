@@ -26,10 +26,6 @@ class LlavaNext(VisionLanguage):
         squares = [rows for rows, columns in config.image_grid_pinpoints if rows == columns]
         return {"size": max(squares), "aspect": "pad"}
 
-    def side(self, config: Any, size: int) -> int:
-        """Count the patches of all tiles along a side."""
-        return int(size // config.vision_config.patch_size)
-
     def layout(self, network: Any, size: int) -> Layout:
         """Lay the tokens of the small image over those of the tiles; a newline shows nothing."""
         config = network.config

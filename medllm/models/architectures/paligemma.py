@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
@@ -20,18 +19,8 @@ class PaliGemma(VisionLanguage):
         Beyer et al., PaliGemma: a versatile 3B VLM for transfer, 2024, section 3 (the attention).
     """
 
+    in_one_tensor: ClassVar[bool] = True
     shares_prefix: ClassVar[bool] = False
-
-    def side(self, config: Any, size: int) -> int:
-        """Count patches."""
-        return int(size // config.vision_config.patch_size)
-
-    def encoded_image(
-        self, config: Any, features: Float[torch.Tensor, "batch tokens width"]
-    ) -> Any:
-        """Give the tokens as one tensor."""
-        del config
-        return SimpleNamespace(pooler_output=features)
 
     def prompt_inputs(
         self, config: Any, ids: Int64[torch.Tensor, "batch tokens"], n_tokens: int

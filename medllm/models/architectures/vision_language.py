@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -29,6 +28,9 @@ class VisionLanguage(Architecture):
     processor_options: ClassVar[dict[str, bool]] = {}
     """Arguments of the image processor by which it gives one tile."""
 
+    in_one_tensor: ClassVar[bool] = False
+    """Whether the network takes the tokens of all images as one tensor, not one an image."""
+
     shares_prefix: ClassVar[bool] = True
     """Whether the image's states are the same whatever is asked, so that questions share them."""
 
@@ -37,9 +39,8 @@ class VisionLanguage(Architecture):
         side = self.side(network.config, size)
         return Layout((side, side), side * side)
 
-    @abstractmethod
     def side(self, config: Any, size: int) -> int:
-        """Count the image tokens along a side.
+        """Count the image tokens along a side: a patch each, unless the family merges some.
 
         Args:
             config: The network's.
@@ -48,6 +49,7 @@ class VisionLanguage(Architecture):
         Returns:
             The number.
         """
+        return int(size // config.vision_config.patch_size)
 
     def image_inputs(
         self, config: Any, pixel_values: Float[torch.Tensor, "batch channels size size"]
@@ -77,7 +79,7 @@ class VisionLanguage(Architecture):
     ) -> Any:
         """Give image tokens the form in which the network takes them in place of images."""
         del config
-        return SimpleNamespace(pooler_output=list(features))
+        return SimpleNamespace(pooler_output=features if self.in_one_tensor else list(features))
 
     def prompt_inputs(
         self, config: Any, ids: Int64[torch.Tensor, "batch tokens"], n_tokens: int

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from transformers import (
     BitImageProcessorPil,
     CLIPImageProcessorPil,
@@ -45,6 +47,16 @@ def clip_images(size: int) -> CLIPImageProcessorPil:
     )
 
 
+def without_cls(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """Settings of a processor over a tower of 14-pixel patches, whose class token is dropped."""
+    return {
+        "patch_size": 14,
+        "vision_feature_select_strategy": "default",
+        "num_additional_image_tokens": 1,
+        "chat_template": tokenizer.chat_template,
+    }
+
+
 def llava() -> Family:
     """Llava 1.5: CLIP's features before the last layer, without the class token."""
     tokenizer = llama_tokenizer(chat_templates.VICUNA_WITH_BOS)
@@ -56,14 +68,7 @@ def llava() -> Family:
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
     )
-    processor = LlavaProcessor(
-        clip_images(56),
-        tokenizer,
-        patch_size=14,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=tokenizer.chat_template,
-    )
+    processor = LlavaProcessor(clip_images(56), tokenizer, **without_cls(tokenizer))
     return Family(config, processor=processor, image_size=56, grid=(4, 4))
 
 
@@ -114,14 +119,7 @@ def llava_dinov2() -> Family:
         vision_feature_select_strategy="default",
     )
     images = BitImageProcessorPil(size={"shortest_edge": 70}, crop_size={"height": 70, "width": 70})
-    processor = LlavaProcessor(
-        images,
-        tokenizer,
-        patch_size=14,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=tokenizer.chat_template,
-    )
+    processor = LlavaProcessor(images, tokenizer, **without_cls(tokenizer))
     return Family(config, processor=processor, image_size=70, grid=(5, 5))
 
 
@@ -142,12 +140,5 @@ def llava_next() -> Family:
         crop_size={"height": 56, "width": 56},
         image_grid_pinpoints=PINPOINTS,
     )
-    processor = LlavaNextProcessor(
-        images,
-        tokenizer,
-        patch_size=14,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=tokenizer.chat_template,
-    )
+    processor = LlavaNextProcessor(images, tokenizer, **without_cls(tokenizer))
     return Family(config, processor=processor, image_size=112, grid=(4, 4))
