@@ -22,7 +22,7 @@ from medllm.errors import (
 if TYPE_CHECKING:
     from medllm.dicom import Radiograph, find_images, read_identity, read_radiograph
     from medllm.explanation import Explanation, explain
-    from medllm.models import Model, Prediction, load_model, save_model
+    from medllm.models import Model, Prediction, load_model, save_model, wrap
     from medllm.phantom import Lesion, Phantom, make_phantom
     from medllm.report import Report, build_report
 
@@ -39,6 +39,7 @@ _HOMES = {
     "Prediction": "medllm.models",
     "load_model": "medllm.models",
     "save_model": "medllm.models",
+    "wrap": "medllm.models",
     "Lesion": "medllm.phantom",
     "Phantom": "medllm.phantom",
     "make_phantom": "medllm.phantom",
@@ -71,6 +72,7 @@ __all__ = [
     "read_identity",
     "read_radiograph",
     "save_model",
+    "wrap",
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from medllm.errors import LabelError
@@ -46,6 +47,11 @@ class Finding:
     def question(self) -> str:
         """The closed question, answered yes or no."""
         return f"Is there evidence of {self.name}?"
+
+    @property
+    def bare_name(self) -> str:
+        """The name without its article, as in a list: `lung nodule`."""
+        return re.sub("^(a|an|another) ", "", self.name)
 
 
 # Not checked against an official SNOMED CT release.

@@ -86,7 +86,7 @@ def _reading(model: Model) -> str:
         f"map          {rows} x {columns} patches",
         f"asked        {model.prompt(question)!r}",
         f"yes          {_words(model, question.yes)}",
-        f"no           {_words(model, question.no)}",
+        f"no           {_words(model, question.no) or 'each label is for itself'}",
         f"findings     {', '.join(card.findings)}",
         f"calibrated   {'yes' if card.is_calibrated else 'no: medllm calibrate'}",
     ]

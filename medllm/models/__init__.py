@@ -15,6 +15,7 @@ from medllm.models.lora import attach_lora, merge_lora
 from medllm.models.model import Model
 from medllm.models.prediction import FindingPrediction, Prediction
 from medllm.models.pretrained import join_pretrained
+from medllm.models.wrapped import wrap
 
 __all__ = [
     "Calibration",
@@ -34,4 +35,5 @@ __all__ = [
     "load_model",
     "merge_lora",
     "save_model",
+    "wrap",
 ]

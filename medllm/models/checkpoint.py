@@ -17,6 +17,7 @@ from transformers import LlavaForConditionalGeneration
 from medllm.data.preprocessing import Preprocessing
 from medllm.errors import CheckpointError
 from medllm.metrics import Estimate
+from medllm.models.architectures import VisionLanguage
 from medllm.models.card import (
     SCHEMA_VERSION,
     Calibration,
@@ -112,9 +113,16 @@ def save_model(model: Model, folder: Path, *, dtype: torch.dtype = torch.float32
         The model as it loads from the folder.
 
     Raises:
-        CheckpointError: The folder exists and is not a checkpoint.
+        CheckpointError: The folder exists and is not a checkpoint, or the model was wrapped in
+            Python and can only be wrapped again.
     """
     folder = Path(folder)
+    if not model.card.base and not isinstance(model.architecture, VisionLanguage):
+        raise CheckpointError(
+            f"'{model.card.name}' was wrapped in Python: its network is in no folder and cannot be "
+            "saved. Keep the network's own file, and wrap it again with medllm.wrap.",
+            code="not-saved",
+        )
     require_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as beside:

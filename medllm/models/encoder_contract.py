@@ -23,6 +23,7 @@ _INTERPOLATION = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 # Steps of 8-bit grey. Measured on noise without saturation: at most 1.2, since an image processor
 # rounds to whole steps twice and medllm does not round.
 _TOLERANCE = 2.0
+_LEAST_UNCROPPED = 384
 
 
 def read_preprocessing(folder: Path, channels: int) -> Preprocessing:
@@ -167,6 +168,14 @@ def _interpolation(processor: Any) -> Any:
 
 def _geometry(processor: Any) -> dict[str, Any]:
     size = processor.size
+    # The square that is cut, as a share of what the shorter edge is brought to; ConvNeXt and
+    # ResNet have it in place of a crop size, and no crop from 384 pixels on.
+    share = getattr(processor, "crop_pct", None)
+    if share and not processor.do_center_crop:
+        edge = size.shortest_edge
+        if edge >= _LEAST_UNCROPPED:
+            return {"size": edge, "aspect": "stretch"}
+        return {"size": edge, "aspect": "crop", "shortest_edge": int(edge / share)}
     crop = processor.crop_size if processor.do_center_crop else None
     side = crop.height if crop else size.height
     square = side is not None and (crop is None or crop.height == crop.width)

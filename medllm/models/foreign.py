@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-import json
-from functools import cache
-from importlib import resources
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from transformers import AutoModelForImageTextToText, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoModelForImageTextToText,
+    PreTrainedConfig,
+)
 
 from medllm.data.preprocessing import Preprocessing
 from medllm.errors import CheckpointError
 from medllm.findings import FINDINGS
-from medllm.models.architectures import ARCHITECTURES, VisionLanguage
+from medllm.models.architectures import (
+    ARCHITECTURES,
+    CLASSIFIER,
+    Architecture,
+    Classifier,
+    Contrastive,
+    VisionLanguage,
+)
 from medllm.models.build import IMAGE_TOKEN
 from medllm.models.card import NOT_MEASURED, UNFITTED, ModelCard, Question
-from medllm.models.encoder_contract import read_square
+from medllm.models.encoder_contract import read_preprocessing, read_square
 from medllm.models.hub import load_weights, read_config, refuse_missing, sha256_of_files
+from medllm.models.labels import label_questions
 from medllm.models.model import Model
+from medllm.models.prompts import contrastive_question, prompt_template
 from medllm.models.scoring import adds_special_tokens
 from medllm.models.tokenizer import check_prompt, find_answer_words, open_tokenizer
 from medllm.phantom import make_phantom
@@ -29,11 +40,29 @@ from medllm.phantom import make_phantom
 _LEAST_CHANGE = 1e-5
 
 
+@dataclass(frozen=True)
+class Asked:
+    """How a network is shown an image and asked about it.
+
+    Attributes:
+        contract: How an image becomes its input.
+        questions: What it is asked.
+        tokenizer: Its tokenizer; None of one that reads no words.
+        template: Its prompt with `<image>` and `{question}`; empty where it has none.
+    """
+
+    contract: Preprocessing
+    questions: tuple[Question, ...]
+    tokenizer: Any = None
+    template: str = ""
+
+
 def open_foreign(folder: Path, name: str, device: str) -> Model:
     """Open a model of another's making and see that medllm reads it as it was meant.
 
-    Its preprocessing, chat template and answer words are taken from its own files. It is asked
-    every finding that medllm knows; nothing is calibrated and nothing was measured.
+    Its preprocessing, chat template, answer words and labels are taken from its own files. It is
+    asked every finding that medllm knows, and a classifier those that its labels name; nothing is
+    calibrated and nothing was measured.
 
     Args:
         folder: Its folder, in the form of the hub.
@@ -45,19 +74,50 @@ def open_foreign(folder: Path, name: str, device: str) -> Model:
 
     Raises:
         CheckpointError: It is of a kind that medllm does not know, is not whole, reads prompts
-            otherwise than its own processor writes them, or does not look at the image.
+            otherwise than its own processor writes them, has no label that is a finding, or does
+            not look at the image.
     """
     config = read_config(folder)
-    kind = ARCHITECTURES.get(config.model_type)
-    if not isinstance(kind, VisionLanguage):
-        raise CheckpointError(
-            f"{folder} is of type '{config.model_type}'; medllm knows "
-            f"{', '.join(ARCHITECTURES)}, and its own checkpoints.",
-            code="unknown-architecture",
-        )
+    kind = _architecture(config)
     dtype = torch.float32 if device == "cpu" else "auto"
-    network, info = load_weights(AutoModelForImageTextToText, folder, dtype=dtype)
+    # Each kind has its own class of transformers, and its own way of being asked.
+    match kind:
+        case VisionLanguage():
+            factory, asked = AutoModelForImageTextToText, _ask_in_words(kind, config, folder)
+        case Contrastive():
+            factory, asked = AutoModel, _ask_by_prompts(kind, config, folder)
+        case Classifier():
+            factory, asked = AutoModelForImageClassification, _ask_by_labels(config, folder)
+        case _:
+            raise CheckpointError(
+                f"{folder} is of type '{config.model_type}'; medllm knows "
+                f"{', '.join(ARCHITECTURES)}, classifiers of images, and its own checkpoints.",
+                code="unknown-architecture",
+            )
+    network, info = load_weights(factory, folder, dtype=dtype)
     refuse_missing(folder, info["missing_keys"])
+    card = foreign_card(name, folder, asked.questions, asked.contract, asked.template)
+    model = Model(
+        network.to(device).eval(),
+        asked.tokenizer,
+        card,
+        sha256=card.base_sha256,
+        architecture=kind,
+    )
+    check_written(model)
+    check_tokens(model)
+    check_sight(model)
+    return model
+
+
+def _architecture(config: PreTrainedConfig) -> Architecture | None:
+    """Choose by what the weights were saved from: many kinds can have a classifier's head."""
+    if any("ForImageClassification" in name for name in config.architectures or ()):
+        return CLASSIFIER
+    return ARCHITECTURES.get(config.model_type)
+
+
+def _ask_in_words(kind: VisionLanguage, config: PreTrainedConfig, folder: Path) -> Asked:
     tokenizer = open_tokenizer(folder)
     contract = read_square(
         folder,
@@ -71,18 +131,26 @@ def open_foreign(folder: Path, name: str, device: str) -> Model:
     questions = tuple(
         Question(key, one.question, yes, no, UNFITTED) for key, one in FINDINGS.items()
     )
-    card = foreign_card(name, folder, questions, contract, template)
-    model = Model(
-        network.to(device).eval(), tokenizer, card, sha256=card.base_sha256, architecture=kind
-    )
-    check_prompt(
-        tokenizer,
-        model.prompt(questions[0]).replace(IMAGE_TOKEN, model.image_text),
-        add_special_tokens=adds_special_tokens(tokenizer, template),
-    )
-    check_tokens(model)
-    check_sight(model)
-    return model
+    return Asked(contract, questions, tokenizer, template)
+
+
+def _ask_by_prompts(kind: Contrastive, config: PreTrainedConfig, folder: Path) -> Asked:
+    contract = read_preprocessing(folder, config.vision_config.num_channels)
+    questions = tuple(contrastive_question(one) for one in FINDINGS.values())
+    return Asked(contract, questions, open_tokenizer(folder, kind.tokenizer_kind))
+
+
+def _ask_by_labels(config: PreTrainedConfig, folder: Path) -> Asked:
+    if config.problem_type == "regression":
+        raise CheckpointError(
+            f"{folder} is a regression, whose output is no log-odds; wanted is a classifier."
+        )
+    # What transformers' own pipeline takes for granted where problem_type is not set.
+    independent = config.problem_type == "multi_label_classification" or config.num_labels == 1
+    labels = [str(config.id2label[at]) for at in range(config.num_labels)]
+    questions = label_questions(labels, chooses_one=not independent, source=str(folder))
+    vision = config.to_dict().get("vision_config", config.to_dict())
+    return Asked(read_preprocessing(folder, vision.get("num_channels", 3)), questions)
 
 
 def foreign_card(
@@ -120,70 +188,6 @@ def foreign_card(
     )
 
 
-@cache
-def _wordings() -> dict[str, str]:
-    text = (resources.files("medllm.models") / "prompts.yaml").read_text(encoding="utf-8")
-    wordings: dict[str, str] = yaml.safe_load(text)
-    return wordings
-
-
-def prompt_template(
-    kind: VisionLanguage,
-    config: PreTrainedConfig,
-    tokenizer: PreTrainedTokenizerBase,
-    folder: Path,
-) -> str:
-    """Write a prompt by the model's own chat template, up to where the answer begins.
-
-    Args:
-        kind: The model's architecture.
-        config: Its configuration.
-        tokenizer: Its tokenizer.
-        folder: Its folder, for a chat template that the tokenizer does not hold.
-
-    Returns:
-        The prompt with `<image>` and `{question}`.
-
-    Raises:
-        CheckpointError: There is no chat template, or it does not write one image and the text.
-    """
-    wording = _wordings().get(config.model_type, _wordings()["default"])
-    own = kind.template(tokenizer, wording)
-    if own is not None:
-        return own
-    parts = [{"type": "image"}, {"type": "text", "text": wording}]
-    try:
-        written: str = tokenizer.apply_chat_template(
-            [{"role": "user", "content": parts}],
-            chat_template=_chat_template(tokenizer, folder),
-            add_generation_prompt=True,
-            tokenize=False,
-        )
-    except ValueError as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(
-            f"{folder} has no chat template that writes an image and a question: {reason}"
-        ) from error
-    marker = kind.marker(config, tokenizer)
-    if written.count(marker) != 1 or wording not in written:
-        raise CheckpointError(
-            f"the chat template of {folder} writes {marker} {written.count(marker)} times and "
-            f"{'keeps' if wording in written else 'changes'} the question; wanted is one image "
-            "and the question as it is. Choose a checkpoint that was tuned for chat.",
-            code="chat-template",
-        )
-    return written.replace(marker, IMAGE_TOKEN)
-
-
-def _chat_template(tokenizer: Any, folder: Path) -> str | None:
-    """Find the template; older folders have it in a file of its own."""
-    file = folder / "chat_template.json"
-    if tokenizer.chat_template is None and file.is_file():
-        template: str = json.loads(file.read_text(encoding="utf-8"))["chat_template"]
-        return template
-    return None
-
-
 def check_tokens(model: Model) -> None:
     """Encode a blank image and count its tokens.
 
@@ -212,6 +216,25 @@ def check_tokens(model: Model) -> None:
         )
 
 
+def check_written(model: Model) -> None:
+    """Write a prompt out as the network reads it, of a network that is asked in words.
+
+    Args:
+        model: The model.
+
+    Raises:
+        CheckpointError: As `check_prompt` says.
+    """
+    card = model.card
+    if not isinstance(model.architecture, VisionLanguage):
+        return
+    check_prompt(
+        model.tokenizer,
+        model.prompt(card.questions[0]).replace(IMAGE_TOKEN, model.image_text),
+        add_special_tokens=adds_special_tokens(model.tokenizer, card.prompt_template),
+    )
+
+
 def check_sight(model: Model) -> None:
     """See that another image gives another answer.
 
@@ -219,17 +242,25 @@ def check_sight(model: Model) -> None:
         model: The model.
 
     Raises:
-        CheckpointError: The answer is the same, or no number.
+        CheckpointError: The answer is the same, or no number, or the network does not take its
+            own input.
     """
     contract, finding = model.card.preprocessing, model.card.questions[0].finding
     pixels = make_phantom(0).pixels
     shown = torch.cat([contract.prepare(pixels), contract.prepare(1 - pixels)])
-    with torch.inference_mode():
-        first, second = model.log_odds(shown, [finding])[:, 0].double().tolist()
+    try:
+        with torch.inference_mode():
+            first, second = model.log_odds(shown, [finding])[:, 0].double().tolist()
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"'{model.card.name}' fails on {contract.channels} channel(s) of {contract.size} x "
+            f"{contract.size} pixels, which its preprocessing gives: {reason}"
+        ) from error
     if not abs(first - second) >= _LEAST_CHANGE:
         raise CheckpointError(
             f"'{model.card.name}' answers {first:.4f} to a radiograph and {second:.4f} to its "
-            "negative: it does not look at the image. Its weights are damaged, or no image ever "
-            "reached its LLM.",
+            "negative: it does not look at the image. Its weights are damaged, its input is of "
+            "another range, or no image ever reached its answer.",
             code="blind",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -15,11 +16,12 @@ from medllm.models.hub import quiet_transformers
 _SPELLINGS = ("{}", " {}")
 
 
-def open_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+def open_tokenizer(folder: Path, kind: Any = AutoTokenizer) -> PreTrainedTokenizerBase:
     """Open a model's tokenizer as it is.
 
     Args:
         folder: A model folder.
+        kind: By what class of transformers.
 
     Returns:
         The tokenizer.
@@ -35,11 +37,12 @@ def open_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         )
     try:
         with quiet_transformers():
-            return AutoTokenizer.from_pretrained(
+            opened: PreTrainedTokenizerBase = kind.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False
             )
+            return opened
     except (OSError, ValueError, ImportError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"the tokenizer of {folder} does not open: {reason}") from error
 
 

@@ -174,7 +174,7 @@ def test_banner_number_and_report_stand_on_each_page(sheets):
 def test_the_sections_stand_in_reading_order(sheets):
     headings = (
         *("Impression", "Input checks", "Findings", "Why the model said so"),
-        *("What the language model was asked", "Limitations", "The model", "Provenance"),
+        *("What the model was asked", "Limitations", "The model", "Provenance"),
         "Reviewed by",
     )
     outline = [one.title for one in sheets.reader.outline[1] if not isinstance(one, list)]

@@ -1,6 +1,8 @@
 """Kinds of networks that medllm scores and explains; a kind is one file and one row here."""
 
 from medllm.models.architectures.architecture import Architecture, Layout
+from medllm.models.architectures.classifier import Classifier, HubClassifier
+from medllm.models.architectures.contrastive import Clip, Contrastive, Siglip
 from medllm.models.architectures.gemma3 import Gemma3
 from medllm.models.architectures.idefics3 import Idefics3
 from medllm.models.architectures.internvl import InternVL
@@ -22,6 +24,19 @@ ARCHITECTURES: dict[str, Architecture] = {
     "idefics3": Idefics3(),
     "smolvlm": Idefics3(),
     "internvl": InternVL(),
+    "clip": Clip(),
+    "siglip": Siglip(),
 }
+# Of any `model_type` that has a classifier's head.
+CLASSIFIER = HubClassifier()
 
-__all__ = ["ARCHITECTURES", "Architecture", "Layout", "Llava", "VisionLanguage"]
+__all__ = [
+    "ARCHITECTURES",
+    "CLASSIFIER",
+    "Architecture",
+    "Classifier",
+    "Contrastive",
+    "Layout",
+    "Llava",
+    "VisionLanguage",
+]

@@ -1,0 +1,279 @@
+"""Any network of PyTorch that scores findings, such as MONAI's, as a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import nn
+from transformers.utils import ModelOutput
+
+from medllm.data.preprocessing import Preprocessing
+from medllm.errors import CheckpointError
+from medllm.findings import finding
+from medllm.models.architectures.classifier import Classifier, top_parts
+from medllm.models.card import NOT_MEASURED, ModelCard
+from medllm.models.foreign import check_sight, check_tokens
+from medllm.models.labels import finding_of, label_question
+from medllm.models.model import Model
+from medllm.phantom import make_phantom
+
+# What a network's outputs can be.
+OUTPUTS = ("logits", "probabilities", "softmax logits")
+
+# Probabilities are kept this far from 0 and 1, which are 14 in log-odds; float32 tells no more.
+_LEAST_PROBABILITY = 1e-6
+# What torchxrayvision's networks were trained on, and how far a contract may be from it.
+_XRV_RANGE, _XRV_TOLERANCE = (-1024.0, 1024.0), 1.0
+
+
+class WrappedNetwork(nn.Module):
+    """A network whose outputs are named and made logits.
+
+    Attributes:
+        inner: The network.
+        labels: A name an output.
+        output: What its outputs are, one of `OUTPUTS`.
+    """
+
+    def __init__(self, inner: nn.Module, labels: tuple[str, ...], output: str) -> None:
+        """Keep a network.
+
+        Args:
+            inner: The network.
+            labels: A name an output.
+            output: What its outputs are.
+        """
+        super().__init__()
+        self.inner, self.labels, self.output = inner, labels, output
+
+    def forward(
+        self, pixel_values: Float[torch.Tensor, "batch channels size size"]
+    ) -> Float[torch.Tensor, "batch labels"]:
+        """Run the network.
+
+        Args:
+            pixel_values: Prepared by the card's contract. Gradients pass through, but where a
+                probability is clipped.
+
+        Returns:
+            A logit an output.
+
+        Raises:
+            CheckpointError: A probability is outside [0, 1].
+        """
+        given: torch.Tensor = _run(self.inner, pixel_values)
+        if self.output != "probabilities":
+            return given
+        least, most = float(given.min()), float(given.max())
+        if least < 0 or most > 1:
+            raise CheckpointError(
+                f"the network's outputs go from {least:.3g} to {most:.3g} and were said to be "
+                'probabilities; pass output="logits", or "softmax logits" where it chooses one.',
+                code="no-probability",
+            )
+        return torch.logit(given, eps=_LEAST_PROBABILITY)
+
+
+class WrappedClassifier(Classifier):
+    """A network put together in Python, of which medllm knows what the caller said."""
+
+    def patch_size(self, network: Any) -> int | None:
+        """Know of no patches."""
+        del network
+        return None
+
+    def labels(self, network: WrappedNetwork) -> tuple[str, ...]:
+        """Give the names under which it was wrapped."""
+        return network.labels
+
+    def logits(
+        self, network: Any, pixel_values: Float[torch.Tensor, "batch channels size size"]
+    ) -> Float[torch.Tensor, "batch labels"]:
+        """Run the network."""
+        logits: torch.Tensor = network(pixel_values)
+        return logits
+
+    def parts(self, network: WrappedNetwork) -> list[tuple[str, nn.Module]]:
+        """Divide the network itself."""
+        return top_parts(network.inner)
+
+
+def wrap(
+    network: nn.Module,
+    outputs: Mapping[str, int | Sequence[int]],
+    preprocessing: Preprocessing,
+    *,
+    output: str,
+    name: str | None = None,
+) -> Model:
+    """Make a model of any network that gives a number a finding.
+
+    It can be scored, explained and reported as any other, and lives in this process alone: it is
+    not saved. The network is set to evaluation mode, and stays where it is.
+
+    How an image becomes the network's input must be said, since nothing in a network tells. `mean`
+    and `std` are in units of display values, which go from 0 (air) to 1 (bone): an input that is
+    `a` at 0 and `b` at 1 has mean `-a / (b - a)` and std `1 / (b - a)`. torchxrayvision's networks
+    take one channel from -1024 to 1024, which is `2048 * x - 1024`:
+
+        Preprocessing(size=224, channels=1, aspect="crop", interpolation="bilinear",
+                      normalization="fixed", mean=(0.5,), std=(1 / 2048,))
+
+    Args:
+        network: Takes `pixel_values` (batch, channels, size, size) and gives (batch, outputs), or
+            what transformers' classifiers give.
+        outputs: Which output means a finding, by the finding's key; several where the network
+            chooses one of its outputs and some of them mean the same finding.
+        preprocessing: From a radiograph to `pixel_values`.
+        output: What the outputs are: `logits`, each for itself, positive speaks for the finding;
+            `probabilities` of [0, 1], each for itself or after a softmax; or `softmax logits`, of
+            which the network chooses one.
+        name: What the model shall be called; the network's class when None.
+
+    Returns:
+        The model; it answers for the findings of `outputs`. Nothing is calibrated.
+
+    Raises:
+        CheckpointError: The network fails on its input, an output is not there or is another
+            finding by the network's own list, its values or its range are not what was said, or
+            it does not look at the image.
+        LabelError: A finding is not known.
+        ValueError: `outputs` is empty, or `output` is none of the three.
+
+    Example:
+        >>> from monai.networks.nets import DenseNet121
+        >>> net = DenseNet121(spatial_dims=2, in_channels=1, out_channels=2)
+        >>> contract = Preprocessing(size=64, channels=1)
+        >>> wrap(net, {"pneumonia": 0, "effusion": 1}, contract, output="logits").card.findings
+        ('pneumonia', 'effusion')
+    """
+    if not outputs:
+        raise ValueError("outputs is empty; name at least one finding and its output.")
+    if output not in OUTPUTS:
+        raise ValueError(f"output is '{output}'; use one of: {', '.join(OUTPUTS)}.")
+    places = {
+        finding(key).key: (place,) if isinstance(place, int) else tuple(place)
+        for key, place in outputs.items()
+    }
+    name = name or type(network).__name__
+    own = getattr(network, "pathologies", None)  # as torchxrayvision names its outputs
+    if own is not None:
+        _refuse_other_range(name, preprocessing)
+    network.eval()
+    labels = _labels(own or (), _count_outputs(name, network, preprocessing))
+    _refuse_other_finding(name, places, labels)
+    wrapped = WrappedNetwork(network, labels, output)
+    questions = tuple(
+        label_question(
+            key,
+            [labels[at] for at in where],
+            labels,
+            chooses_one=output == "softmax logits",
+            source=f"'{name}'",
+        )
+        for key, where in places.items()
+    )
+    card = ModelCard(
+        name=name,
+        version="in memory",
+        description=f"A network of another's making, {type(network).__name__}, wrapped in Python.",
+        intended_use="Research on methods. Never for a diagnosis.",
+        limitations=(NOT_MEASURED,),
+        training_data=(),
+        questions=questions,
+        preprocessing=preprocessing,
+        prompt_template="",
+    )
+    model = Model(
+        wrapped, None, card, sha256=_sha256(wrapped, card), architecture=WrappedClassifier()
+    )
+    check_tokens(model)
+    check_sight(model)
+    return model
+
+
+def _run(network: nn.Module, pixel_values: torch.Tensor) -> Any:
+    given = network(pixel_values)
+    # transformers' classifiers name what they give.
+    return given["logits"] if isinstance(given, ModelOutput) else given
+
+
+def _count_outputs(name: str, network: nn.Module, contract: Preprocessing) -> int:
+    """Run the network on a phantom and see what it gives."""
+    weight = next(network.parameters(), None)
+    if weight is None:
+        raise CheckpointError(f"'{name}' has no parameters; wanted is a network that was trained.")
+    shown = contract.prepare(make_phantom(0).pixels)
+    try:
+        with torch.inference_mode():
+            given = _run(network, shown.to(weight.device, weight.dtype))
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(
+            f"'{name}' fails on {tuple(shown.shape)}, which its preprocessing gives: {reason}"
+        ) from error
+    if not torch.is_tensor(given) or given.ndim != 2 or len(given) != 1:  # batch, outputs
+        found = tuple(given.shape) if torch.is_tensor(given) else type(given).__name__
+        raise CheckpointError(
+            f"'{name}' gives {found} for one image; wanted is a tensor of (1, outputs). Put the "
+            "network into a module that gives it."
+        )
+    return int(given.shape[1])
+
+
+def _labels(own: Sequence[str], n_outputs: int) -> tuple[str, ...]:
+    """Name outputs as the network does where it names each once, else by their number."""
+    names = list(own) if len(own) == n_outputs else [""] * n_outputs
+    return tuple(
+        label if label and names.count(label) == 1 else f"output {at}"
+        for at, label in enumerate(names)
+    )
+
+
+def _refuse_other_finding(
+    name: str, places: Mapping[str, Sequence[int]], labels: Sequence[str]
+) -> None:
+    for key, where in places.items():
+        for at in where:
+            if not 0 <= at < len(labels):
+                raise CheckpointError(
+                    f"outputs has {key} at {at}, and '{name}' has {len(labels)} outputs, 0 to "
+                    f"{len(labels) - 1}."
+                )
+            if finding_of(labels[at]) not in (key, None):
+                raise CheckpointError(
+                    f"outputs has {key} at {at}, which '{name}' itself calls '{labels[at]}'; its "
+                    f"list is: {', '.join(labels)}."
+                )
+
+
+def _refuse_other_range(name: str, contract: Preprocessing) -> None:
+    """Refuse a contract whose display values do not become -1024 to 1024."""
+    if contract.normalization == "fixed":
+        ends = contract.normalize(torch.tensor([[[0.0, 1.0]]])).reshape(-1, 2)
+        if (ends - torch.tensor(_XRV_RANGE)).abs().max() <= _XRV_TOLERANCE:
+            return
+        found = f"{float(ends.min()):.4g} to {float(ends.max()):.4g}"
+    else:
+        found = "of each image's own mean and deviation"
+    raise CheckpointError(
+        f"'{name}' is of torchxrayvision's kind (it has `pathologies`), whose input goes from "
+        f"-1024 to 1024, and the preprocessing's is {found}; pass normalization='fixed', "
+        "mean=(0.5,), std=(1 / 2048,).",
+        code="input-range",
+    )
+
+
+def _sha256(network: WrappedNetwork, card: ModelCard) -> str:
+    """Hash the weights and what was said of them."""
+    whole = hashlib.sha256(repr((dataclasses.astuple(card), network.output)).encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        whole.update(name.encode())
+        whole.update(flat.numpy().tobytes())
+    return whole.hexdigest()

@@ -1,0 +1,286 @@
+"""Any network of PyTorch as a model: what is declared of it is kept to, or refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from monai.networks.nets import DenseNet121
+from torch import nn
+
+import medllm
+from medllm.data import Preprocessing
+from medllm.errors import CheckpointError, LabelError
+from medllm.explanation.case import Case
+from medllm.explanation.integrated_gradients import completeness_bound, integrated_gradients
+from medllm.models import Model, load_model
+from tests.models.architectures.checkpoints import write_checkpoint
+from tests.models.architectures.images import blocks, prepared, scan_of
+
+GREY = Preprocessing(size=56, channels=1)
+XRV = dataclasses.replace(GREY, normalization="fixed", mean=(0.5,), std=(1 / 2048,))
+NAMES = ("Pneumonia", "Effusion", "", "Lung Opacity")
+
+
+class PatchNetwork(nn.Module):
+    """One output a weight image: its sum over the input, so that a patch is what the image is."""
+
+    def __init__(self, weights: torch.Tensor, *, after: nn.Module | None = None) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(weights)  # outputs, rows, columns
+        self.after = after or nn.Identity()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.after(torch.einsum("bcyx,oyx->bo", images, self.weights))
+
+
+class TinyXrv(PatchNetwork):
+    """As torchxrayvision's: outputs named by `pathologies`, a sigmoid behind, -1024 to 1024."""
+
+    pathologies = NAMES
+
+    def __init__(self) -> None:
+        weights = torch.randn(4, 56, 56, generator=torch.Generator().manual_seed(0))
+        super().__init__(weights / 1024 / 56, after=nn.Sigmoid())
+
+
+def drawn(side: int = 56, n_outputs: int = 3, seed: int = 0) -> torch.Tensor:
+    return torch.randn(n_outputs, side, side, generator=torch.Generator().manual_seed(seed)) / side
+
+
+def dense() -> DenseNet121:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = DenseNet121(spatial_dims=2, in_channels=1, out_channels=3)
+        with torch.no_grad():
+            network.class_layers.out.weight.mul_(20)
+    return network
+
+
+@pytest.fixture(scope="module")
+def monai() -> Model:
+    return medllm.wrap(dense(), {"effusion": 2, "pneumonia": 0}, GREY, output="logits", name="d121")
+
+
+def test_a_monai_networks_logits_are_the_log_odds(monai):
+    images = prepared(monai, blocks(56, 1), blocks(56, 2))
+    with torch.inference_mode():
+        wanted = dense().eval()(images)
+        torch.testing.assert_close(monai.log_odds(images), wanted[:, [2, 0]])
+        single = torch.cat([monai.log_odds(image[None]) for image in images])
+        torch.testing.assert_close(monai.log_odds(images), single, atol=1e-4, rtol=0)
+        swapped = monai.log_odds(images, ["pneumonia", "effusion"])
+    torch.testing.assert_close(swapped, wanted[:, [0, 2]])
+    assert (wanted[0] - wanted[1]).abs().min() > 1e-3
+
+
+def test_it_predicts_and_says_that_nothing_is_calibrated(monai):
+    (prediction,) = monai.predict([scan_of(blocks(56))])
+    assert [answer.finding for answer in prediction.findings] == ["effusion", "pneumonia"]
+    assert {answer.call for answer in prediction.findings} == {"indeterminate"}
+    assert prediction.findings[0].prompt == "label 'output 2'"
+    assert "not calibrated" in monai.card.limitations[0]
+    assert monai.card.name == "d121"
+
+
+@pytest.mark.parametrize("method", ["integrated-gradients", "occlusion", "zone-shapley"])
+def test_it_explains(monai, method):
+    explanation = medllm.explain(monai, scan_of(blocks(56, 5)), "pneumonia", method=method)
+    effect = explanation.log_odds - explanation.baseline_log_odds
+    assert abs(effect) > 0.05
+    if method == "integrated-gradients":
+        assert explanation.layer == "pixels"
+        assert explanation.map.values.sum() == pytest.approx(effect, abs=completeness_bound(effect))
+
+
+def test_it_is_reported(monai, tmp_path):
+    scan = scan_of(blocks(56, 5))
+    (prediction,) = monai.predict([scan])
+    why = medllm.explain(monai, scan, "pneumonia")
+    written = medllm.build_report(scan, prediction, [why]).write(tmp_path, formats=("html", "json"))
+    assert all("output 0" in Path(file).read_text() for files in written.values() for file in files)
+
+
+@pytest.mark.parametrize("place", [(0, 1), (5, 0), (13, 13)])
+def test_the_map_marks_the_one_patch_that_counts(place):
+    weights = torch.zeros(1, 56, 56)
+    row, column = place[0] * 4, place[1] * 4
+    weights[0, row : row + 4, column : column + 4] = 0.1
+    model = medllm.wrap(PatchNetwork(weights), {"mass": 0}, GREY, output="logits")
+    assert model.grid == (14, 14)
+    case = Case(model, scan_of(blocks(56, 4)), ("mass",))
+    (attribution,) = integrated_gradients(case)
+    assert attribution.values[place] == pytest.approx(float(case.effect[0]), abs=1e-5)
+    assert np.abs(attribution.values).sum() == pytest.approx(
+        abs(attribution.values[place]), abs=1e-6
+    )
+    assert abs(float(case.effect[0])) > 1e-3
+    removed = np.zeros((1, 14, 14), dtype=bool)
+    removed[0][place] = True
+    without = case.log_odds_without(removed)
+    assert float(without[0, 0]) == pytest.approx(float(case.baseline_log_odds[0]), abs=1e-5)
+
+
+def test_probabilities_become_log_odds(monai):
+    network = PatchNetwork(drawn(), after=nn.Sigmoid())
+    model = medllm.wrap(network, {"mass": 1}, GREY, output="probabilities")
+    logits = PatchNetwork(network.weights.detach())
+    image = prepared(model, blocks(56))
+    with torch.inference_mode():
+        assert float(model.log_odds(image)) == pytest.approx(float(logits(image)[0, 1]), abs=1e-4)
+
+
+def test_a_probability_of_one_is_finite():
+    network = PatchNetwork(1e6 * drawn(), after=nn.Sigmoid())
+    model = medllm.wrap(network, {"mass": 1}, GREY, output="probabilities")
+    with torch.inference_mode():
+        got = abs(float(model.log_odds(prepared(model, blocks(56)))))
+    assert got == pytest.approx(math.log(1e6), abs=0.1)  # float32 has 1 - 1e-6 within 3%
+
+
+def test_what_is_no_probability_is_refused():
+    with pytest.raises(CheckpointError, match=r"said to be probabilities; pass output=") as refused:
+        medllm.wrap(PatchNetwork(drawn()), {"mass": 1}, GREY, output="probabilities")
+    assert refused.value.code == "no-probability"
+
+
+def test_the_logits_of_a_choice_are_set_against_all_others():
+    model = medllm.wrap(
+        PatchNetwork(drawn(n_outputs=4)),
+        {"pneumonia": (1, 3), "mass": 0},
+        GREY,
+        output="softmax logits",
+    )
+    image = prepared(model, blocks(56))
+    with torch.inference_mode():
+        p = model.network.inner(image)[0].double().softmax(0).tolist()
+        got = model.log_odds(image)[0].tolist()
+    assert got[0] == pytest.approx(math.log((p[1] + p[3]) / (p[0] + p[2])), abs=1e-4)
+    assert got[1] == pytest.approx(math.log(p[0] / (1 - p[0])), abs=1e-4)
+    assert model.prompt(model.card.questions[0]) == (
+        "label 'output 1' or 'output 3' against 'output 0' or 'output 2'"
+    )
+
+
+def test_torchxrayvisions_range_and_names_are_known():
+    network = TinyXrv()
+    model = medllm.wrap(network, {"pneumonia": 0, "lung_opacity": 3}, XRV, output="probabilities")
+    assert model.card.questions[1].yes == ("Lung Opacity",)
+    grey = blocks(56)
+    # As its own `normalize` has it: 2 * (8 bits / 255) - 1, times 1024.
+    theirs = torch.tensor((2 * (grey / 255) - 1) * 1024, dtype=torch.float32)[None, None]
+    image = prepared(model, grey)
+    torch.testing.assert_close(image, theirs, atol=0.01, rtol=0)
+    with torch.inference_mode():
+        wanted = torch.logit(network(theirs)[0, [0, 3]].double())
+        torch.testing.assert_close(model.log_odds(image)[0].double(), wanted, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"mean": (0.0,), "std": (1.0,)}, "0 to 1"),
+        ({"std": (1 / 255,)}, "-127.5 to 127.5"),
+        ({"mean": (0.0,), "std": (1 / 1024,)}, "0 to 1024"),
+        ({"normalization": "per-image"}, "of each image's own mean"),
+    ],
+)
+def test_another_range_is_refused_of_torchxrayvisions_networks(changes, found):
+    contract = dataclasses.replace(XRV, **changes)
+    with pytest.raises(CheckpointError, match=rf"-1024 to 1024, .* is {found}.*1 / 2048"):
+        medllm.wrap(TinyXrv(), {"pneumonia": 0}, contract, output="probabilities")
+
+
+def test_an_output_that_the_network_calls_otherwise_is_refused():
+    with pytest.raises(CheckpointError, match=r"effusion at 0, which 'TinyXrv' .*'Pneumonia'"):
+        medllm.wrap(TinyXrv(), {"effusion": 0}, XRV, output="probabilities")
+
+
+def test_a_range_that_the_network_cannot_see_is_refused():
+    """A step at 500: display values of 0 to 1 all lie on one side of it."""
+    network = PatchNetwork(drawn(), after=nn.Hardtanh(500, 600))
+    fixed = dataclasses.replace(XRV, mean=(0.0,), std=(1.0,))
+    with pytest.raises(CheckpointError, match=r"does not look at the image.*another range"):
+        medllm.wrap(network, {"mass": 1}, fixed, output="logits")
+
+
+def test_a_classifier_of_transformers_is_wrapped_with_labels_of_ones_own(tmp_path):
+    hub = load_model(write_checkpoint("vit-classifier", tmp_path / "vit"))
+    model = medllm.wrap(
+        hub.network, {"tuberculosis": 1}, hub.card.preprocessing, output="softmax logits"
+    )
+    image = prepared(hub, blocks(56))
+    with torch.inference_mode():
+        torch.testing.assert_close(model.log_odds(image), hub.log_odds(image, ["pneumonia"]))
+
+
+def test_the_hash_is_of_the_weights_and_of_what_was_said():
+    def sha256(scale: float = 1.0, place: int = 1, contract: Preprocessing = GREY) -> str:
+        network = PatchNetwork(scale * drawn())
+        return medllm.wrap(network, {"mass": place}, contract, output="logits").sha256
+
+    found = {sha256(), sha256(2.0), sha256(place=0)}
+    found.add(sha256(contract=dataclasses.replace(GREY, aspect="pad")))
+    assert len(found) == 4
+    assert sha256() in found
+
+
+def test_it_is_not_saved(monai, tmp_path):
+    with pytest.raises(CheckpointError, match=r"'d121' was wrapped in Python.*wrap it again"):
+        medllm.save_model(monai, tmp_path / "d121")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dropout_is_off():
+    network = nn.Sequential(PatchNetwork(drawn()), nn.Dropout(0.5))
+    assert network.training
+    model = medllm.wrap(network, {"mass": 1}, GREY, output="logits")
+    images = prepared(model, *(blocks(56, seed) for seed in range(16)))
+    with torch.inference_mode():
+        assert torch.equal(model.log_odds(images), model.log_odds(images))
+
+
+class Listing(PatchNetwork):
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        return [super().forward(images)]
+
+
+@pytest.mark.parametrize(
+    ("network", "changes", "error", "message"),
+    [
+        (PatchNetwork(drawn()), {"outputs": {}}, ValueError, "outputs is empty"),
+        (PatchNetwork(drawn()), {"output": "odds"}, ValueError, "use one of: logits, prob"),
+        (PatchNetwork(drawn()), {"outputs": {"cough": 0}}, LabelError, "'cough' is not a known"),
+        (PatchNetwork(drawn()), {"outputs": {"mass": 3}}, CheckpointError, "mass at 3, .* 0 to 2"),
+        (PatchNetwork(drawn()), {"outputs": {"mass": -1}}, CheckpointError, "mass at -1"),
+        (
+            PatchNetwork(drawn()),
+            {"outputs": {"mass": (0, 1)}},
+            CheckpointError,
+            "2 labels of 'PatchNetwork' mean mass, each for itself",
+        ),
+        (nn.Flatten(), {}, CheckpointError, "'Flatten' has no parameters"),
+        (Listing(drawn()), {}, CheckpointError, "gives list for one image"),
+        (nn.Conv2d(1, 3, 3), {}, CheckpointError, r"gives \(1, 3, 54, 54\) for one image"),
+        (nn.Conv2d(3, 3, 3), {}, CheckpointError, r"fails on \(1, 1, 56, 56\)"),
+        (PatchNetwork(0 * drawn()), {}, CheckpointError, "does not look at the image"),
+    ],
+)
+def test_what_cannot_be_wrapped_is_refused(network, changes, error, message):
+    said = {"outputs": {"mass": 1}, "output": "logits"} | changes
+    outputs = said.pop("outputs")
+    with pytest.raises(error, match=message):
+        medllm.wrap(network, outputs, GREY, **said)
+
+
+def test_parts_hold_every_parameter(monai):
+    assert [name for name, _ in monai.architecture.parts(monai.network)] == [
+        "class_layers",
+        "features",
+    ]
+    single = medllm.wrap(PatchNetwork(drawn()), {"mass": 1}, GREY, output="logits")
+    assert [name for name, _ in single.architecture.parts(single.network)] == ["network"]
