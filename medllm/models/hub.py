@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from safetensors import SafetensorError, safe_open
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import __version__ as transformers_version
 from transformers.utils import logging as transformers_logging
 from transformers.utils.logging import is_progress_bar_enabled
 
@@ -19,6 +24,8 @@ from medllm.errors import CheckpointError
 # What a model is made of, at the top of its repository: never a pickle and never code.
 _PATTERNS = ["*.json", "*.jinja", "*.safetensors"]
 _ELSEWHERE = ["*/*"]
+# Bytes an entry in safetensors' names of types, of those that are not 4.
+_BYTES = {"F64": 8, "I64": 8, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
 def find_folder(source: str | Path, *, remedy: str = "check the spelling") -> Path:
@@ -47,7 +54,6 @@ def find_folder(source: str | Path, *, remedy: str = "check the spelling") -> Pa
 
 def _fetch(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         return Path(
@@ -55,11 +61,39 @@ def _fetch(name: str, revision: str | None) -> Path:
                 name, revision=revision, allow_patterns=_PATTERNS, ignore_patterns=_ELSEWHERE
             )
         )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:  # the hub's own errors are OSErrors
         raise CheckpointError(
             f"'{name}' is not in the local Hugging Face cache and could not be fetched: "
-            f"{str(error).splitlines()[0]}"
+            f"{_why_not_fetched(name, revision, error)}",
+            code="not-fetched",
         ) from error
+
+
+def _why_not_fetched(name: str, revision: str | None, error: Exception) -> str:
+    from huggingface_hub import constants, errors
+
+    # The hub's library says only that the cache lacks it; why it could not ask is the cause.
+    cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else error
+    match cause:
+        case errors.GatedRepoError():
+            return (
+                f"it is gated. Accept its terms at {constants.ENDPOINT}/{name}, then log in with "
+                "'hf auth login' or set HF_TOKEN."
+            )
+        case errors.RevisionNotFoundError():
+            return f"it has no revision '{revision}'; its page lists its branches and commits."
+        case errors.RepositoryNotFoundError():
+            return (
+                "the hub knows no such model. Check the spelling; if it is private, log in with "
+                "'hf auth login' or set HF_TOKEN."
+            )
+        case errors.HfHubHTTPError() | ValueError():
+            return str(cause).splitlines()[0]
+        case _:
+            return (
+                f"{constants.ENDPOINT} is not reached. Run 'hf download {name}' where it is, and "
+                "pass the folder, or copy the cache and set HF_HUB_OFFLINE=1."
+            )
 
 
 @contextmanager
@@ -97,9 +131,25 @@ def read_config(folder: Path) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
+        kind = _model_type(folder)
+        if kind and kind not in CONFIG_MAPPING:
+            raise CheckpointError(
+                f"{folder} is of type '{kind}', which transformers {transformers_version} does not "
+                "know. If a newer one does, install it with 'pip install --upgrade transformers'; "
+                "code that a model brings along is never run.",
+                code="unknown-architecture",
+            ) from error
         raise CheckpointError(
             f"{folder} has no config.json that transformers knows: {str(error).splitlines()[0]}"
         ) from error
+
+
+def _model_type(folder: Path) -> str | None:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return config.get("model_type") if isinstance(config, dict) else None
 
 
 def load_weights(
@@ -117,8 +167,10 @@ def load_weights(
         The network, and what transformers says of the loading.
 
     Raises:
-        CheckpointError: The weights are missing, damaged, or of another shape.
+        CheckpointError: The weights are missing, damaged, of another shape, or larger than the
+            memory that is free.
     """
+    _refuse_too_large(folder, dtype)
     try:
         with quiet_transformers():
             model, info = factory.from_pretrained(
@@ -136,6 +188,29 @@ def load_weights(
             f"the weights of {folder} do not load: {reason} Wanted is safetensors, whole."
         ) from error
     return model, info
+
+
+def _refuse_too_large(folder: Path, dtype: torch.dtype | str) -> None:
+    """Refuse before loading: a system out of memory kills the process without a word."""
+    needed = 0
+    for file in folder.glob("*.safetensors"):
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 - it is no mapping
+                    part = tensors.get_slice(name)
+                    stored = _BYTES.get(part.get_dtype(), 4)
+                    size = stored if isinstance(dtype, str) else dtype.itemsize
+                    needed += size * math.prod(part.get_shape())
+        except (OSError, SafetensorError):
+            return  # damaged, which the loading itself says
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise CheckpointError(
+            f"the weights of {folder} take {needed / 2**30:.1f} GiB as they are loaded, and "
+            f"{free / 2**30:.1f} GiB of memory are free; use a machine with more, or a smaller "
+            "model of the family.",
+            code="no-memory",
+        )
 
 
 def refuse_missing(folder: Path, missing: Collection[str]) -> None:

@@ -141,7 +141,7 @@ def test_a_peer_that_hangs_up_while_a_file_is_encoded_does_not_hold_us_for_ever(
     monkeypatch.setattr("pynetdicom.association.encode", slow_encode)
     made = node(abort_after_the_answer)
     assert [one.error for one in store(study, made.peer, patience=quick)] == [None] * 3
-    assert made.counts["associations"] == 3
+    assert made.counts["associations"] >= 3  # on a busy machine an abort can overtake its answer
 
 
 def test_a_file_that_the_peer_cannot_bear_does_not_stop_the_others(node, study, uids, quick):

@@ -1,0 +1,107 @@
+"""What keeps a model of the hub from being opened, told with its remedy; the hub is on loopback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
+
+import huggingface_hub.constants
+import psutil
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText
+
+from medllm.errors import CheckpointError
+from medllm.models import load_model
+from medllm.models.hub import find_folder, load_weights
+from tests.models.architectures.checkpoints import write_checkpoint
+
+Serve = Callable[[int, str], None]
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Serve]:
+    """A hub that answers everything with one status and one of the hub's error codes."""
+    answer = {"status": 500, "code": ""}
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(int(answer["status"]))
+            self.send_header("X-Error-Code", str(answer["code"]))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Hub)
+    Thread(target=server.serve_forever, daemon=True).start()
+    endpoint = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    yield lambda status, code: answer.update(status=status, code=code)
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "says"),
+    [
+        (403, "GatedRepo", r"gated. Accept its terms at http://127.*/owner/name, .* hf auth login"),
+        (404, "RepoNotFound", r"knows no such model. Check the spelling; if it is private"),
+        (404, "RevisionNotFound", r"has no revision 'v9'"),
+    ],
+)
+def test_what_the_hub_answers_becomes_a_remedy(serve, status, code, says):
+    serve(status, code)
+    with pytest.raises(CheckpointError, match=says.replace("hf auth", "'hf auth")) as error:
+        find_folder("owner/name@v9")
+    assert error.value.code == "not-fetched"
+    assert "\n" not in str(error.value)
+
+
+def test_a_hub_that_is_not_reached_says_how_to_do_without(serve, monkeypatch):
+    # Port 9 is discard's; nothing listens there.
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(
+        CheckpointError, match=r"127.0.0.1:9 is not reached. Run 'hf download owner/name'"
+    ):
+        find_folder("owner/name")
+
+
+def test_a_cache_that_lacks_it_and_may_not_ask_says_so(serve, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match=r"is not reached. Run 'hf download owner/name'"):
+        find_folder("owner/name")
+
+
+def test_a_kind_that_transformers_does_not_know_names_its_version(tmp_path):
+    folder = write_checkpoint("qwen2.5-vl", tmp_path / "model")
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_type": "qwen9_vl"}))
+    with pytest.raises(
+        CheckpointError, match=r"of type 'qwen9_vl', which transformers 5\.\d+.* 'pip install"
+    ):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, "auto"])
+def test_weights_larger_than_the_free_memory_are_not_read(tmp_path, monkeypatch, dtype):
+    folder = write_checkpoint("qwen2.5-vl", tmp_path / "model")
+    network, _ = load_weights(AutoModelForImageTextToText, folder, dtype=dtype)
+    needed = sum(one.numel() * one.element_size() for one in network.state_dict().values())
+
+    def leave(available: int) -> None:
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=available))
+
+    leave(needed)
+    load_weights(AutoModelForImageTextToText, folder, dtype=dtype)
+    leave(needed // 2)
+    with pytest.raises(CheckpointError, match=r"GiB of memory are free; use a machine") as error:
+        load_weights(AutoModelForImageTextToText, folder, dtype=dtype)
+    assert error.value.code == "no-memory"
