@@ -89,6 +89,8 @@ def _why_not_fetched(name: str, revision: str | None, error: Exception) -> str:
             )
         case errors.HfHubHTTPError() | ValueError():
             return str(cause).splitlines()[0]
+        case OSError(errno=int()):  # a full disk, a cache that may not be written
+            return f"{cause.strerror}: {cause.filename or constants.HF_HUB_CACHE}."
         case _:
             return (
                 f"{constants.ENDPOINT} is not reached. Run 'hf download {name}' where it is, and "

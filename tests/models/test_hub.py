@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -77,6 +79,15 @@ def test_a_hub_that_is_not_reached_says_how_to_do_without(serve, monkeypatch):
 def test_a_cache_that_lacks_it_and_may_not_ask_says_so(serve, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(CheckpointError, match=r"is not reached. Run 'hf download owner/name'"):
+        find_folder("owner/name")
+
+
+def test_a_full_disk_is_told_as_such(serve, monkeypatch):
+    def fill(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fill)
+    with pytest.raises(CheckpointError, match="could not be fetched: No space left on device: /"):
         find_folder("owner/name")
 
 
