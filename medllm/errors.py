@@ -69,3 +69,19 @@ class NetworkError(MedllmError):
     """A PACS cannot be reached, refuses, or does not finish; what was transferred is whole."""
 
     code = "network"
+
+
+def first_line(error: BaseException) -> str:
+    r"""Give the first line of another library's message, to be told in one of medllm's.
+
+    Args:
+        error: What was raised.
+
+    Returns:
+        The line; the class's name where there is no message.
+
+    Example:
+        >>> first_line(ImportError("\nno such tokenizer\nat all")), first_line(MemoryError())
+        ('no such tokenizer', 'MemoryError')
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from medllm.errors import CheckpointError
+from medllm.errors import CheckpointError, first_line
 from medllm.evaluate.calibration_figures import CalibrationFigures
 from medllm.evaluate.cross_fit import N_FOLDS
 from medllm.evaluate.recalibration import Recalibration, Refitted
@@ -105,7 +105,7 @@ def write_recalibrated(recalibration: Recalibration, folder: Path, precision: to
         replace_file(folder / FIGURES_FILE, text)
         replace_file(folder / PLOT_FILE, plot)
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise CheckpointError(
             f"{folder} could not be written ({reason}); make room, or name another folder."
         ) from error

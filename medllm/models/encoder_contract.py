@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, PreTrainedConfig
 
 from medllm.data.preprocessing import Preprocessing
-from medllm.errors import CheckpointError
+from medllm.errors import CheckpointError, first_line
 from medllm.models.hub import quiet_transformers
 
 _FILES = ("preprocessor_config.json", "processor_config.json")
@@ -114,7 +114,7 @@ def open_image_processor(folder: Path) -> Any:
                 folder, backend="pil", local_files_only=True, trust_remote_code=False
             )
     except (OSError, ValueError, TypeError, ImportError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise CheckpointError(
             f"the image processor of {folder} does not open: {reason} {_REMEDY}."
         ) from error

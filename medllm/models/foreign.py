@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from medllm.data.preprocessing import Preprocessing
-from medllm.errors import CheckpointError
+from medllm.errors import CheckpointError, first_line
 from medllm.findings import FINDINGS
 from medllm.models.architectures import (
     ARCHITECTURES,
@@ -252,7 +252,7 @@ def check_sight(model: Model) -> None:
         with torch.inference_mode():
             first, second = model.log_odds(shown, [finding])[:, 0].double().tolist()
     except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise CheckpointError(
             f"'{model.card.name}' fails on {contract.channels} channel(s) of {contract.size} x "
             f"{contract.size} pixels, which its preprocessing gives: {reason}"

@@ -19,7 +19,7 @@ from transformers import __version__ as transformers_version
 from transformers.utils import logging as transformers_logging
 from transformers.utils.logging import is_progress_bar_enabled
 
-from medllm.errors import CheckpointError
+from medllm.errors import CheckpointError, first_line
 
 # What a model is made of, at the top of its repository: never a pickle and never code.
 _PATTERNS = ["*.json", "*.jinja", "*.safetensors"]
@@ -88,7 +88,7 @@ def _why_not_fetched(name: str, revision: str | None, error: Exception) -> str:
                 "'hf auth login' or set HF_TOKEN."
             )
         case errors.HfHubHTTPError() | ValueError():
-            return str(cause).splitlines()[0]
+            return first_line(cause)
         case OSError(errno=int()):  # a full disk, a cache that may not be written
             return f"{cause.strerror}: {cause.filename or constants.HF_HUB_CACHE}."
         case _:
@@ -142,7 +142,7 @@ def read_config(folder: Path) -> PreTrainedConfig:
                 code="unknown-architecture",
             ) from error
         raise CheckpointError(
-            f"{folder} has no config.json that transformers knows: {str(error).splitlines()[0]}"
+            f"{folder} has no config.json that transformers knows: {first_line(error)}"
         ) from error
 
 
@@ -185,7 +185,7 @@ def load_weights(
                 **options,
             )
     except (OSError, RuntimeError, ValueError, ImportError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise CheckpointError(
             f"the weights of {folder} do not load: {reason} Wanted is safetensors, whole."
         ) from error

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from medllm.errors import CheckpointError
+from medllm.errors import CheckpointError, first_line
 from medllm.findings import Finding
 from medllm.models.architectures import VisionLanguage
 from medllm.models.build import IMAGE_TOKEN
@@ -58,7 +58,7 @@ def prompt_template(
             tokenize=False,
         )
     except ValueError as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise CheckpointError(
             f"{folder} has no chat template that writes an image and a question: {reason}"
         ) from error

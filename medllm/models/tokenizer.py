@@ -8,7 +8,7 @@ from typing import Any
 from tokenizers import AddedToken
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from medllm.errors import CheckpointError
+from medllm.errors import CheckpointError, first_line
 from medllm.models.build import IMAGE_TOKEN
 from medllm.models.hub import quiet_transformers
 
@@ -42,7 +42,7 @@ def open_tokenizer(folder: Path, kind: Any = AutoTokenizer) -> PreTrainedTokeniz
             )
             return opened
     except (OSError, ValueError, ImportError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise CheckpointError(f"the tokenizer of {folder} does not open: {reason}") from error
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from transformers.utils import ModelOutput
 
 from medllm.data.preprocessing import Preprocessing
-from medllm.errors import CheckpointError
+from medllm.errors import CheckpointError, first_line
 from medllm.findings import finding
 from medllm.models.architectures.classifier import Classifier, top_parts
 from medllm.models.card import NOT_MEASURED, ModelCard
@@ -213,7 +213,7 @@ def _count_outputs(name: str, network: nn.Module, contract: Preprocessing) -> in
         with torch.inference_mode():
             given = _run(network, shown.to(weight.device, weight.dtype))
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise CheckpointError(
             f"'{name}' fails on {tuple(shown.shape)}, which its preprocessing gives: {reason}"
         ) from error

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, LlavaForConditionalGeneration, PreTrainedConfig, ViTModel
 
 from medllm.data import Preprocessing
-from medllm.errors import CheckpointError, TrainingError
+from medllm.errors import CheckpointError, TrainingError, first_line
 from medllm.findings import FINDINGS
 from medllm.models import Model, ModelCard, Question, build_network, build_tokenizer, load_model
 from medllm.models.lora import attach_lora
@@ -95,7 +95,7 @@ def _shape(given: object, default: str) -> PreTrainedConfig:
     try:
         config = AutoConfig.for_model(kind, **values)
     except ValueError as error:
-        reason = str(error).splitlines()[0][:120]
+        reason = first_line(error)[:120]
         raise TrainingError(
             f"model: '{kind}' is no shape that transformers knows: {reason}."
         ) from error

@@ -66,7 +66,7 @@ class Contrastive(PixelTokens):
         network = model.network
         seen = network.get_image_features(self.images(model, features), return_dict=True)
         texts = list(dict.fromkeys(text for one in questions for text in (*one.yes, *one.no)))
-        read = self._read(network, model.tokenizer, texts)
+        read = self._read(model, texts)
         cosines = F.normalize(seen.pooler_output, dim=-1) @ F.normalize(read, dim=-1).T
         logits = network.logit_scale.exp() * cosines  # (batch, texts)
         place = {text: at for at, text in enumerate(texts)}
@@ -79,10 +79,9 @@ class Contrastive(PixelTokens):
             dim=1,
         )
 
-    def _read(
-        self, network: Any, tokenizer: Any, texts: list[str]
-    ) -> Float[torch.Tensor, "texts width"]:
+    def _read(self, model: Model, texts: list[str]) -> Float[torch.Tensor, "texts width"]:
         """Encode texts as the network was trained on them; no gradient is kept."""
+        network, tokenizer = model.network, model.tokenizer
         longest = network.config.text_config.max_position_embeddings
         for text, ids in zip(texts, tokenizer(texts)["input_ids"], strict=True):
             if len(ids) > longest:
@@ -95,7 +94,7 @@ class Contrastive(PixelTokens):
             padding="max_length" if self.fills_up else True,
             max_length=longest if self.fills_up else None,
             return_tensors="pt",
-        ).to(_device(network))
+        ).to(model.device)
         mask = None if self.fills_up else inputs["attention_mask"]
         with torch.no_grad():
             read = network.get_text_features(
@@ -143,10 +142,6 @@ class Siglip(Contrastive):
 
     tokenizer_kind: ClassVar[Any] = PreTrainedTokenizerFast
     fills_up: ClassVar[bool] = True
-
-
-def _device(network: nn.Module) -> torch.device:
-    return next(network.parameters()).device
 
 
 def _listed(texts: Sequence[str]) -> str:
