@@ -161,9 +161,8 @@ class ClosedQuestions(Task):
         generator = torch.Generator().manual_seed(0)
         sample = torch.randperm(len(self), generator=generator)[:_SAMPLE]
         display = self._data.pixels(sample).float() / 255
-        standardize_projector(
-            self.module.network, self._model.card.preprocessing.pixel_values(display)
-        )
+        pixel_values = self._model.card.preprocessing.pixel_values(display)
+        standardize_projector(self.module.network, pixel_values.to(self._model.device))
 
     def fold(self) -> None:
         """Fold that standardization into the projector's weights."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import platform
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -159,6 +160,7 @@ def fit(
     states = States(folder, accelerator)
     first = states.load()
     log = Log(folder / "log.jsonl", first, accelerator)
+    device = _told(accelerator)
     saved = time.monotonic()
     for step in range(first, steps):
         started = time.monotonic()
@@ -173,7 +175,7 @@ def fit(
         kept = task.module if averaged is None else averaged.module
         ends_epoch = (step + 1) % per_epoch == 0 and accelerator.is_main_process
         figures = after_epoch(kept.eval()) if ends_epoch else {}
-        log.write({**dataclasses.asdict(progress), **figures})
+        log.write({**dataclasses.asdict(progress), "device": device, **figures})
         show(progress)
         if time.monotonic() - saved >= save_seconds or step + 1 == steps:
             states.save(step + 1)
@@ -184,6 +186,14 @@ def fit(
     # It offers no public way to forget an object, and the next stage brings its own.
     accelerator._custom_objects.clear()
     task.module.eval()
+
+
+def _told(accelerator: Accelerator) -> str:
+    """Say what a step is computed on; a training may go on elsewhere than it began."""
+    processes = accelerator.num_processes
+    if accelerator.device.type == "cuda":
+        return f"{processes} x {torch.cuda.get_device_name()}"
+    return f"{processes * torch.get_num_threads()} threads of a {platform.machine()} CPU"
 
 
 def _steps_an_epoch(task: Task, schedule: Schedule) -> int:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import platform
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import ViTModel
@@ -168,22 +169,28 @@ class Stages:
                 folder / "weights.safetensors", lambda at: save_file(network.state_dict(), at)
             )
         network.load_state_dict(load_file(folder / "weights.safetensors"))
-        network.eval()
-        return lambda images, finding: images.apply(network, contract)[:, findings.index(finding)]
+        device = self.accelerator.device
+        network.to(device).eval()
+
+        def scores_of(images: ImageSet, finding: str) -> Float[np.ndarray, " images"]:
+            rows = images.apply(lambda values: network(values.to(device)), contract)
+            column: np.ndarray = rows[:, findings.index(finding)]
+            return column
+
+        return scores_of
 
     def cost(self) -> str:
         """Say how long the stages of the model took, by their logs, and on what."""
-        seconds = 0.0
+        seconds: dict[str, float] = {}
         for stage in ("pretrain", "align", "finetune"):
             log = self.recipe.out / stage / "log.jsonl"
-            lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-            seconds += sum(json.loads(line)["seconds"] for line in lines)
-        processes = self.accelerator.num_processes
-        if self.accelerator.device.type == "cuda":
-            device = f"{processes} x {torch.cuda.get_device_name()}"
-        else:
-            device = f"{processes * torch.get_num_threads()} threads of a {platform.machine()} CPU"
-        return f"{seconds / 3600:.2g} hours on {device}; energy was not measured."
+            for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else []:
+                step = json.loads(line)
+                # A training that an older medllm began does not say what it ran on.
+                device = step.get("device", "a device that its log does not name")
+                seconds[device] = seconds.get(device, 0.0) + step["seconds"]
+        told = [f"{spent / 3600:.2g} hours on {device}" for device, spent in seconds.items()]
+        return f"{' and '.join(told) or 'No step was taken'}; energy was not measured."
 
     def _findings(self) -> tuple[str, ...]:
         """List the trained findings, those that are shipped first."""

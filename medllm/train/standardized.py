@@ -45,7 +45,9 @@ class StandardizedLinear(nn.Module):
 
     def folded(self) -> nn.Linear:
         """Give one linear layer that does the same."""
-        plain = nn.Linear(self.linear.in_features, self.linear.out_features)
+        plain = nn.Linear(
+            self.linear.in_features, self.linear.out_features, device=self.linear.weight.device
+        )
         with torch.no_grad():
             plain.weight.copy_(self.linear.weight / self.std)
             plain.bias.copy_(self.linear.bias - plain.weight @ self.mean)

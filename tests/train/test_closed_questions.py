@@ -13,7 +13,7 @@ from medllm.train.image_set import CELLS, ImageSet
 from medllm.train.labelled_images import LabelledImages
 from medllm.train.loop import Schedule, fit
 from medllm.train.questions import AskedQuestion
-from medllm.train.standardized import fold_projector, standardize_projector
+from medllm.train.standardized import StandardizedLinear, fold_projector, standardize_projector
 
 CPU = torch.device("cpu")
 WEAK = Strength(pose=0.2, exposure=0.2, texture=0.0, border=0.0)
@@ -220,3 +220,8 @@ def test_location_loss_is_the_cross_entropy_of_the_covered_share():
     hidden = torch.tensor([[[0.0, 1.0], [0.0, 0.0]]])
     got = location_loss(logits, regions, known, hidden, (2, 2))
     assert got == pytest.approx(float(by_hand[[0, 2, 3]].sum() / 4), rel=1e-5)
+
+
+def test_a_folded_projector_stays_on_its_device():
+    trained = StandardizedLinear(torch.nn.Linear(3, 2), torch.randn(9, 3)).to("meta")
+    assert trained.folded().weight.device.type == "meta"

@@ -81,7 +81,27 @@ def test_a_recipe_becomes_a_checkpoint_that_transformers_opens(finished):
     assert any(name.startswith("csv; validation patients") for name in names)
     assert {row.finding for row in again.card.image_use} == {"pneumonia", "lung_opacity"}
     assert {row.baseline for row in again.card.comparisons} == {"thumbnails"}
-    assert again.card.training_cost
+    assert re.fullmatch(
+        r"[\d.e-]+ hours on 1 threads of a \w+ CPU; energy was not measured\.",
+        again.card.training_cost,
+    )
+
+
+def test_the_cost_names_each_device_that_a_training_ran_on(finished):
+    recipe, _ = finished
+    log = recipe.out / "finetune" / "log.jsonl"
+    steps = [
+        {"step": 1, "seconds": 1800.0, "device": "1 x A"},
+        {"step": 2, "seconds": 1800.0, "device": "1 x A"},
+        {"step": 3, "seconds": 900.0, "device": "4 x B"},
+        {"step": 4, "seconds": 360.0},
+    ]
+    log.write_text("".join(f"{json.dumps(step)}\n" for step in steps))
+    (recipe.out / "pretrain" / "log.jsonl").unlink()
+    assert train(recipe).card.training_cost == (
+        "1 hours on 1 x A and 0.25 hours on 4 x B and 0.1 hours on a device that its log does not "
+        "name; energy was not measured."
+    )
 
 
 def test_a_finished_stage_is_not_trained_again(finished):
