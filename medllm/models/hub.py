@@ -53,15 +53,18 @@ def find_folder(source: str | Path, *, remedy: str = "check the spelling") -> Pa
 
 
 def _fetch(name: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import errors, snapshot_download
 
+    # The hub's own errors are OSErrors, but a connection that breaks is told by the HTTP client
+    # beneath. Which client that is differs by version: the hub's errors descend from its own.
+    broken: type[Exception] = errors.HfHubHTTPError.__bases__[0]
     try:
         return Path(
             snapshot_download(
                 name, revision=revision, allow_patterns=_PATTERNS, ignore_patterns=_ELSEWHERE
             )
         )
-    except (OSError, ValueError) as error:  # the hub's own errors are OSErrors
+    except (OSError, ValueError, broken) as error:
         raise CheckpointError(
             f"'{name}' is not in the local Hugging Face cache and could not be fetched: "
             f"{_why_not_fetched(name, revision, error)}",
@@ -72,6 +75,11 @@ def _fetch(name: str, revision: str | None) -> Path:
 def _why_not_fetched(name: str, revision: str | None, error: Exception) -> str:
     from huggingface_hub import constants, errors
 
+    if not isinstance(error, OSError | ValueError):
+        return (
+            f"the connection to {constants.ENDPOINT} broke. Give the same command again; it goes "
+            "on where it stopped."
+        )
     # The hub's library says only that the cache lacks it; why it could not ask is the cause.
     cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else error
     match cause:

@@ -22,33 +22,51 @@ from medllm.models import load_model
 from medllm.models.hub import find_folder, load_weights
 from tests.models.architectures.checkpoints import write_checkpoint
 
+RunHub = Callable[[type[BaseHTTPRequestHandler]], None]
 Serve = Callable[[int, str], None]
 
 
+class Quiet(BaseHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Serve]:
+def run_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[RunHub]:
+    """Start a hub on loopback that answers as a handler does."""
+    servers = []
+
+    def run(handler: type[BaseHTTPRequestHandler]) -> None:
+        servers.append(HTTPServer(("127.0.0.1", 0), handler))
+        Thread(target=servers[-1].serve_forever, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{servers[-1].server_port}"
+        constants = huggingface_hub.constants
+        files = f"{endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+    yield run
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def serve(run_hub: RunHub) -> Serve:
     """A hub that answers everything with one status and one of the hub's error codes."""
     answer = {"status": 500, "code": ""}
 
-    class Hub(BaseHTTPRequestHandler):
+    class Hub(Quiet):
         def do_GET(self) -> None:
             self.send_response(int(answer["status"]))
             self.send_header("X-Error-Code", str(answer["code"]))
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Hub)
-    Thread(target=server.serve_forever, daemon=True).start()
-    endpoint = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    yield lambda status, code: answer.update(status=status, code=code)
-    server.shutdown()
-    server.server_close()
+    run_hub(Hub)
+    return lambda status, code: answer.update(status=status, code=code)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +98,33 @@ def test_a_cache_that_lacks_it_and_may_not_ask_says_so(serve, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(CheckpointError, match=r"is not reached. Run 'hf download owner/name'"):
         find_folder("owner/name")
+
+
+def test_a_connection_that_breaks_says_that_the_same_command_goes_on(run_hub, monkeypatch):
+    commit, file = "0" * 40, {"type": "file", "path": "config.json", "size": 1000, "oid": "1" * 40}
+
+    class Breaking(Quiet):
+        def do_HEAD(self) -> None:
+            self.send_response(200)
+            self.send_header("X-Repo-Commit", commit)
+            self.send_header("ETag", '"1"')
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            if not self.path.startswith("/api/"):
+                self.do_HEAD()  # and not a byte of the thousand
+                return
+            self.send_response(200)
+            self.end_headers()
+            told = [file] if "/tree/" in self.path else {"id": "owner/name", "sha": commit}
+            self.wfile.write(json.dumps(told).encode())
+
+    run_hub(Breaking)
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
+    with pytest.raises(CheckpointError, match=r"broke.*goes on where it stopped") as error:
+        find_folder("owner/name")
+    assert error.value.code == "not-fetched"
 
 
 def test_a_full_disk_is_told_as_such(serve, monkeypatch):
