@@ -169,6 +169,19 @@ def test_a_pinned_revision_is_found_in_the_hubs_cache_without_a_network(
         load_model("someone/other")
 
 
+def test_tiles_that_make_no_square_are_refused(tmp_path):
+    folder = write_checkpoint("llava-next", tmp_path / "model")
+    for name in ("config.json", "processor_config.json", "preprocessor_config.json"):
+        if (folder / name).exists():
+            text = json.loads((folder / name).read_text())
+            (text.get("image_processor") or text)["image_grid_pinpoints"] = [[56, 112]]
+            (folder / name).write_text(json.dumps(text))
+    with pytest.raises(
+        CheckpointError, match=r"image_grid_pinpoints, \[\[56, 112\]\], is a square"
+    ):
+        load_model(folder)
+
+
 @pytest.mark.parametrize("kind", ["qwen3-vl", "llava-next", "paligemma2", "idefics3"])
 def test_explanations_are_complete_and_tell_image_from_words(kind, scan, tmp_path):
     model = load_model(write_checkpoint(kind, tmp_path / kind))

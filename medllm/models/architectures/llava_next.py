@@ -24,6 +24,11 @@ class LlavaNext(VisionLanguage):
         """Take the largest square that the tiles can make; a radiograph is padded to a square."""
         del processor
         squares = [rows for rows, columns in config.image_grid_pinpoints if rows == columns]
+        if not squares:
+            raise ValueError(
+                f"none of its image_grid_pinpoints, {config.image_grid_pinpoints}, is a square, "
+                "and a radiograph is shown to it as one."
+            )
         return {"size": max(squares), "aspect": "pad"}
 
     def layout(self, network: Any, size: int) -> Layout:
