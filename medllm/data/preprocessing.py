@@ -32,8 +32,8 @@ class Preprocessing:
         aspect: `stretch` to the square; `pad` with air to keep the aspect ratio; or `crop`: the
             shorter edge is brought to `shortest_edge` and the central square is cut out, so that
             what lies outside is never seen.
-        shortest_edge: For `crop`, pixels of the shorter edge before the square is cut; `size`
-            when None, so that only the longer edge loses anything.
+        shortest_edge: Pixels of the shorter edge before a square is cut out; for `stretch`, of
+            both edges. `size` when None, so that only the longer edge of a `crop` loses anything.
         interpolation: `area`, the mean over each pixel's extent; or a filter of Pillow, as the
             image processors of Hugging Face use them, on unrounded values.
         normalization: `per-image` subtracts the image's own mean and divides by its own
@@ -62,10 +62,10 @@ class Preprocessing:
         Raises:
             ValueError: Two fields do not go together; the message names both.
         """
-        if self.shortest_edge is not None and self.aspect != "crop":
+        if self.shortest_edge is not None and self.aspect == "pad":
             raise ValueError(
-                f"shortest_edge is {self.shortest_edge} and aspect is '{self.aspect}'; only "
-                "'crop' has a shortest edge."
+                f"shortest_edge is {self.shortest_edge} and aspect is 'pad'; nothing is cut from "
+                "what was padded."
             )
         if self.shortest_edge is not None and self.shortest_edge < self.size:
             raise ValueError(
@@ -156,9 +156,9 @@ class Preprocessing:
 
     def _resized(self, rows: int, columns: int) -> tuple[int, int]:
         """Rows and columns after resizing and before the square is cut."""
-        if self.aspect != "crop":
-            return (self.size, self.size)
         edge = self.shortest_edge or self.size
+        if self.aspect != "crop":
+            return (edge, edge)
         # Cut off, not rounded, as torchvision and transformers do it.
         longest = int(edge * max(rows, columns) / min(rows, columns))
         return (edge, longest) if rows <= columns else (longest, edge)

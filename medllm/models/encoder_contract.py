@@ -180,8 +180,13 @@ def _geometry(processor: Any) -> dict[str, Any]:
     side = crop.height if crop else size.height
     square = side is not None and (crop is None or crop.height == crop.width)
     if processor.do_resize and square:
-        if size.height == size.width == side:
-            return {"size": side, "aspect": "stretch"}
+        if size.height and size.height == size.width >= side:
+            edge = size.height
+            return {
+                "size": side,
+                "aspect": "stretch",
+                "shortest_edge": None if edge == side else edge,
+            }
         if crop and size.shortest_edge and not size.longest_edge:
             edge = size.shortest_edge
             return {

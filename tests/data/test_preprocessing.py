@@ -8,7 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from transformers import BitImageProcessorPil, CLIPImageProcessorPil, ViTImageProcessorPil
+from transformers import (
+    BitImageProcessorPil,
+    CLIPImageProcessorPil,
+    DeiTImageProcessorPil,
+    ViTImageProcessorPil,
+)
 
 from medllm.data import Preprocessing
 from medllm.dicom import Radiograph
@@ -79,7 +84,7 @@ def test_a_batch_of_resized_images_is_prepared_as_each_alone(normalization, mean
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"shortest_edge": 80}, "only 'crop' has a shortest edge"),
+        ({"aspect": "pad", "shortest_edge": 80}, "nothing is cut from what was padded"),
         ({"aspect": "crop", "shortest_edge": 60}, "shortest_edge is 60 and size is 64"),
         ({"channels": 3, "mean": (0.5, 0.5)}, "mean has 2 and std 1 values for channels 3"),
         ({"channels": 1, "std": (0.5, 0.5, 0.5)}, "std 3 values for channels 1"),
@@ -106,6 +111,10 @@ PROCESSORS = [
         {"aspect": "crop", "size": 112},
     ),
     (ViTImageProcessorPil(size={"height": 112, "width": 112}), {"size": 112}),
+    (
+        DeiTImageProcessorPil(size={"height": 128, "width": 128}, crop_size=112),
+        {"size": 112, "shortest_edge": 128},
+    ),
 ]
 
 
@@ -194,7 +203,13 @@ def test_what_lies_in_the_cropped_margin_is_not_seen(interpolation):
     contract=st.sampled_from(
         [
             Preprocessing(size=64, aspect=aspect, interpolation=interpolation, shortest_edge=edge)
-            for aspect, edge in (("stretch", None), ("pad", None), ("crop", None), ("crop", 73))
+            for aspect, edge in (
+                ("stretch", None),
+                ("stretch", 73),
+                ("pad", None),
+                ("crop", None),
+                ("crop", 73),
+            )
             for interpolation in ("area", "bilinear", "bicubic")
         ]
     ),

@@ -9,6 +9,8 @@ from transformers import (
     BeitImageProcessorPil,
     ConvNextConfig,
     ConvNextImageProcessorPil,
+    DeiTConfig,
+    DeiTImageProcessorPil,
     MobileNetV2Config,
     MobileNetV2ImageProcessorPil,
     SwinConfig,
@@ -63,9 +65,21 @@ def mobilenet() -> Family:
     return Family(config, image_processor=images, std=0.3, image_size=72)
 
 
+def deit() -> Family:
+    """Its processor stretches to a square, and cuts a smaller one out of it."""
+    # The published weights are of two kinds of DeiT; the configuration says which.
+    kind = ["DeiTForImageClassification"]
+    config = DeiTConfig(**TOWER, image_size=56, patch_size=14, architectures=kind, **MANY)
+    images = DeiTImageProcessorPil(
+        size={"height": 64, "width": 64}, crop_size={"height": 56, "width": 56}
+    )
+    return Family(config, image_processor=images, image_size=64)
+
+
 MORE: dict[str, Callable[[], Family]] = {
     "beit": beit,
     "swin": swin,
     "convnext": convnext,
     "mobilenet": mobilenet,
+    "deit": deit,
 }
