@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from typer.main import get_command
 
 from medllm.cli import app
-from medllm.evaluate import Evaluation, ExplanationEvaluation
+from medllm.evaluate import Comparison, Evaluation, ExplanationEvaluation
 from medllm.models.card_page import card_page
 from medllm.models.checkpoint import BUNDLED, read_card
 
@@ -25,6 +25,7 @@ def pages() -> dict[Path, str]:
         REFERENCE / "command-line.md": "\n".join(_command_line()),
         REFERENCE / "reference-model.md": card_page(read_card(BUNDLED)),
         REFERENCE / "metrics.schema.json": _schema(Evaluation),
+        REFERENCE / "comparison.schema.json": _schema(Comparison),
         REFERENCE / "explanation-metrics.schema.json": _schema(ExplanationEvaluation),
     }
 

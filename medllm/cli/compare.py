@@ -20,28 +20,39 @@ def compare(
         typer.Argument(
             metavar="DIR DIR...",
             help="Folders that medllm evaluate wrote, on one data set; the first is what the "
-            "others are compared with.",
+            "others are compared with. Beside them folders of medllm evaluate-explanations of the "
+            "same models.",
             show_default=False,
         ),
     ],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder for report.html and metrics.json."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare results of models, or of a model and a peer, on the images that both scored.
 
     Differences of AUROC, of sensitivity and specificity at each model's own threshold and of the
     Brier score, with intervals by patient; p-values by resampling patients and by DeLong, the
-    former corrected over the findings by Holm.
+    former corrected over the findings by Holm. Then each model by itself: calibration before and
+    after, time and memory, and what its explanations are worth.
     """
     from medllm.evaluate import compare as compare_predictions
+    from medllm.evaluate import write_comparison
 
     if len(results) < 2:
         raise typer.BadParameter("name two folders or more", param_hint="DIR DIR...")
     comparison = compare_predictions(results)
+    if out is not None:
+        write_comparison(comparison, out)
     if as_json:
         typer.echo(comparison.model_dump_json())
         return
-    for line in _table(comparison):
+    for line in (*_table(comparison), *_models(comparison)):
         typer.echo(line)
+    if out is not None:
+        typer.echo(f"\nreport    {out / 'report.html'}")
 
 
 def _table(comparison: Comparison) -> Iterator[str]:
@@ -57,3 +68,22 @@ def _table(comparison: Comparison) -> Iterator[str]:
             counts = f"{row.n_positive} of {row.n}"
             yield f"{row.finding:<28}{counts:<14}{areas:<16}{words:<28}{row.p_value_holm:.3f}"
         yield ""
+
+
+def _models(comparison: Comparison) -> Iterator[str]:
+    """Tell of each model by itself what a line can hold; the page has the rest."""
+    for name, one in comparison.models.items():
+        told = []
+        if one.cost is not None and one.cost.seconds_median is not None:
+            told.append(f"{one.cost.seconds_median:.3f} s a radiograph on {one.cost.machine}")
+        told += [
+            f"ECE of {key} {figures.ece_before.value:.3f} > {figures.ece.value:.3f}"
+            for key, figures in one.findings.items()
+            if figures.ece_before.value is not None and figures.ece.value is not None
+        ]
+        told += [
+            f"explanations on {of.dataset} kept {of.n_kept} of {of.n_judged}"
+            for of in one.explanations
+            if of.n_judged
+        ]
+        yield f"{name}: {', '.join(told) or 'nothing more is known'}"

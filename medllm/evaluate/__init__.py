@@ -2,6 +2,7 @@
 
 from medllm.evaluate.calibration_figures import CalibrationFigures
 from medllm.evaluate.comparison import Comparison, compare
+from medllm.evaluate.comparison_page import write as write_comparison
 from medllm.evaluate.decoding import Decoded, Decoder, decode, default_workers
 from medllm.evaluate.document import Evaluation
 from medllm.evaluate.evaluation import measure
@@ -66,6 +67,7 @@ __all__ = [
     "require_destination",
     "score_records",
     "stored_precision",
+    "write_comparison",
     "write_evaluation",
     "write_explanations",
     "write_recalibrated",

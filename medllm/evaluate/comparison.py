@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from medllm.errors import LabelError
+from medllm.evaluate.bench import EXPLANATIONS, ModelFigures, figures_of_models
 from medllm.evaluate.document import RESEARCH_USE, Figure, Interval, Section
 from medllm.evaluate.performance import Answers, intervals, resamples_for
 from medllm.evaluate.table import Predictions, read_predictions
@@ -63,12 +64,14 @@ class Comparison(Section):
     Attributes:
         use: What it may be used for.
         first: Name of the first model's results.
+        models: Each by itself, by the name of its results, the first one first.
         others: The others' figures, by the name of their results.
         unpaired: Images that only one of the two has scored, by the same name.
     """
 
     use: str = RESEARCH_USE
     first: str
+    models: dict[str, ModelFigures]
     others: dict[str, tuple[PairedFigures, ...]]
     unpaired: dict[str, int]
 
@@ -78,26 +81,38 @@ def compare(paths: Sequence[Path]) -> Comparison:
 
     Args:
         paths: Folders that `medllm evaluate` wrote, or their `predictions.parquet`; two or more,
-            on the same data set.
+            on the same data set. Among them may stand folders that `medllm evaluate-explanations`
+            wrote of the same models.
 
     Returns:
         The comparison.
 
     Raises:
-        LabelError: A file is missing, two have no image or finding in common, or their labels
-            differ.
+        LabelError: A file is missing, there are fewer than two, two have no image or finding in
+            common, their labels differ, or explanations are of another model.
     """
-    files = [path / "predictions.parquet" if path.is_dir() else path for path in paths]
+    explained = [path for path in paths if (path / EXPLANATIONS).is_file()]
+    scored = [path for path in paths if path not in explained]
+    files = [path / "predictions.parquet" if path.is_dir() else path for path in scored]
     for file in files:
         if not file.is_file():
             raise LabelError(f"{file} is not there; name a folder that medllm evaluate wrote.")
-    first, *others = (read_predictions(file) for file in files)
-    names = _names(paths)
-    compared, unpaired = {}, {}
-    for name, other in zip(names[1:], others, strict=True):
-        compared[name] = _paired(first, other, name)
-        unpaired[name] = len(_scored(first) ^ _scored(other))
-    return Comparison(first=names[0], others=compared, unpaired=unpaired)
+    if len(files) < 2:
+        raise LabelError(
+            f"{len(files)} of the folders holds predictions; name two or more that medllm evaluate "
+            "wrote."
+        )
+    results = {
+        name: (file, read_predictions(file))
+        for name, file in zip(_names(scored), files, strict=True)
+    }
+    (name, (_, first)), *others = results.items()
+    return Comparison(
+        first=name,
+        models=figures_of_models(results, explained),
+        others={other: _paired(first, told, other) for other, (_, told) in others},
+        unpaired={other: len(_scored(first) ^ _scored(told)) for other, (_, told) in others},
+    )
 
 
 def _scored(predictions: Predictions) -> set[str]:

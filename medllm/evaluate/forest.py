@@ -97,12 +97,13 @@ class Compared:
     is_control: bool = False
 
 
-def draw_differences(name: str, rows: Sequence[Compared]) -> Markup:
+def draw_differences(name: str, rows: Sequence[Compared], *, against: str = "mean map") -> Markup:
     """Draw differences about a line of none.
 
     Args:
         name: The figure, for who does not see the plot.
         rows: At least one.
+        against: What the rows differ from.
 
     Returns:
         The `svg` element. A difference whose interval lies on one side of 0 is drawn in another
@@ -118,20 +119,20 @@ def draw_differences(name: str, rows: Sequence[Compared]) -> Markup:
     parts = [_tick(across(tick), number(tick, 2), bottom) for tick in ticks]
     none = Markup('<path d="M{0:.1f} {1}V{2}" stroke="{3}" stroke-dasharray="4 3"/>')
     parts.append(none.format(across(0), _HEAD - 4, bottom, GREY))
-    parts.append(text(across(0), 14, "mean map", anchor="middle", color=GREY))
+    parts.append(text(across(0), 14, _short(against), anchor="middle", color=GREY))
     for index, row in enumerate(rows):
         top = _HEAD + _ROW * index
         beyond = _beyond_zero(row.difference)
         color = GREY if row.is_control else VERMILLION if beyond else BLUE
         marker: Marker = "square" if row.is_control else "diamond" if beyond else "circle"
-        parts.append(text(0, top + 14, row.name, color=GREY if row.is_control else INK))
+        parts.append(text(0, top + 14, _short(row.name), color=GREY if row.is_control else INK))
         parts += _estimate(row.difference, top + 10, across, color, marker)
         words = with_ends(row.difference, 2)
         parts.append(text(_DIFFERENCES_END + 14, top + 14, words, color=INK))
     said = "; ".join(f"{row.name} {with_ends(row.difference, 2)}" for row in rows)
     return Markup("").join(
         (
-            opening(_WIDTH, bottom + 24, f"{name}: difference from the mean map. {said}."),
+            opening(_WIDTH, bottom + 24, f"{name}: difference from the {against}. {said}."),
             *parts,
             Markup("</svg>"),
         )

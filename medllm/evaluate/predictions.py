@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -31,6 +32,8 @@ class ScoredRecord:
         probes: Log-odds a finding, by the name of the probe; empty where it was not probed.
         rows: Pixel rows of the file's image; 0 where there is an error.
         columns: Pixel columns.
+        seconds: What the answers took, an even part of the batch's; neither the reading of the
+            file nor the probes. None where there is an error.
     """
 
     record: ImageRecord
@@ -40,6 +43,7 @@ class ScoredRecord:
     probes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     rows: int = 0
     columns: int = 0
+    seconds: float | None = None
 
 
 def score_records(
@@ -96,12 +100,16 @@ def _score(
 ) -> Iterator[ScoredRecord]:
     read = [image for image in batch if image.display is not None]
     answers: Iterator[list[float]] = iter(())
+    seconds = 0.0
     probed: dict[int, dict[str, dict[str, float]]] = {}
     if read:
         display = torch.stack([torch.from_numpy(image.display) for image in read])
         with torch.inference_mode():
+            started = time.perf_counter()
             features = model.image_features(model.card.preprocessing.pixel_values(display))
-            log_odds = model.log_odds_from_features(features, keys)
+            # On a GPU a forward is over when its numbers are here.
+            log_odds = model.log_odds_from_features(features, keys).cpu()
+            seconds = (time.perf_counter() - started) / len(read)
             chosen = [at for at, image in enumerate(read) if probes and is_probed(image.record)]
             if chosen:
                 asked = probe(probes, features[chosen], display[chosen], model.card.preprocessing)
@@ -116,11 +124,14 @@ def _score(
             yield ScoredRecord(image.record, error=image.error, message=image.message)
         else:
             answer = dict(zip(keys, next(answers), strict=True))
-            yield _row(image, answer, probed.get(id(image), {}))
+            yield _row(image, answer, probed.get(id(image), {}), seconds)
 
 
 def _row(
-    image: Decoded, log_odds: Mapping[str, float], probes: Mapping[str, Mapping[str, float]]
+    image: Decoded,
+    log_odds: Mapping[str, float],
+    probes: Mapping[str, Mapping[str, float]],
+    seconds: float,
 ) -> ScoredRecord:
     for finding, value in log_odds.items():
         if not math.isfinite(value):
@@ -128,5 +139,10 @@ def _row(
             message = f"{path}: the log-odds of {finding} are {value}; check the image."
             return ScoredRecord(image.record, error="not-finite", message=message)
     return ScoredRecord(
-        image.record, log_odds, probes=probes, rows=image.rows, columns=image.columns
+        image.record,
+        log_odds,
+        probes=probes,
+        rows=image.rows,
+        columns=image.columns,
+        seconds=seconds,
     )

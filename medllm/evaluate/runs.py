@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from medllm.datasets import ImageRecord
 from medllm.dicom.pixels import Polarity
 from medllm.errors import LabelError
+from medllm.evaluate.bench import write_cost
 from medllm.evaluate.decoding import Decoder, default_workers
 from medllm.evaluate.document import Evaluation
 from medllm.evaluate.evaluation import measure
@@ -39,7 +40,7 @@ def evaluate_model(
     Args:
         study: What is evaluated.
         model: The model.
-        out: Folder; `predictions.parquet` is written there.
+        out: Folder; `predictions.parquet` is written there, and `cost.json`.
         findings: Keys; those of the checkpoint that the data set labels when None.
         accept: Codes of gates that shall not refuse an image.
         polarity: Override of the files'.
@@ -59,6 +60,14 @@ def evaluate_model(
     probes = probes_of(model, keys)
     decoder = Decoder(model.card.preprocessing, tuple(accept), polarity, cache)
 
+    taken: list[float] = []
+
+    def timed(scored: Iterable[ScoredRecord]) -> Iterator[ScoredRecord]:
+        for one in scored:
+            if one.seconds is not None:
+                taken.append(one.seconds)
+            yield one
+
     def score(missing: Sequence[ImageRecord]) -> Iterable[ScoredRecord]:
         scored = score_records(
             model,
@@ -69,10 +78,12 @@ def evaluate_model(
             probes=probes,
             is_probed=sampler(records, keys),
         )
-        return watch(scored, len(missing))
+        return watch(timed(scored), len(missing))
 
     told = {"accept": sorted(accept), "polarity": polarity, "probes": [one.name for one in probes]}
     path = predict(model, records, keys, study.root, out, score, told)
+    if taken:
+        write_cost(out, taken, model.device)
     calibrations = {one.finding: one.calibration for one in model.questions(keys)}
     return measure(
         study,

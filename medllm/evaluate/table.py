@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Float
 
+from medllm.errors import LabelError
 from medllm.evaluate.predictions import ScoredRecord
 from medllm.models import Model
 from medllm.models.calibration import call_of, probability_of
@@ -165,8 +166,16 @@ def read_predictions(path: Path) -> Predictions:
 
     Returns:
         The predictions.
+
+    Raises:
+        LabelError: It is no such file.
     """
-    table = pq.read_table(path, schema=SCHEMA)
+    try:
+        table = pq.read_table(path, schema=SCHEMA)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise LabelError(
+            f"{path} is no predictions.parquet; name a folder that medllm evaluate wrote."
+        ) from error
     first = table.column("finding")[0].as_py()
     every = table.column("finding").to_pylist()
     # The findings of the first image; all have the same in the same order.

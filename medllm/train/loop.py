@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import platform
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from medllm.errors import TrainingError
+from medllm.machine import machine_of
 from medllm.train.states import Log, States
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def fit(
     states = States(folder, accelerator)
     first = states.load()
     log = Log(folder / "log.jsonl", first, accelerator)
-    device = _told(accelerator)
+    device = machine_of(accelerator.device, accelerator.num_processes)
     saved = time.monotonic()
     for step in range(first, steps):
         started = time.monotonic()
@@ -186,14 +186,6 @@ def fit(
     # It offers no public way to forget an object, and the next stage brings its own.
     accelerator._custom_objects.clear()
     task.module.eval()
-
-
-def _told(accelerator: Accelerator) -> str:
-    """Say what a step is computed on; a training may go on elsewhere than it began."""
-    processes = accelerator.num_processes
-    if accelerator.device.type == "cuda":
-        return f"{processes} x {torch.cuda.get_device_name()}"
-    return f"{processes * torch.get_num_threads()} threads of a {platform.machine()} CPU"
 
 
 def _steps_an_epoch(task: Task, schedule: Schedule) -> int:

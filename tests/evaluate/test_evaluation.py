@@ -16,6 +16,7 @@ from medllm.evaluate import (
     open_study,
     write_evaluation,
 )
+from medllm.evaluate.bench import Cost
 from medllm.metrics import auroc
 
 N_PATIENTS = 60
@@ -117,7 +118,11 @@ def test_the_files_hold_the_evaluation_and_its_page(evaluated):
         assert set(values[name]) == {"value", "low", "high"}
     page = (out / "report.html").read_text()
     assert "data:image/jpeg;base64" in page
+    cost = Cost.model_validate_json((out / "cost.json").read_text())
+    assert cost.n == evaluation.n_images - sum(evaluation.errors.values())
+    assert cost.seconds_median > 0
     assert sorted(path.name for path in out.iterdir()) == [
+        "cost.json",
         "metrics.json",
         "predictions.parquet",
         "report.html",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from medllm.explanation import AttributionMap, Explanation
 from medllm.explanation.anatomy import find_zones
 from medllm.explanation.case import Case
 from medllm.explanation.composition import attributed, explain_case
+from medllm.machine import peak_memory_mib
 from medllm.models import Model
 from medllm.models.calibration import call_of, probability_of
 
@@ -124,7 +124,7 @@ class _Explainer:
         for name, tested in try_methods(self.case, methods).items() if sanity else ():
             for finding, told in tested.items():
                 by_method[name][finding].update(told)
-        memory = _peak_memory_mib()
+        memory = peak_memory_mib()
         rows = [
             {
                 **_shared(self.image, finding),
@@ -202,13 +202,3 @@ def _checks(explanation: Explanation) -> dict[str, Any]:
         "checks": {check.name: float(check.value) for check in explanation.checks},
         "passed": {check.name: bool(check.passed) for check in explanation.checks},
     }
-
-
-def _peak_memory_mib() -> float | None:
-    """Most memory that this process has held; None where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -1,0 +1,91 @@
+"""The page of a comparison: one HTML file, no network, no script."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import count as counter
+from pathlib import Path
+
+from markupsafe import Markup
+
+from medllm import __version__
+from medllm.evaluate.comparison import Comparison, PairedFigures
+from medllm.evaluate.forest import Compared, draw_differences
+from medllm.evaluate.page import environment, policy, style_sheet
+from medllm.evaluate.results import write_results
+from medllm.findings import finding
+from medllm.report.wording import title
+
+
+def write(comparison: Comparison, out: Path) -> None:
+    """Write `metrics.json` and `report.html`.
+
+    Args:
+        comparison: The figures.
+        out: Folder.
+
+    Raises:
+        MedllmError: It cannot be written.
+    """
+    write_results(comparison, render(comparison), out)
+
+
+def render(comparison: Comparison) -> bytes:
+    """Render the page.
+
+    Args:
+        comparison: The figures; the page computes none of its own.
+
+    Returns:
+        UTF-8; the same bytes for the same arguments.
+
+    Raises:
+        LabelError: A finding's key is not known.
+    """
+    style = style_sheet()
+    figure, table = counter(1), counter(1)
+    keys = _shared(comparison)
+    page = (
+        environment()
+        .get_template("comparison.html.j2")
+        .render(
+            comparison=comparison,
+            version=__version__,
+            names={key: title(finding(key)) for key in _named(comparison)},
+            pairs={key: _pairs(comparison, key) for key in keys},
+            differences={key: _differences(comparison, key) for key in keys},
+            figure_number=lambda: next(figure),
+            table_number=lambda: next(table),
+            style=Markup(style),  # noqa: S704 - our own file, which the policy admits by its hash
+            policy=policy(style),
+        )
+    )
+    return page.encode()
+
+
+def _shared(comparison: Comparison) -> list[str]:
+    """List the findings of which a pair was compared, once."""
+    return list(dict.fromkeys(row.finding for rows in comparison.others.values() for row in rows))
+
+
+def _named(comparison: Comparison) -> list[str]:
+    explained = [
+        key
+        for model in comparison.models.values()
+        for one in model.explanations
+        for key in one.findings
+    ]
+    return list(dict.fromkeys([*_shared(comparison), *explained]))
+
+
+def _pairs(comparison: Comparison, key: str) -> Mapping[str, PairedFigures]:
+    """Give the rows of one finding, by the name of the other results."""
+    return {
+        name: row for name, rows in comparison.others.items() for row in rows if row.finding == key
+    }
+
+
+def _differences(comparison: Comparison, key: str) -> Markup:
+    """Draw each other model's AUROC minus that of the first."""
+    rows = [Compared(name, row.auroc_difference) for name, row in _pairs(comparison, key).items()]
+    return draw_differences(f"{title(finding(key))}, AUROC", rows, against=comparison.first)
