@@ -24,7 +24,7 @@ LEAST_AGREEMENT = 0.3
 MOST_OUTSIDE = 0.5
 # A letter is a part of a patch: by chance alone it can hold a hundredth of a map.
 MOST_ON_TEXT = 0.01
-LEAST_STABILITY = 0.65
+LEAST_STABILITY = 0.35
 MOST_ALIKE = 0.95
 
 # Checks without which a map says nothing about the model's answer.
