@@ -20,7 +20,8 @@ def machine_of(device: torch.device, processes: int = 1) -> str:
     """
     if device.type == "cuda":
         return f"{processes} x {torch.cuda.get_device_name(device)}"
-    return f"{processes * torch.get_num_threads()} threads of a {platform.machine()} CPU"
+    threads = processes * torch.get_num_threads()
+    return f"{threads} {'thread' if threads == 1 else 'threads'} of a {platform.machine()} CPU"
 
 
 def peak_memory_mib() -> float | None:

@@ -82,7 +82,7 @@ def test_a_recipe_becomes_a_checkpoint_that_transformers_opens(finished):
     assert {row.finding for row in again.card.image_use} == {"pneumonia", "lung_opacity"}
     assert {row.baseline for row in again.card.comparisons} == {"thumbnails"}
     assert re.fullmatch(
-        r"[\d.e-]+ hours on 1 threads of a \w+ CPU; energy was not measured\.",
+        r"[\d.e-]+ hours on 1 thread of a \w+ CPU; energy was not measured\.",
         again.card.training_cost,
     )
 
