@@ -31,7 +31,7 @@ FLAG = "\N{BLACK UP-POINTING TRIANGLE}"
 _WIDTH, _ROW, _HEAD = 760, 21, 26
 _COUNTS, _PLOT, _PLOT_END, _WORDS = 290, 315, 555, 575
 _LONGEST = 26
-_NAMES, _DIFFERENCES_END = 210, 590
+_NAMES, _DIFFERENCES_END, _LONGEST_NAME = 210, 590, 30
 
 
 def draw_forest(name: str, overall: Interval, groups: Sequence[SubgroupFigures]) -> Markup:
@@ -125,7 +125,11 @@ def draw_differences(name: str, rows: Sequence[Compared], *, against: str = "mea
         beyond = _beyond_zero(row.difference)
         color = GREY if row.is_control else VERMILLION if beyond else BLUE
         marker: Marker = "square" if row.is_control else "diamond" if beyond else "circle"
-        parts.append(text(0, top + 14, _short(row.name), color=GREY if row.is_control else INK))
+        parts.append(
+            text(
+                0, top + 14, _short(row.name, _LONGEST_NAME), color=GREY if row.is_control else INK
+            )
+        )
         parts += _estimate(row.difference, top + 10, across, color, marker)
         words = with_ends(row.difference, 2)
         parts.append(text(_DIFFERENCES_END + 14, top + 14, words, color=INK))
@@ -192,8 +196,8 @@ def _estimate(
     return [bar.format(across(interval.low), y, across(interval.high), color), point]
 
 
-def _short(words: str) -> str:
-    return words if len(words) <= _LONGEST else words[: _LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
+def _short(words: str, longest: int = _LONGEST) -> str:
+    return words if len(words) <= longest else words[: longest - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def _said(name: str, overall: Interval, groups: Sequence[SubgroupFigures]) -> str:
