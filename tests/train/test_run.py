@@ -97,7 +97,8 @@ def test_the_cost_names_each_device_that_a_training_ran_on(finished):
         {"step": 4, "seconds": 360.0},
     ]
     log.write_text("".join(f"{json.dumps(step)}\n" for step in steps))
-    (recipe.out / "pretrain" / "log.jsonl").unlink()
+    for stage in ("pretrain", "align"):
+        (recipe.out / stage / "log.jsonl").unlink()
     assert train(recipe).card.training_cost == (
         "1 hours on 1 x A and 0.25 hours on 4 x B and 0.1 hours on a device that its log does not "
         "name; energy was not measured."
