@@ -74,7 +74,7 @@ def _models(comparison: Comparison) -> Iterator[str]:
     """Tell of each model by itself what a line can hold; the page has the rest."""
     for name, one in comparison.models.items():
         told = []
-        if one.cost is not None and one.cost.seconds_median is not None:
+        if one.cost is not None:
             told.append(f"{one.cost.seconds_median:.3f} s a radiograph on {one.cost.machine}")
         told += [
             f"ECE of {key} {figures.ece_before.value:.3f} > {figures.ece.value:.3f}"

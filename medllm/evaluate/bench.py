@@ -12,11 +12,12 @@ import torch
 from pydantic import ValidationError
 from scipy.special import expit
 
-from medllm.errors import LabelError, MedllmError
+from medllm.errors import LabelError
 from medllm.evaluate.document import Figure, Interval, Section
 from medllm.evaluate.explanations import ExplanationEvaluation
 from medllm.evaluate.explanations.document import Difference
 from medllm.evaluate.performance import Answers, intervals, resamples_for
+from medllm.evaluate.results import writing
 from medllm.evaluate.table import Predictions
 from medllm.files import replace_file
 from medllm.machine import machine_of, peak_memory_mib
@@ -98,7 +99,7 @@ class Cost(Section):
 
     machine: str
     n: int
-    seconds_median: Figure
+    seconds_median: float
     peak_memory_mib: Figure
 
 
@@ -192,12 +193,8 @@ def write_cost(out: Path, seconds: Sequence[float], device: torch.device) -> Non
         seconds_median=float(np.median(seconds)),
         peak_memory_mib=peak_memory_mib(),
     )
-    try:
+    with writing(out):
         replace_file(out / _COST, cost.model_dump_json(indent=1) + "\n")
-    except OSError as error:
-        raise MedllmError(
-            f"{out} cannot be written ({error.strerror}); name another --out.", code="not-written"
-        ) from error
 
 
 def _cost(folder: Path) -> Cost | None:

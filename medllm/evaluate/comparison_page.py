@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import count as counter
 from pathlib import Path
 
 from markupsafe import Markup
@@ -11,7 +10,7 @@ from markupsafe import Markup
 from medllm import __version__
 from medllm.evaluate.comparison import Comparison, PairedFigures
 from medllm.evaluate.forest import Compared, draw_differences
-from medllm.evaluate.page import environment, policy, style_sheet
+from medllm.evaluate.page import fill
 from medllm.evaluate.results import write_results
 from medllm.findings import finding
 from medllm.report.wording import title
@@ -42,25 +41,15 @@ def render(comparison: Comparison) -> bytes:
     Raises:
         LabelError: A finding's key is not known.
     """
-    style = style_sheet()
-    figure, table = counter(1), counter(1)
     keys = _shared(comparison)
-    page = (
-        environment()
-        .get_template("comparison.html.j2")
-        .render(
-            comparison=comparison,
-            version=__version__,
-            names={key: title(finding(key)) for key in _named(comparison)},
-            pairs={key: _pairs(comparison, key) for key in keys},
-            differences={key: _differences(comparison, key) for key in keys},
-            figure_number=lambda: next(figure),
-            table_number=lambda: next(table),
-            style=Markup(style),  # noqa: S704 - our own file, which the policy admits by its hash
-            policy=policy(style),
-        )
+    return fill(
+        "comparison.html.j2",
+        comparison=comparison,
+        version=__version__,
+        names={key: title(finding(key)) for key in _named(comparison)},
+        pairs={key: _pairs(comparison, key) for key in keys},
+        differences={key: _differences(comparison, key) for key in keys},
     )
-    return page.encode()
 
 
 def _shared(comparison: Comparison) -> list[str]:

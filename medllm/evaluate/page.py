@@ -9,6 +9,7 @@ from functools import cache
 from importlib.resources import files
 from itertools import chain
 from itertools import count as counter
+from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -38,34 +39,45 @@ def render(evaluation: Evaluation, thumbnails: Mapping[str, bytes], *, folder: s
         LabelError: A finding's key is not known.
         ValueError: A thumbnail is neither PNG nor JPEG.
     """
-    style = style_sheet()
+    return fill(
+        "page.html.j2",
+        evaluation=evaluation,
+        names={key: title(finding(key)) for key in _keys(evaluation)},
+        subgroups=_by_finding(evaluation.subgroups),
+        pictures={path: data_uri(content) for path, content in thumbnails.items()},
+        folder=folder,
+        readings=audit_wording.READINGS,
+    )
+
+
+def fill(template: str, **values: Any) -> bytes:
+    """Fill in a template of this folder, with its style, policy, and numbers of figures and tables.
+
+    Args:
+        template: Its file.
+        **values: What else it names.
+
+    Returns:
+        The page, in UTF-8.
+    """
+    style = (files("medllm.evaluate") / "templates" / "page.css").read_text(encoding="utf-8")
     figure, table = counter(1), counter(1)
     page = (
-        environment()
-        .get_template("page.html.j2")
+        _environment()
+        .get_template(template)
         .render(
-            evaluation=evaluation,
-            names={key: title(finding(key)) for key in _keys(evaluation)},
-            subgroups=_by_finding(evaluation.subgroups),
-            pictures={path: data_uri(content) for path, content in thumbnails.items()},
-            folder=folder,
-            readings=audit_wording.READINGS,
+            **values,
             figure_number=lambda: next(figure),
             table_number=lambda: next(table),
             style=Markup(style),  # noqa: S704 - our own file, which the policy admits by its hash
-            policy=policy(style),
+            policy=_policy(style),
         )
     )
     return page.encode()
 
 
-def style_sheet() -> str:
-    """Give the style of the pages of this folder."""
-    return (files("medllm.evaluate") / "templates" / "page.css").read_text(encoding="utf-8")
-
-
 @cache
-def environment() -> Environment:
+def _environment() -> Environment:
     """Give the templates of this folder, with the words and numbers they use."""
     made = Environment(
         loader=PackageLoader("medllm.evaluate"),
@@ -96,15 +108,8 @@ def environment() -> Environment:
     return made
 
 
-def policy(style: str) -> str:
-    """Admit a page's own style and pictures, and nothing else.
-
-    Args:
-        style: The text of its one style element.
-
-    Returns:
-        A content security policy.
-    """
+def _policy(style: str) -> str:
+    """Admit a page's own style and pictures, and nothing else."""
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     return (
         f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,27 @@ def write_results(document: BaseModel, page: bytes, out: Path) -> None:
         MedllmError: It cannot be written.
     """
     values: dict[str, Any] = document.model_dump(mode="json")
-    try:
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         replace_file(out / "metrics.json", json.dumps(values, indent=1, allow_nan=False) + "\n")
         replace_file(out / "report.html", page)
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Tell an error of the disk in one line.
+
+    Args:
+        out: Folder that is written to.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        MedllmError: It cannot be written.
+    """
+    try:
+        yield
     except OSError as error:
         raise MedllmError(
             f"{out} cannot be written ({error.strerror}); name another --out.", code="not-written"

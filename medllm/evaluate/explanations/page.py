@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import count as counter
 from pathlib import Path
 
 from markupsafe import Markup
@@ -15,7 +14,7 @@ from medllm.evaluate.explanations.document import ExplanationEvaluation
 from medllm.evaluate.explanations.outlined import OutlinedSet
 from medllm.evaluate.explanations.pictures import Place, pictures_of
 from medllm.evaluate.forest import Compared, draw_differences
-from medllm.evaluate.page import data_uri, environment, policy, style_sheet
+from medllm.evaluate.page import data_uri, fill
 from medllm.evaluate.results import folder_from, write_results
 from medllm.findings import finding
 from medllm.report.wording import title
@@ -65,27 +64,17 @@ def render(
         LabelError: A finding's key is not known.
         ValueError: A picture is neither PNG nor JPEG.
     """
-    style = style_sheet()
-    figure, table = counter(1), counter(1)
     keys = list(evaluation.n_outlined)
-    page = (
-        environment()
-        .get_template("explanations.html.j2")
-        .render(
-            evaluation=evaluation,
-            keys=[key for key in keys if key in evaluation.cases],
-            names={key: title(finding(key)) for key in _named(evaluation)},
-            cascades=_cascades(evaluation),
-            differences={key: _differences(evaluation, key) for key in evaluation.cases},
-            pictures={place: data_uri(content) for place, content in pictures.items()},
-            folder=folder,
-            figure_number=lambda: next(figure),
-            table_number=lambda: next(table),
-            style=Markup(style),  # noqa: S704 - our own file, which the policy admits by its hash
-            policy=policy(style),
-        )
+    return fill(
+        "explanations.html.j2",
+        evaluation=evaluation,
+        keys=[key for key in keys if key in evaluation.cases],
+        names={key: title(finding(key)) for key in _named(evaluation)},
+        cascades=_cascades(evaluation),
+        differences={key: _differences(evaluation, key) for key in evaluation.cases},
+        pictures={place: data_uri(content) for place, content in pictures.items()},
+        folder=folder,
     )
-    return page.encode()
 
 
 def _named(evaluation: ExplanationEvaluation) -> list[str]:
