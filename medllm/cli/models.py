@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from medllm.cli.inputs import AsJson
+from medllm.cli.inputs import AsJson, Findings
 
 if TYPE_CHECKING:
     from medllm.models import Model, ModelCard
@@ -74,6 +75,72 @@ def verify(source: Source = None) -> None:
     typer.echo(_reading(model))
 
 
+@models.command("configure")
+def configure(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="M", help="A model as published: folder or hub name.", show_default=False
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.", show_default=False)],
+    finding: Findings = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="YAML of own words: wording, questions, reasoning, conclusion, for, against.",
+            show_default=False,
+        ),
+    ] = None,
+    paraphrases: Annotated[
+        bool,
+        typer.Option(
+            "--paraphrases", help="Ask in several words, and take the mean of the log-odds."
+        ),
+    ] = False,
+    reasoning: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Let the model write up to N tokens before it answers, about each finding.",
+        ),
+    ] = 0,
+    tiles: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Cut the image into N x N tiles, shown beside the whole (Idefics3, SmolVLM, "
+            "InternVL).",
+        ),
+    ] = 1,
+    bits: Annotated[
+        Literal["8", "4"] | None,
+        typer.Option(help="Quantize the weights by bitsandbytes.", show_default=False),
+    ] = None,
+) -> None:
+    """Write a folder by which a model of another's making is asked and run otherwise.
+
+    It holds no weights; give it to every command's --model, and to medllm calibrate.
+    """
+    from medllm.models.configured import configure as write
+
+    model = write(
+        source,
+        out,
+        findings=finding,
+        prompts=prompts,
+        paraphrased=paraphrases,
+        reasoning_tokens=reasoning,
+        tiles=tiles,
+        bits=None if bits is None else int(bits),
+    )
+    typer.echo(f"{out}  {model.card.name} {model.card.version}  sha256 {model.sha256}")
+    typer.echo(_reading(model))
+
+
 def _reading(model: Model) -> str:
     """Say how a model's own files were understood: what it is shown, asked, and read by."""
     card, question = model.card, model.card.questions[0]
@@ -85,6 +152,7 @@ def _reading(model: Model) -> str:
         f"{shown.aspect}, {shown.interpolation}, {shown.normalization} normalization",
         f"map          {rows} x {columns} patches",
         f"asked        {model.prompt(question)!r}",
+        *(f"             {text!r}" for text in question.paraphrases),
         f"yes          {_words(model, question.yes)}",
         f"no           {_words(model, question.no) or 'each label is for itself'}",
         f"findings     {', '.join(card.findings)}",

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from transformers import LlavaForConditionalGeneration
@@ -41,18 +42,20 @@ def gradient_attention(case: Case) -> tuple[PatchAttribution, ...]:
     found = []
     _llava(case)
     for index in range(len(case.findings)):
-        with _eager(case.model.network), torch.enable_grad():
-            answer = _answer(case, index)
-            weights = [*answer.vision, *answer.text]
-            gradients = torch.autograd.grad(answer.log_odds, weights)
-        passed = [
-            (gradient * weight).clamp_min(0).mean(dim=1)[0].detach()
-            for weight, gradient in zip(weights, gradients, strict=True)
-        ]
-        vision = _product(passed[: len(answer.vision)], kept=1.0)
-        text = _product(passed[len(answer.vision) :], kept=1.0)
-        values = case.model.layout.on_grid(_on_patches(case, answer, vision, text))
-        found.append(PatchAttribution(values, 1))
+        maps = []
+        for row in range(_wordings(case, index)):
+            with _eager(case.model.network), torch.enable_grad():
+                answer = _answer(case, index, row)
+                weights = [*answer.vision, *answer.text]
+                gradients = torch.autograd.grad(answer.log_odds, weights)
+            passed = [
+                (gradient * weight).clamp_min(0).mean(dim=1)[0].detach()
+                for weight, gradient in zip(weights, gradients, strict=True)
+            ]
+            vision = _product(passed[: len(answer.vision)], kept=1.0)
+            text = _product(passed[len(answer.vision) :], kept=1.0)
+            maps.append(case.model.layout.on_grid(_on_patches(case, answer, vision, text)))
+        found.append(PatchAttribution(np.mean(maps, axis=0), 1))
     return tuple(found)
 
 
@@ -78,20 +81,29 @@ def attention_rollout(case: Case) -> tuple[PatchAttribution, ...]:
     found = []
     _llava(case)
     for index, effect in enumerate(case.effect):
-        with _eager(case.model.network), torch.no_grad():
-            answer = _answer(case, index)
-        vision, text = (
-            _product([0.5 * weight.mean(dim=1)[0] for weight in weights], kept=0.5)
-            for weights in (answer.vision, answer.text)
-        )
-        shares = case.model.layout.on_grid(_on_patches(case, answer, vision, text))
+        maps = []
+        for row in range(_wordings(case, index)):
+            with _eager(case.model.network), torch.no_grad():
+                answer = _answer(case, index, row)
+            vision, text = (
+                _product([0.5 * weight.mean(dim=1)[0] for weight in weights], kept=0.5)
+                for weights in (answer.vision, answer.text)
+            )
+            maps.append(case.model.layout.on_grid(_on_patches(case, answer, vision, text)))
+        shares = np.mean(maps, axis=0)
         found.append(PatchAttribution(float(effect) * shares / shares.sum(), 1))
     return tuple(found)
 
 
+def _wordings(case: Case, index: int) -> int:
+    """Count the wordings of one finding, whose maps are averaged as its log-odds are."""
+    (question,) = case.model.questions([case.findings[index]])
+    return 1 + len(question.paraphrases)
+
+
 @dataclass(frozen=True, eq=False)
 class _Answered:
-    """One question answered in one plain forward.
+    """One wording of a question answered in one plain forward.
 
     Attributes:
         log_odds: With the graph that leads to them.
@@ -118,7 +130,7 @@ def _llava(case: Case) -> Llava:
     return kind
 
 
-def _answer(case: Case, index: int) -> _Answered:
+def _answer(case: Case, index: int, row: int) -> _Answered:
     model = case.model
     if case.against is not None:
         raise AttributionError(
@@ -134,7 +146,7 @@ def _answer(case: Case, index: int) -> _Answered:
         pixel_values=pixel_values, return_dict=True, output_attentions=True
     )
     features = torch.stack(list(seen.pooler_output))
-    read = read_prompt(network, features, encoded, 0, kind, output_attentions=True)
+    read = read_prompt(network, features, encoded, row, kind, output_attentions=True)
     for half, attentions in (("encoder", seen.attentions), ("LLM", read.attentions)):
         if not attentions or any(weights is None for weights in attentions):
             raise AttributionError(
@@ -143,9 +155,9 @@ def _answer(case: Case, index: int) -> _Answered:
                 code="no-attention",
             )
     logits = kind.logits(network, read.last_hidden_state[:, -1:])
-    slots = (prompt_ids(encoded, 0) == encoded.image_token_id).nonzero()[:, 0]
+    slots = (prompt_ids(encoded, row) == encoded.image_token_id).nonzero()[:, 0]
     return _Answered(
-        log_odds_of(logits, encoded)[0, 0],
+        log_odds_of(logits, encoded.take([row]))[0, 0],
         seen.attentions[: _layers_used(network, len(seen.attentions))],
         read.attentions,
         slots.to(features.device),

@@ -26,7 +26,8 @@ class Case:
     """One radiograph before one model; each part is computed once, for all findings.
 
     Attributes:
-        model: The model.
+        model: The model; of one that reasons the text it wrote on this radiograph is kept to, and
+            the answer behind it is explained.
         scan: The radiograph.
         findings: Keys of the findings to be explained.
         blur: Standard deviation of the baseline's blur as a share of the input's side.
@@ -41,6 +42,12 @@ class Case:
     blur: float = BLUR
     against: str | None = None
     attributions: dict[str, tuple[PatchAttribution, ...]] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        """Let a model that reasons do so once, before anything is explained."""
+        if self.model.card.reasoning_tokens:
+            asked = (*self.findings, *([self.against] if self.against else []))
+            object.__setattr__(self, "model", self.model.reasoned(self.features, asked))
 
     @property
     def box(self) -> tuple[float, float, float, float]:

@@ -278,7 +278,8 @@ def _rivals(case: Case, method: str) -> list[tuple[str, PatchAttribution] | None
     """
     asked = (question.finding for question in case.model.questions())
     every = tuple(key for key in asked if key != case.against)
-    effects = dataclasses.replace(case, findings=every).effect
+    asked_all = dataclasses.replace(case, findings=every)
+    effects = asked_all.effect
     chosen = []
     for finding, effect in zip(case.findings, case.effect, strict=True):
         unlike = [not is_kin(finding, key) for key in every]
@@ -286,7 +287,7 @@ def _rivals(case: Case, method: str) -> list[tuple[str, PatchAttribution] | None
         far = int(apart.argmax())
         chosen.append(every[far] if apart[far] >= tests.LEAST_EFFECT else None)
     keys = tuple(dict.fromkeys(key for key in chosen if key is not None))
-    others = dataclasses.replace(case, findings=keys)
+    others = dataclasses.replace(asked_all, findings=keys)
     found = METHODS[method].attribute(others) if keys else ()
     maps = {key: (others.name(index), found[index]) for index, key in enumerate(keys)}
     return [None if key is None else maps[key] for key in chosen]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,7 +37,8 @@ class PromptAttribution:
             raises the finding.
         baseline_log_odds: Of the blurred copy, asked in words that mean nothing.
         completeness_error: |sum of the attributions - (log-odds - baseline log-odds)|, or for a
-            contrast a bound of it; None for an ablation, which does not promise completeness.
+            contrast or several wordings a bound of it; None for an ablation, which does not
+            promise completeness.
     """
 
     tokens: tuple[TokenAttribution, ...]
@@ -115,22 +118,49 @@ def _contrasted(
     case: Case, finding: str, attribute: Callable[[Case, str], PromptAttribution]
 ) -> PromptAttribution:
     """Attribute a finding's answer, less that of the finding it is explained against."""
-    asked = attribute(case, finding)
-    if case.against is None:
-        return asked
-    other = attribute(case, case.against)
-    mine, theirs = asked.completeness_error, other.completeness_error
+    signs = {finding: 1.0} if case.against is None else {finding: 1.0, case.against: -1.0}
+    parts = (
+        _scaled(attribute(wording, key), sign * share)
+        for key, sign in signs.items()
+        for wording, share in _wordings(case, key)
+    )
+    return functools.reduce(_sum, parts)
+
+
+def _wordings(case: Case, finding: str) -> list[tuple[Case, float]]:
+    """Ask a finding in one wording at a time, each with its share of the answer."""
+    (question,) = case.model.questions([finding])
+    if not question.paraphrases:
+        return [(case, 1.0)]
+    texts = (question.text, *question.paraphrases)
+    alone = (dataclasses.replace(question, text=text, paraphrases=()) for text in texts)
+    return [
+        (dataclasses.replace(case, model=case.model.asking([one])), 1 / len(texts)) for one in alone
+    ]
+
+
+def _scaled(one: PromptAttribution, factor: float) -> PromptAttribution:
+    error = one.completeness_error
     return PromptAttribution(
-        _less(asked.tokens, other.tokens),
-        asked.baseline_log_odds - other.baseline_log_odds,
+        tuple(TokenAttribution(token.text, factor * token.value) for token in one.tokens),
+        factor * one.baseline_log_odds,
+        None if error is None else abs(factor) * error,
+    )
+
+
+def _sum(one: PromptAttribution, other: PromptAttribution) -> PromptAttribution:
+    mine, theirs = one.completeness_error, other.completeness_error
+    return PromptAttribution(
+        _word_by_word(one.tokens, other.tokens),
+        one.baseline_log_odds + other.baseline_log_odds,
         None if mine is None or theirs is None else mine + theirs,
     )
 
 
-def _less(
+def _word_by_word(
     asked: tuple[TokenAttribution, ...], other: tuple[TokenAttribution, ...]
 ) -> tuple[TokenAttribution, ...]:
-    """Subtract word by word; a word of one question alone keeps its place, and has its sign."""
+    """Add what two prompts have in common; a word of one of them alone keeps its place."""
     texts, others = ([token.text for token in tokens] for tokens in (asked, other))
     found: list[TokenAttribution] = []
     for kind, start, end, first, last in difflib.SequenceMatcher(
@@ -139,11 +169,11 @@ def _less(
         mine, theirs = asked[start:end], other[first:last]
         if kind == "equal":
             found += [
-                TokenAttribution(a.text, a.value - b.value)
+                TokenAttribution(a.text, a.value + b.value)
                 for a, b in zip(mine, theirs, strict=True)
             ]
         else:
-            found += [*mine, *(TokenAttribution(b.text, -b.value) for b in theirs)]
+            found += [*mine, *theirs]
     return tuple(found)
 
 

@@ -87,6 +87,8 @@ class Question:
         no: Answer words that speak against it, one token each.
         calibration: How its log-odds become a probability.
         measurements: What was measured on held-out patients.
+        paraphrases: Other words for the question; its log-odds are then the mean over all.
+        reasoning: What the model wrote on one radiograph before it answered; None in a card.
     """
 
     finding: str
@@ -95,6 +97,8 @@ class Question:
     no: tuple[str, ...] = ("no",)
     calibration: Calibration = field(default_factory=Calibration)
     measurements: tuple[Measurement, ...] = ()
+    paraphrases: tuple[str, ...] = ()
+    reasoning: str | None = None
 
 
 @dataclass(frozen=True)
@@ -167,7 +171,8 @@ class ModelCard:
         training_data: Sentences on what it was trained on.
         questions: One closed question a finding.
         preprocessing: From a radiograph to `pixel_values`.
-        prompt_template: Prompt with `<image>` and `{question}`.
+        prompt_template: Prompt with `<image>` and `{question}`, and `{reasoning}` of a model that
+            writes a text before it answers.
         self_test: Expected log-odds; None for a checkpoint under construction.
         explanation_measurements: Sentences on what its explanations were measured to find
             otherwise than by `medllm evaluate-explanations`.
@@ -180,6 +185,8 @@ class ModelCard:
         base: Where the weights are, of a model of another's making: a folder, `owner/name` or
             `owner/name@revision`; empty where they lie beside the card.
         base_sha256: Hash over that model's files; empty where there is none.
+        reasoning_tokens: Longest text that it writes before it answers; 0 for none.
+        bits: To how many bits a weight it is quantized when it is opened, 8 or 4; None for none.
         schema_version: Version of this record's form.
     """
 
@@ -201,6 +208,8 @@ class ModelCard:
     license: str = ""
     base: str = ""
     base_sha256: str = ""
+    reasoning_tokens: int = 0
+    bits: int | None = None
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -30,10 +30,11 @@ from medllm.models.card import (
 )
 from medllm.models.card_page import card_page, front_matter
 from medllm.models.foreign import check_tokens, open_foreign
-from medllm.models.hub import find_folder, load_weights, quiet_transformers, some_of
+from medllm.models.hub import find_folder, quiet_transformers
 from medllm.models.measured import read_measured
 from medllm.models.model import Model
 from medllm.models.tokenizer import open_tokenizer
+from medllm.models.weights import load_weights, some_of
 from medllm.phantom import make_phantom
 
 logger = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ def is_foreign(folder: Path) -> bool:
 def _load_adapted(folder: Path, card: ModelCard, device: str) -> Model:
     """Load a model of another's making, and put a site's questions and calibration before it."""
     remedy = f"set base in {folder / CARD_FILE} to where the model is"
-    base = open_foreign(find_folder(card.base, remedy=remedy), card.base, device)
+    base = open_foreign(find_folder(card.base, remedy=remedy), card.base, device, bits=card.bits)
     if base.sha256 != card.base_sha256:
         raise CheckpointError(
             f"{card.base} has sha256 {base.sha256[:12]}, and {folder / CARD_FILE} was made for "
@@ -135,6 +136,8 @@ def save_model(model: Model, folder: Path, *, dtype: torch.dtype = torch.float32
         stated = dataclasses.replace(model.card, explanations=())
         card = dataclasses.asdict(stated)
         del card["explanations"]
+        for question in card["questions"]:
+            del question["reasoning"]  # of one radiograph
         card["files"] = {file.name: _sha256(file) for file in sorted(draft.iterdir())}
         text = json.dumps(card, indent=1, ensure_ascii=False, allow_nan=False)
         (draft / CARD_FILE).write_text(text + "\n", encoding="utf-8")
@@ -261,6 +264,7 @@ def _question(entry: dict[str, Any]) -> Question:
         no=tuple(entry["no"]),
         calibration=Calibration(**entry["calibration"]),
         measurements=tuple(Measurement(**_estimated(row)) for row in entry["measurements"]),
+        paraphrases=tuple(entry.get("paraphrases", ())),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,12 +30,13 @@ from medllm.models.architectures import (
 from medllm.models.build import IMAGE_TOKEN
 from medllm.models.card import NOT_MEASURED, UNFITTED, ModelCard, Question
 from medllm.models.encoder_contract import read_preprocessing, read_square
-from medllm.models.hub import load_weights, read_config, refuse_missing, sha256_of_files
+from medllm.models.hub import read_config, sha256_of_files
 from medllm.models.labels import label_questions
 from medllm.models.model import Model
-from medllm.models.prompts import contrastive_question, prompt_template
+from medllm.models.prompts import contrastive_question, prompt_template, prompts_of
 from medllm.models.scoring import adds_special_tokens
 from medllm.models.tokenizer import check_prompt, find_answer_words, open_tokenizer
+from medllm.models.weights import load_weights, placement, refuse_missing
 from medllm.phantom import make_phantom
 
 # Smallest change of the log-odds between two images that is not rounding.
@@ -57,7 +60,7 @@ class Asked:
     template: str = ""
 
 
-def open_foreign(folder: Path, name: str, device: str) -> Model:
+def open_foreign(folder: Path, name: str, device: str, *, bits: int | None = None) -> Model:
     """Open a model of another's making and see that medllm reads it as it was meant.
 
     Its preprocessing, chat template, answer words and labels are taken from its own files. It is
@@ -67,7 +70,9 @@ def open_foreign(folder: Path, name: str, device: str) -> Model:
     Args:
         folder: Its folder, in the form of the hub.
         name: What it shall be called, such as its name on the hub.
-        device: A torch device. On a CPU it computes in float32, else in the file's precision.
+        device: A torch device. On a CPU it computes in float32, else in the file's precision. Of
+            a model that one GPU does not hold, the rest goes to others and to the main memory.
+        bits: To how many bits a weight it is quantized, 8 or 4; as published when None.
 
     Returns:
         The model.
@@ -78,7 +83,7 @@ def open_foreign(folder: Path, name: str, device: str) -> Model:
             not look at the image.
     """
     config = read_config(folder)
-    kind = _architecture(config)
+    kind = architecture_of(config)
     dtype = torch.float32 if device == "cpu" else "auto"
     # Each kind has its own class of transformers, and its own way of being asked.
     match kind:
@@ -94,11 +99,12 @@ def open_foreign(folder: Path, name: str, device: str) -> Model:
                 f"{', '.join(ARCHITECTURES)}, classifiers of images, and its own checkpoints.",
                 code="unknown-architecture",
             )
-    network, info = load_weights(factory, folder, dtype=dtype)
+    placed = placement(folder, config, dtype, device, bits)
+    network, info = load_weights(factory, folder, dtype=dtype, bits=bits, **placed)
     refuse_missing(folder, info["missing_keys"])
     card = foreign_card(name, folder, asked.questions, asked.contract, asked.template)
     model = Model(
-        network.to(device).eval(),
+        (network if placed else network.to(device)).eval(),
         asked.tokenizer,
         card,
         sha256=card.base_sha256,
@@ -110,8 +116,15 @@ def open_foreign(folder: Path, name: str, device: str) -> Model:
     return model
 
 
-def _architecture(config: PreTrainedConfig) -> Architecture | None:
-    """Choose by what the weights were saved from: many kinds can have a classifier's head."""
+def architecture_of(config: PreTrainedConfig) -> Architecture | None:
+    """Choose by what the weights were saved from: many kinds can have a classifier's head.
+
+    Args:
+        config: The model's configuration.
+
+    Returns:
+        The architecture; None of a kind that medllm does not know.
+    """
     if any("ForImageClassification" in name for name in config.architectures or ()):
         return CLASSIFIER
     return ARCHITECTURES.get(config.model_type)
@@ -126,7 +139,7 @@ def _ask_in_words(kind: VisionLanguage, config: PreTrainedConfig, folder: Path) 
         options=kind.processor_options,
         inputs=lambda pixel_values: kind.image_inputs(config, pixel_values),
     )
-    template = prompt_template(kind, config, tokenizer, folder)
+    template = prompt_template(kind, config, tokenizer, folder, prompts_of(config.model_type))
     yes, no = find_answer_words(tokenizer)
     questions = tuple(
         Question(key, one.question, yes, no, UNFITTED) for key, one in FINDINGS.items()
@@ -136,7 +149,8 @@ def _ask_in_words(kind: VisionLanguage, config: PreTrainedConfig, folder: Path) 
 
 def _ask_by_prompts(kind: Contrastive, config: PreTrainedConfig, folder: Path) -> Asked:
     contract = read_preprocessing(folder, config.vision_config.num_channels)
-    questions = tuple(contrastive_question(one) for one in FINDINGS.values())
+    prompts = prompts_of(config.model_type)
+    questions = tuple(contrastive_question(one, prompts) for one in FINDINGS.values())
     return Asked(contract, questions, open_tokenizer(folder, kind.tokenizer_kind))
 
 
@@ -195,12 +209,12 @@ def check_tokens(model: Model) -> None:
         model: The model.
 
     Raises:
-        CheckpointError: The image tokens are not those of the layout, no more and no fewer; or
-            the patches do not divide the image.
+        CheckpointError: The image tokens are not those of the layout, no more and no fewer; the
+            patches do not divide the image; or the network does not take its own input.
     """
     contract, layout = model.card.preprocessing, model.layout
     blank = torch.zeros(1, contract.channels, contract.size, contract.size)
-    with torch.inference_mode():
+    with torch.inference_mode(), _on_its_own_input(model):
         found = model.image_features(blank).shape[1]
     rows, columns = layout.grid
     if found != layout.n_tokens:
@@ -248,15 +262,8 @@ def check_sight(model: Model) -> None:
     contract, finding = model.card.preprocessing, model.card.questions[0].finding
     pixels = make_phantom(0).pixels
     shown = torch.cat([contract.prepare(pixels), contract.prepare(1 - pixels)])
-    try:
-        with torch.inference_mode():
-            first, second = model.log_odds(shown, [finding])[:, 0].double().tolist()
-    except (RuntimeError, ValueError) as error:
-        reason = first_line(error)
-        raise CheckpointError(
-            f"'{model.card.name}' fails on {contract.channels} channel(s) of {contract.size} x "
-            f"{contract.size} pixels, which its preprocessing gives: {reason}"
-        ) from error
+    with torch.inference_mode(), _on_its_own_input(model):
+        first, second = model.log_odds(shown, [finding])[:, 0].double().tolist()
     if not abs(first - second) >= _LEAST_CHANGE:
         raise CheckpointError(
             f"'{model.card.name}' answers {first:.4f} to a radiograph and {second:.4f} to its "
@@ -264,3 +271,17 @@ def check_sight(model: Model) -> None:
             "another range, or no image ever reached its answer.",
             code="blind",
         )
+
+
+@contextmanager
+def _on_its_own_input(model: Model) -> Iterator[None]:
+    """Say what a network was shown when it fails."""
+    contract = model.card.preprocessing
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        reason = first_line(error)
+        raise CheckpointError(
+            f"'{model.card.name}' fails on {contract.channels} channel(s) of {contract.size} x "
+            f"{contract.size} pixels, which its preprocessing gives: {reason}"
+        ) from error

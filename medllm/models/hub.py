@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import psutil
-import torch
-from safetensors import SafetensorError, safe_open
-from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    PreTrainedConfig,
+)
 from transformers import __version__ as transformers_version
 from transformers.utils import logging as transformers_logging
 from transformers.utils.logging import is_progress_bar_enabled
@@ -24,8 +23,6 @@ from medllm.errors import CheckpointError, first_line
 # What a model is made of, at the top of its repository: never a pickle and never code.
 _PATTERNS = ["*.json", "*.jinja", "*.safetensors"]
 _ELSEWHERE = ["*/*"]
-# Bytes an entry in safetensors' names of types, of those that are not 4.
-_BYTES = {"F64": 8, "I64": 8, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
 def find_folder(source: str | Path, *, remedy: str = "check the spelling") -> Path:
@@ -120,12 +117,6 @@ def quiet_transformers() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def some_of(names: Collection[str]) -> str:
-    """Name the first three of many tensors, for a message of one line."""
-    listed = ", ".join(sorted(names)[:3]) or "none"
-    return listed + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
 def read_config(folder: Path) -> PreTrainedConfig:
     """Read a model's configuration.
 
@@ -160,84 +151,6 @@ def _model_type(folder: Path) -> str | None:
     except (OSError, ValueError):
         return None
     return config.get("model_type") if isinstance(config, dict) else None
-
-
-def load_weights(
-    factory: Any, folder: Path, *, dtype: torch.dtype | str = torch.float32, **options: Any
-) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Load a network from safetensors, and nothing else.
-
-    Args:
-        factory: One of transformers' Auto classes.
-        folder: The model's folder.
-        dtype: Precision; `auto` is that of the file.
-        **options: More arguments of `from_pretrained`.
-
-    Returns:
-        The network, and what transformers says of the loading.
-
-    Raises:
-        CheckpointError: The weights are missing, damaged, of another shape, or larger than the
-            memory that is free.
-    """
-    _refuse_too_large(folder, dtype)
-    try:
-        with quiet_transformers():
-            model, info = factory.from_pretrained(
-                folder,
-                dtype=dtype,
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-                **options,
-            )
-    except (OSError, RuntimeError, ValueError, ImportError) as error:
-        reason = first_line(error)
-        raise CheckpointError(
-            f"the weights of {folder} do not load: {reason} Wanted is safetensors, whole."
-        ) from error
-    return model, info
-
-
-def _refuse_too_large(folder: Path, dtype: torch.dtype | str) -> None:
-    """Refuse before loading: a system out of memory kills the process without a word."""
-    needed = 0
-    for file in folder.glob("*.safetensors"):
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                for name in tensors.keys():  # noqa: SIM118 - it is no mapping
-                    part = tensors.get_slice(name)
-                    stored = _BYTES.get(part.get_dtype(), 4)
-                    size = stored if isinstance(dtype, str) else dtype.itemsize
-                    needed += size * math.prod(part.get_shape())
-        except (OSError, SafetensorError):
-            return  # damaged, which the loading itself says
-    free = psutil.virtual_memory().available
-    if needed > free:
-        raise CheckpointError(
-            f"the weights of {folder} take {needed / 2**30:.1f} GiB as they are loaded, and "
-            f"{free / 2**30:.1f} GiB of memory are free; use a machine with more, or a smaller "
-            "model of the family.",
-            code="no-memory",
-        )
-
-
-def refuse_missing(folder: Path, missing: Collection[str]) -> None:
-    """Refuse weights that are not whole: transformers leaves a missing tensor random, silently.
-
-    Args:
-        folder: The model's folder.
-        missing: Names of the tensors that were not found.
-
-    Raises:
-        CheckpointError: There is one.
-    """
-    if missing:
-        raise CheckpointError(
-            f"the weights of {folder} lack {some_of(missing)}; they are no whole model. Fetch it "
-            "again, or name the model they were taken from."
-        )
 
 
 def sha256_of_files(folder: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -147,6 +147,9 @@ def read_measured(folder: Path, sha256: str) -> tuple[MeasuredExplanations, ...]
 def keep_measured(folder: Path, sha256: str, measured: MeasuredExplanations) -> None:
     """Write what was measured beside a checkpoint; what is kept of other data sets stays.
 
+    So does what is kept of other methods on the same images, which a run of some methods alone
+    did not measure again.
+
     Args:
         folder: A checkpoint folder.
         sha256: Hash of the checkpoint.
@@ -155,8 +158,12 @@ def keep_measured(folder: Path, sha256: str, measured: MeasuredExplanations) -> 
     Raises:
         CheckpointError: The folder cannot be written to.
     """
-    place = (measured.dataset, measured.split)
-    others = (one for one in read_measured(folder, sha256) if (one.dataset, one.split) != place)
+    others = []
+    for one in read_measured(folder, sha256):
+        if (one.dataset, one.split) != (measured.dataset, measured.split):
+            others.append(one)
+        elif replace(one, methods={}) == replace(measured, methods={}):
+            measured = replace(measured, methods={**one.methods, **measured.methods})
     kept = _Kept(_SCHEMA_VERSION, sha256, (*others, measured))
     text = json.dumps(asdict(kept), indent=1, ensure_ascii=False, allow_nan=False)
     try:

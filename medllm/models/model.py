@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -55,14 +55,20 @@ class Model:
     @property
     def device(self) -> torch.device:
         """Where the network is."""
-        device: torch.device = next(self.network.parameters()).device
+        device: torch.device = self._resident.device
         return device
 
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the weights."""
-        dtype: torch.dtype = next(self.network.parameters()).dtype
+        dtype: torch.dtype = self._resident.dtype
         return dtype
+
+    @property
+    def _resident(self) -> Any:
+        """The first weight that is where it is used, and is a number and not a code of some."""
+        weights = self.network.parameters()
+        return next(one for one in weights if not one.is_meta and one.is_floating_point())
 
     def questions(self, findings: Sequence[str] | None = None) -> tuple[Question, ...]:
         """Choose questions by finding.
@@ -108,7 +114,20 @@ class Model:
                 )
             moved = at_prevalence(question.calibration, prevalence)
             questions.append(dataclasses.replace(question, calibration=moved))
-        card = dataclasses.replace(self.card, questions=tuple(questions))
+        return self.asking(questions)
+
+    def asking(self, changed: Iterable[Question]) -> Model:
+        """Put questions in the place of those of the same findings.
+
+        Args:
+            changed: The questions.
+
+        Returns:
+            The model; what is not named is asked as before.
+        """
+        by_finding = {question.finding: question for question in changed}
+        questions = tuple(by_finding.get(one.finding, one) for one in self.card.questions)
+        card = dataclasses.replace(self.card, questions=questions)
         return dataclasses.replace(self, card=card)
 
     @property
@@ -123,11 +142,14 @@ class Model:
             raise TypeError(f"model '{self.card.name}' is asked no questions in words.")
         return kind.spread(self.network.config, self.tokenizer, self.layout.n_tokens)
 
-    def encode(self, findings: Sequence[str] | None = None) -> EncodedQuestions:
+    def encode(
+        self, findings: Sequence[str] | None = None, *, template: str | None = None
+    ) -> EncodedQuestions:
         """Turn the questions for some findings into token ids.
 
         Args:
             findings: Keys; all of the checkpoint when None.
+            template: Prompt to put them into; the card's when None.
 
         Returns:
             The encoded questions.
@@ -137,7 +159,7 @@ class Model:
         """
         return encode_questions(
             self.tokenizer,
-            self.card.prompt_template,
+            template or self.card.prompt_template,
             self.questions(findings),
             self.layout.n_tokens,
             image=self.image_text,
@@ -161,6 +183,31 @@ class Model:
         """
         placed = pixel_values.to(self.device, self.dtype)
         return self.architecture.image_features(self.network, placed)
+
+    def reasoned(
+        self, features: Float[torch.Tensor, "1 tokens width"], findings: Sequence[str] | None = None
+    ) -> Model:
+        """Let a model that reasons do so on one image, and keep to what it wrote.
+
+        What is scored and explained by the result is the answer behind that text, whatever image
+        it is then shown.
+
+        Args:
+            features: The image's tokens.
+            findings: Keys; all of the checkpoint when None.
+
+        Returns:
+            The model with a text in each of these questions, those it had before among them;
+            itself where it does not reason.
+        """
+        kind = self.architecture
+        if not (self.card.reasoning_tokens and isinstance(kind, VisionLanguage)):
+            return self
+        return self.asking(
+            dataclasses.replace(question, reasoning=kind.reason(self, features, question))
+            for question in self.questions(findings)
+            if question.reasoning is None
+        )
 
     def log_odds_from_features(
         self,
@@ -213,15 +260,18 @@ class Model:
         Raises:
             LabelError: The checkpoint does not answer for a finding.
         """
-        questions = self.questions(findings)
-        keys = [question.finding for question in questions]
+        keys = [question.finding for question in self.questions(findings)]
+        # A text is of one radiograph.
+        size = 1 if self.card.reasoning_tokens else _BATCH_SIZE
         predictions = []
-        for start in range(0, len(scans), _BATCH_SIZE):
-            chunk = scans[start : start + _BATCH_SIZE]
+        for start in range(0, len(scans), size):
+            chunk = scans[start : start + size]
             with torch.inference_mode():
-                log_odds = self.log_odds(torch.cat([self.prepare(scan) for scan in chunk]), keys)
+                features = self.image_features(torch.cat([self.prepare(scan) for scan in chunk]))
+                asked = self.reasoned(features, keys)
+                log_odds = asked.log_odds_from_features(features, keys)
             predictions += [
-                self._prediction(scan, questions, row)
+                self._prediction(scan, asked.questions(keys), row)
                 for scan, row in zip(chunk, log_odds.double().tolist(), strict=True)
             ]
         return predictions
@@ -243,6 +293,7 @@ class Model:
                     prompt=self.prompt(question),
                     yes=question.yes,
                     no=question.no,
+                    paraphrases=question.paraphrases,
                 )
             )
         return Prediction(

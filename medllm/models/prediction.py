@@ -24,6 +24,8 @@ class FindingPrediction:
         prompt: The prompt exactly as the model was given it, image placeholder included.
         yes: Answer words that speak for the finding.
         no: Answer words that speak against it.
+        paraphrases: Other words in which it was asked, in the same prompt; the log-odds are the
+            mean over all.
     """
 
     finding: str
@@ -33,6 +35,7 @@ class FindingPrediction:
     prompt: str
     yes: tuple[str, ...]
     no: tuple[str, ...]
+    paraphrases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,10 @@ from medllm.models.build import IMAGE_TOKEN, select_strategy
 from medllm.models.card import ModelCard, Question
 from medllm.models.encoder_contract import check_preprocessing, read_preprocessing
 from medllm.models.foreign import check_tokens
-from medllm.models.hub import find_folder, load_weights, read_config, refuse_missing, some_of
+from medllm.models.hub import find_folder, read_config
 from medllm.models.model import Model
 from medllm.models.tokenizer import check_prompt, find_answer_words, load_tokenizer
+from medllm.models.weights import load_weights, refuse_missing, some_of
 
 logger = logging.getLogger(__name__)
 

@@ -2,27 +2,110 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from medllm.errors import CheckpointError, first_line
-from medllm.findings import Finding
+from medllm.findings import FINDINGS, Finding
 from medllm.models.architectures import VisionLanguage
 from medllm.models.build import IMAGE_TOKEN
 from medllm.models.card import UNFITTED, Question
+from medllm.models.scoring import REASONING, THINK, THOUGHT
+
+
+def _asks(text: str) -> str:
+    if text.count("{question}") != 1 or IMAGE_TOKEN in text or REASONING in text:
+        raise ValueError("wanted is a text with {question} once; the image is put before it")
+    return text
+
+
+Wording = Annotated[str, AfterValidator(_asks)]
+Texts = Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class Prompts(BaseModel):
+    """The texts that a model of another's making is asked by.
+
+    Attributes:
+        wording: What is put into the chat template, with `{question}`.
+        paraphrases: Other words for each question, with `{finding}`.
+        reasoning: What is put there instead of `wording` to let the model write first; None where
+            its kind cannot.
+        conclusion: What stands between that text and the answer.
+        questions: Own questions by the key of a finding; the log-odds are the mean over them.
+        positive: Prompts for a finding of a contrastive model, with `{finding}`.
+        negative: Prompts against it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    wording: Wording
+    paraphrases: Texts
+    reasoning: Wording | None
+    conclusion: str
+    questions: dict[str, Texts] = Field(default_factory=dict)
+    positive: Texts = Field(alias="for")
+    negative: Texts = Field(alias="against")
 
 
 @cache
-def _wordings() -> dict[str, Any]:
+def _published() -> dict[str, dict[str, Any]]:
     text = (resources.files("medllm.models") / "prompts.yaml").read_text(encoding="utf-8")
-    wordings: dict[str, Any] = yaml.safe_load(text)
-    return wordings
+    entries: dict[str, dict[str, Any]] = yaml.safe_load(text)
+    return entries
+
+
+def prompts_of(model_type: str, file: Path | None = None) -> Prompts:
+    """Give the texts for a kind of model.
+
+    Args:
+        model_type: As in its config.json.
+        file: YAML of what is to be otherwise.
+
+    Returns:
+        The texts.
+
+    Raises:
+        CheckpointError: The file cannot be read, has an unknown key or finding, or a text lacks
+            its placeholder.
+    """
+    own = {} if file is None else _read(file)
+    entries = _published()
+    try:
+        prompts = Prompts.model_validate(
+            {**entries["default"], **entries.get(model_type, {}), **own}
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        wrong = "no such key" if first["type"] == "extra_forbidden" else first["msg"]
+        raise CheckpointError(
+            f"{file}: {place}: {wrong}. Known keys: {', '.join(entries['default'])}, questions."
+        ) from error
+    if unknown := [key for key in prompts.questions if key not in FINDINGS]:
+        raise CheckpointError(
+            f"{file} asks for '{unknown[0]}', which is no finding; known are: "
+            f"{', '.join(FINDINGS)}."
+        )
+    return prompts
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{file} cannot be read as YAML: {first_line(error)}") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{file} is no table of texts; wanted is 'wording: ...' and so on.")
+    return values
 
 
 def prompt_template(
@@ -30,6 +113,9 @@ def prompt_template(
     config: PreTrainedConfig,
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
+    prompts: Prompts,
+    *,
+    reasons: bool = False,
 ) -> str:
     """Write a prompt by the model's own chat template, up to where the answer begins.
 
@@ -38,14 +124,38 @@ def prompt_template(
         config: Its configuration.
         tokenizer: Its tokenizer.
         folder: Its folder, for a chat template that the tokenizer does not hold.
+        prompts: The texts.
+        reasons: Whether the model writes a text before it answers.
 
     Returns:
-        The prompt with `<image>` and `{question}`.
+        The prompt with `<image>` and `{question}`, and `{reasoning}` where it is to write.
 
     Raises:
-        CheckpointError: There is no chat template, or it does not write one image and the text.
+        CheckpointError: There is no chat template, it does not write one image and the text, or
+            the kind was not trained to write a text.
     """
-    wording = _wordings().get(config.model_type, _wordings()["default"])
+    if not reasons:
+        written = _in_chat(kind, config, tokenizer, folder, prompts.wording)
+        # A model that would think first is told that it has.
+        thinks = written.rstrip().endswith(THINK)
+        return f"{written.rstrip()}\n\n{THOUGHT}\n\n" if thinks else written
+    if prompts.reasoning is None:
+        raise CheckpointError(
+            f"a model of type '{config.model_type}' was trained to answer in a word and does not "
+            "reason in text; leave --reasoning out.",
+            code="no-reasoning",
+        )
+    opening = _in_chat(kind, config, tokenizer, folder, prompts.reasoning)
+    return f"{opening}{REASONING}{prompts.conclusion}"
+
+
+def _in_chat(
+    kind: VisionLanguage,
+    config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    wording: str,
+) -> str:
     own = kind.template(tokenizer, wording)
     if own is not None:
         return own
@@ -82,18 +192,37 @@ def _chat_template(tokenizer: Any, folder: Path) -> str | None:
     return None
 
 
-def contrastive_question(one: Finding) -> Question:
+def contrastive_question(one: Finding, prompts: Prompts) -> Question:
     """Write the prompts that speak for and against a finding.
 
     Args:
         one: The finding.
+        prompts: The texts.
 
     Returns:
         The question, not calibrated; its `yes` and `no` are whole prompts.
     """
     name = one.bare_name.lower()  # what is published reads lower case alone
     yes, no = (
-        tuple(text.format(finding=name) for text in _wordings()["contrastive"][side])
-        for side in ("for", "against")
+        tuple(text.replace("{finding}", name) for text in side)
+        for side in (prompts.positive, prompts.negative)
     )
     return Question(one.key, one.question, yes, no, UNFITTED)
+
+
+def in_words(question: Question, prompts: Prompts, *, paraphrased: bool) -> Question:
+    """Put a question to a vision-language model in a file's words, or in several.
+
+    Args:
+        question: The question in medllm's own words.
+        prompts: The texts.
+        paraphrased: Whether it is asked in the paraphrases beside.
+
+    Returns:
+        The question.
+    """
+    first, *rest = prompts.questions.get(question.finding, (question.text,))
+    if paraphrased:
+        name = FINDINGS[question.finding].name
+        rest += [text.replace("{finding}", name) for text in prompts.paraphrases]
+    return dataclasses.replace(question, text=first, paraphrases=tuple(dict.fromkeys(rest)))

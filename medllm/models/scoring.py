@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,11 @@ from medllm.models.card import Question
 if TYPE_CHECKING:
     from medllm.models.architectures import VisionLanguage
 
+# Where a prompt has the text that a model wrote before it answers.
+REASONING = "{reasoning}"
+# What opens a text that some models write for themselves alone, and what ends it.
+THINK, THOUGHT = "<think>", "</think>"
+
 
 @dataclass(frozen=True, eq=False)
 class EncodedQuestions:
@@ -25,24 +31,27 @@ class EncodedQuestions:
 
     Attributes:
         prefix: What all prompts begin with, the image's placeholders included; T ids.
-        suffixes: The rest of each prompt, padded on the right; K rows. Padding behind the
-            answer position is invisible to it in a causal LLM, so it needs no mask.
+        suffixes: The rest of each prompt, padded on the right; K rows, a question's wordings one
+            behind the other. Padding behind the answer position is invisible to it in a causal
+            LLM, so it needs no mask.
         answer_positions: Index in its suffix of each prompt's last token, where the answer
             is read.
-        yes: Ids of each question's yes words.
-        no: Ids of each question's no words.
+        yes: Ids of each row's yes words.
+        no: Ids of each row's no words.
         image_token_id: Id of the placeholder.
+        wordings: How many rows each question has; one each when empty.
     """
 
     prefix: Int64[torch.Tensor, " prefix"]
-    suffixes: Int64[torch.Tensor, "questions suffix"]
-    answer_positions: Int64[torch.Tensor, " questions"]
+    suffixes: Int64[torch.Tensor, "rows suffix"]
+    answer_positions: Int64[torch.Tensor, " rows"]
     yes: tuple[tuple[int, ...], ...]
     no: tuple[tuple[int, ...], ...]
     image_token_id: int
+    wordings: tuple[int, ...] = ()
 
     def take(self, rows: Sequence[int]) -> EncodedQuestions:
-        """Take some of the questions, in the order given."""
+        """Take some of the rows, in the order given, each as a question of its own."""
         chosen = list(rows)
         longest = int(self.answer_positions[chosen].max()) + 1
         return EncodedQuestions(
@@ -71,8 +80,8 @@ def encode_questions(
 
     Args:
         tokenizer: The checkpoint's.
-        template: Prompt with `<image>` and `{question}`.
-        questions: At least one.
+        template: Prompt with `<image>` and `{question}`, and `{reasoning}` or not.
+        questions: At least one; each is put in its own words and in its paraphrases.
         n_image_tokens: Image tokens an image.
         image: What `<image>` is written as; `<image>` as often as there are tokens when None.
         image_token_id: Id of the token that stands for an image token; that of `<image>` when
@@ -91,13 +100,14 @@ def encode_questions(
         )
     spread = template.replace(IMAGE_TOKEN, image or IMAGE_TOKEN * n_image_tokens)
     adds = adds_special_tokens(tokenizer, template)
-    prompts = [
-        torch.tensor(
-            tokenizer(spread.replace("{question}", question.text), add_special_tokens=adds)[
-                "input_ids"
-            ]
-        )
+    rows = [
+        dataclasses.replace(question, text=text)
         for question in questions
+        for text in (question.text, *question.paraphrases)
+    ]
+    prompts = [
+        torch.tensor(tokenizer(fill_in(spread, row), add_special_tokens=adds)["input_ids"])
+        for row in rows
     ]
     shared = min(len(prompt) for prompt in prompts) - 1
     while any(not torch.equal(prompt[:shared], prompts[0][:shared]) for prompt in prompts):
@@ -117,10 +127,25 @@ def encode_questions(
             padding_value=tokenizer.pad_token_id or 0,
         ),
         answer_positions=torch.tensor([len(prompt) - shared - 1 for prompt in prompts]),
-        yes=tuple(_answer_ids(tokenizer, question.yes) for question in questions),
-        no=tuple(_answer_ids(tokenizer, question.no) for question in questions),
+        yes=tuple(_answer_ids(tokenizer, row.yes) for row in rows),
+        no=tuple(_answer_ids(tokenizer, row.no) for row in rows),
         image_token_id=image_token_id,
+        wordings=tuple(1 + len(question.paraphrases) for question in questions),
     )
+
+
+def fill_in(template: str, question: Question) -> str:
+    """Write a question into a template, and behind it what was written before the answer.
+
+    Args:
+        template: Prompt with `{question}`, and `{reasoning}` or not.
+        question: The question.
+
+    Returns:
+        The prompt. The reasoning comes last, so that nothing in it is taken for a placeholder.
+    """
+    asked = template.replace("{question}", question.text)
+    return asked if question.reasoning is None else asked.replace(REASONING, question.reasoning)
 
 
 def _answer_ids(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> tuple[int, ...]:
@@ -154,7 +179,7 @@ def answer_logits(
     features: Float[torch.Tensor, "batch tokens width"],
     encoded: EncodedQuestions,
     architecture: VisionLanguage,
-) -> Float[torch.Tensor, "batch questions vocabulary"]:
+) -> Float[torch.Tensor, "batch rows vocabulary"]:
     """Run the LLM: the prefix once an image, the questions behind its key-value cache.
 
     Where image and question see each other there is no such prefix, and each question is a run
@@ -287,20 +312,24 @@ def prompt_ids(encoded: EncodedQuestions, question: int) -> Int64[torch.Tensor, 
 
 
 def log_odds_of(
-    logits: Float[torch.Tensor, "batch questions vocabulary"], encoded: EncodedQuestions
+    logits: Float[torch.Tensor, "batch rows vocabulary"], encoded: EncodedQuestions
 ) -> Float[torch.Tensor, "batch questions"]:
     """Take the log-odds of yes against no.
 
     Args:
-        logits: At the answer positions.
+        logits: At the answer positions, a row a wording.
         encoded: The questions they belong to.
 
     Returns:
-        logsumexp over the yes words minus logsumexp over the no words, before calibration;
-        positive speaks for the finding.
+        logsumexp over the yes words minus logsumexp over the no words, before calibration, and of
+        a question that is put in several words their mean; positive speaks for the finding.
     """
     columns = [
         logits[:, index, list(yes)].logsumexp(-1) - logits[:, index, list(no)].logsumexp(-1)
         for index, (yes, no) in enumerate(zip(encoded.yes, encoded.no, strict=True))
     ]
-    return torch.stack(columns, dim=1)
+    rows = torch.stack(columns, dim=1)
+    if not encoded.wordings:
+        return rows
+    wordings = torch.split(rows, list(encoded.wordings), dim=1)
+    return torch.stack([one.mean(dim=1) for one in wordings], dim=1)

@@ -180,6 +180,7 @@ def _model(entry: ReportedFinding, prediction: Prediction) -> AlgorithmIdentific
         parameters=[
             f"model sha256 {prediction.model_sha256}",
             f"prompt {entry.prediction.prompt.strip()!r}",
+            *(f"paraphrase {text!r}" for text in entry.prediction.paraphrases),
             f"calibration: log-odds / {calibration.temperature!r} + {calibration.bias!r} "
             f"({calibration.fitted_on})",
             *_method(entry.explanation),

@@ -102,6 +102,7 @@ def _finding(entry: ReportedFinding, card: ModelCard) -> dict[str, Any]:
         "calibration": asdict(question.calibration),
         "measurements": [_whole(one) for one in question.measurements if not one.subgroup],
         "prompt": answer.prompt,
+        "paraphrases": answer.paraphrases,
         "yes": answer.yes,
         "no": answer.no,
     }

@@ -19,7 +19,8 @@ from transformers import AutoModelForImageTextToText
 
 from medllm.errors import CheckpointError
 from medllm.models import load_model
-from medllm.models.hub import find_folder, load_weights
+from medllm.models.hub import find_folder
+from medllm.models.weights import load_weights
 from tests.models.architectures.checkpoints import write_checkpoint
 
 RunHub = Callable[[type[BaseHTTPRequestHandler]], None]

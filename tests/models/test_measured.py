@@ -66,6 +66,18 @@ def test_data_sets_stand_side_by_side_and_a_new_measurement_replaces_its_own(fol
     assert read_card(folder).explanations == (measured("phantom"), measured("rsna", 7))
 
 
+def test_a_run_of_one_method_leaves_the_others_of_the_same_images(folder):
+    own, first = sha256_of(folder), measured("phantom")
+    later = dataclasses.replace(first, methods={"rise": first.methods["occlusion"]})
+    for one in (first, later):
+        keep_measured(folder, own, one)
+    (kept,) = read_card(folder).explanations
+    assert kept == dataclasses.replace(first, methods={**first.methods, **later.methods})
+    keep_measured(folder, own, dataclasses.replace(later, n_images=7))  # of other images
+    (kept,) = read_card(folder).explanations
+    assert [*kept.methods] == ["rise"]
+
+
 def test_a_file_of_other_weights_is_ignored_with_a_warning_and_replaced(folder, caplog):
     keep_measured(folder, "0" * 64, measured("rsna"))
     with caplog.at_level(logging.WARNING):

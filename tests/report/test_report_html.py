@@ -111,6 +111,29 @@ def test_the_prevalence_that_a_probability_supposes_is_told(scan, prediction, pa
     assert any(row.startswith("Pneumonia8%1.400") for row in seen.rows)
 
 
+def test_other_wordings_and_a_text_written_before_the_answer_are_told(scan, prediction, page):
+    first, *others = prediction.findings
+    asked = replace(first, prompt=f"Any? It shows {ATTACK}. So:", paraphrases=("Do you see it?",))
+    wordy = replace(
+        prediction,
+        card=replace(prediction.card, reasoning_tokens=64),
+        findings=(asked, *others),
+    )
+    report = build_report(scan, wordy)
+    told = Page(encode_html.encode(report))
+    assert f"It shows {ATTACK}. So:" in told.text
+    assert "in the same prompt: Do you see it? The log-odds are the mean" in told.text
+    assert "the model wrote a text" in told.text
+    assert "no text is generated" not in told.text
+    assert "no text is generated" in page.text
+    (entry,) = (
+        one
+        for one in json.loads(encode_json.encode(report))["findings"]
+        if one["finding"] == first.finding
+    )
+    assert entry["paraphrases"] == ["Do you see it?"]
+
+
 def test_the_test_set_stands_once_a_table(page):
     findings = [row for row in page.rows if "0.84 (0.80 to 0.88)" in row]
     assert len(findings) == 3

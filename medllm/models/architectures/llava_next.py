@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
+from PIL import Image
 
 from medllm.models.architectures.architecture import Layout
+from medllm.models.architectures.tiles import cut, layout_of, shrunk
 from medllm.models.architectures.vision_language import VisionLanguage
 
 
@@ -33,25 +33,18 @@ class LlavaNext(VisionLanguage):
 
     def layout(self, network: Any, size: int) -> Layout:
         """Lay the tokens of the small image over those of the tiles; a newline shows nothing."""
-        config = network.config
-        side, base = self.side(config, size), self.side(config, config.vision_config.image_size)
-        tiles = side // base
-        fine = np.eye(side * side).reshape(side, side, -1)
-        coarse = fine.reshape(base, tiles, base, tiles, -1).mean(axis=(1, 3))
-        rows = np.concatenate([fine, np.zeros((side, 1, side * side))], axis=1)
-        shares = np.concatenate([part.reshape(-1, side * side) for part in (coarse, rows)])
-        return Layout((side, side), len(shares), shares)
+        tile = network.config.vision_config.image_size
+        side = self.side(network.config, tile)
+        return layout_of(size // tile, side, whole_first=True, closed=True)
 
     def image_inputs(
         self, config: Any, pixel_values: Float[torch.Tensor, "batch channels size size"]
     ) -> dict[str, Any]:
         """Cut the tiles, with the whole image at a tile's size before them."""
-        batch, channels, size, _ = pixel_values.shape
+        batch, _, size, _ = pixel_values.shape
         tile = config.vision_config.image_size
-        whole = F.interpolate(pixel_values, size=(tile, tile), mode="bicubic", antialias=True)
-        tiles = pixel_values.reshape(batch, channels, size // tile, tile, size // tile, tile)
-        tiles = tiles.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels, tile, tile)
+        whole = shrunk(pixel_values, tile, Image.Resampling.BICUBIC)
         return {
-            "pixel_values": torch.cat([whole[:, None], tiles], dim=1),
+            "pixel_values": torch.cat([whole, cut(pixel_values, tile)], dim=1),
             "image_sizes": torch.tensor([[size, size]] * batch),
         }

@@ -12,7 +12,17 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from medllm.models.architectures.architecture import Architecture, Layout
-from medllm.models.scoring import answer_logits, log_odds_of
+from medllm.models.build import IMAGE_TOKEN
+from medllm.models.hub import quiet_transformers
+from medllm.models.scoring import (
+    REASONING,
+    THINK,
+    THOUGHT,
+    answer_logits,
+    fill_in,
+    log_odds_of,
+    prompt_ids,
+)
 
 if TYPE_CHECKING:
     from medllm.models.card import ModelCard, Question
@@ -30,6 +40,9 @@ class VisionLanguage(Architecture):
 
     in_one_tensor: ClassVar[bool] = False
     """Whether the network takes the tokens of all images as one tensor, not one an image."""
+
+    most_tiles: ClassVar[int] = 1
+    """Tiles along a side into which the family can cut an image, beside showing it whole."""
 
     shares_prefix: ClassVar[bool] = True
     """Whether the image's states are the same whatever is asked, so that questions share them."""
@@ -72,7 +85,9 @@ class VisionLanguage(Architecture):
         """Encode images up to what the LLM is given."""
         inputs = self.image_inputs(network.config, pixel_values)
         outputs = network.model.get_image_features(**inputs, return_dict=True)
-        return torch.stack(list(outputs.pooler_output))
+        tokens = torch.stack(list(outputs.pooler_output))
+        # Tiles of one image can be told apart as if they were images.
+        return tokens.reshape(len(pixel_values), -1, tokens.shape[-1])
 
     def encoded_image(
         self, config: Any, features: Float[torch.Tensor, "batch tokens width"]
@@ -178,13 +193,58 @@ class VisionLanguage(Architecture):
         features: Float[torch.Tensor, "batch tokens width"],
         questions: Sequence[Question],
     ) -> Float[torch.Tensor, "batch questions"]:
-        """Read yes against no at each question's answer position."""
+        """Read yes against no at each question's answer position.
+
+        A model that reasons does so anew for each image, unless it was let do so before.
+        """
+        if model.card.reasoning_tokens and any(one.reasoning is None for one in questions):
+            keys = [one.finding for one in questions]
+            return torch.cat(
+                [
+                    model.reasoned(row, keys).log_odds_from_features(row, keys)
+                    for row in torch.split(features, 1)
+                ]
+            )
         encoded = model.encode([question.finding for question in questions])
         return log_odds_of(answer_logits(model.network, features, encoded, self), encoded)
 
+    def reason(
+        self, model: Model, features: Float[torch.Tensor, "1 tokens width"], question: Question
+    ) -> str:
+        """Let the network write on an image, by its likeliest next token each time.
+
+        Args:
+            model: The model; its card says how long the text may become.
+            features: Image tokens of one image.
+            question: What is asked.
+
+        Returns:
+            The text, without special tokens.
+        """
+        opening, _, _ = model.card.prompt_template.partition(REASONING)
+        encoded = model.encode([question.finding], template=opening)
+        ids = prompt_ids(encoded, 0).to(features.device)[None]
+        with torch.no_grad(), quiet_transformers():
+            written = model.network.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                mm_encoder_outputs={"image": self.encoded_image(model.network.config, features)},
+                max_new_tokens=model.card.reasoning_tokens,
+                do_sample=False,
+                **self.prompt_inputs(model.network.config, ids, features.shape[1]),
+            )
+        text: str = model.tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)
+        image = model.tokenizer.convert_ids_to_tokens(model.network.config.image_token_id)
+        for special in (image, IMAGE_TOKEN, *model.tokenizer.all_special_tokens):
+            text = text.replace(special, "")  # spelled out in plain pieces
+        text = "".join(one for one in text if one.isprintable() or one == "\n").strip()
+        if THINK in opening + text and THOUGHT not in text:
+            text += f"\n{THOUGHT}"  # cut off in its thoughts
+        return text
+
     def prompt(self, card: ModelCard, question: Question) -> str:
-        """Put the question into the card's template."""
-        return card.prompt_template.replace("{question}", question.text)
+        """Put the question into the card's template, with the reasoning where there is one."""
+        return fill_in(card.prompt_template, question)
 
     def parts(self, network: Any) -> list[tuple[str, nn.Module]]:
         """Name head, LLM, projector and encoder."""

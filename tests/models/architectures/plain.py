@@ -82,14 +82,14 @@ def plain_prompt(processor: ProcessorMixin, text: str) -> str:
     )
 
 
-def plain_inputs(folder: Path, image: Image.Image, text: str) -> dict[str, Any]:
-    """Give what the model is called with, for one image and one text."""
+def plain_inputs(folder: Path, image: Image.Image, text: str, *, begun: str = "") -> dict[str, Any]:
+    """Give what the model is called with, for one image, one text, and the begun answer."""
     processor = plain_processor(folder)
     settings: dict[str, Any] = {"return_tensors": "pt"}
     if processor.chat_template is None:  # PaliGemma: its processor writes image, bos and line end
         prompt = "<image>" + text
     else:
-        prompt = plain_prompt(processor, text)
+        prompt = plain_prompt(processor, text) + begun
         bos = processor.tokenizer.bos_token
         settings["add_special_tokens"] = not (bos and prompt.startswith(bos))
     if hasattr(processor.image_processor, "crop_to_patches"):
@@ -110,13 +110,29 @@ def plain_pixel_values(folder: Path, image: Image.Image) -> torch.Tensor:
 
 
 def plain_log_odds(
-    folder: Path, image: Image.Image, text: str, yes: Sequence[int], no: Sequence[int]
+    folder: Path,
+    image: Image.Image,
+    text: str,
+    yes: Sequence[int],
+    no: Sequence[int],
+    *,
+    begun: str = "",
 ) -> float:
-    """Give the log-odds of the first answer token being one of `yes` against one of `no`."""
+    """Give the log-odds of the next answer token being one of `yes` against one of `no`."""
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.no_grad():
-        logits = model(**plain_inputs(folder, image, text), use_cache=False).logits[0, -1]
+        inputs = plain_inputs(folder, image, text, begun=begun)
+        logits = model(**inputs, use_cache=False).logits[0, -1]
     return float(logits[list(yes)].logsumexp(0) - logits[list(no)].logsumexp(0))
+
+
+def plain_reasoning(folder: Path, image: Image.Image, text: str, n_tokens: int) -> str:
+    """Give what `generate` writes, and the tokenizer decodes."""
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    inputs = plain_inputs(folder, image, text)
+    written = model.generate(**inputs, max_new_tokens=n_tokens, do_sample=False)
+    new = written[0, inputs["input_ids"].shape[1] :]
+    return AutoTokenizer.from_pretrained(folder).decode(new, skip_special_tokens=True)
 
 
 def plain_similarity_log_odds(

@@ -1,0 +1,80 @@
+"""A square image cut into tiles, and shown as a whole beside them."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+
+from medllm.models.architectures.architecture import Layout
+
+
+def cut(
+    pixel_values: Float[torch.Tensor, "batch channels size size"], tile: int
+) -> Float[torch.Tensor, "batch tiles channels tile tile"]:
+    """Cut images into tiles, row by row.
+
+    Args:
+        pixel_values: Images whose side is a multiple of a tile's.
+        tile: Rows and columns of a tile.
+
+    Returns:
+        The tiles.
+    """
+    batch, channels, size, _ = pixel_values.shape
+    tiles = pixel_values.reshape(batch, channels, size // tile, tile, size // tile, tile)
+    return tiles.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels, tile, tile)
+
+
+def shrunk(
+    pixel_values: Float[torch.Tensor, "batch channels size size"],
+    tile: int,
+    resample: Image.Resampling,
+) -> Float[torch.Tensor, "batch one channels tile tile"]:
+    """Bring whole images to the size of a tile, as Pillow does; gradients pass through.
+
+    Args:
+        pixel_values: Images.
+        tile: Rows and columns of a tile.
+        resample: Pillow's filter.
+
+    Returns:
+        The small images, as one tile each.
+    """
+    weights = torch.from_numpy(_filter(pixel_values.shape[-1], tile, resample)).to(pixel_values)
+    return (weights @ pixel_values @ weights.T)[:, None]
+
+
+@cache
+def _filter(size: int, tile: int, resample: Image.Resampling) -> np.ndarray:
+    """Weights of a resampling along one side, which Pillow tells of an image of unit vectors."""
+    units = Image.fromarray(np.eye(size, dtype=np.float32))
+    return np.array(units.resize((size, tile), resample))
+
+
+def layout_of(tiles: int, side: int, *, whole_first: bool = False, closed: bool = False) -> Layout:
+    """Lay the tokens of tiles, and of the whole image, on the patches of the tiles.
+
+    Args:
+        tiles: Tiles along a side.
+        side: Tokens along a side of a tile, and of the whole image.
+        whole_first: Whether the whole image comes before its tiles and not behind.
+        closed: Whether the tiles' tokens go row by row over all tiles, each row closed by a token
+            that shows nothing; else tile by tile.
+
+    Returns:
+        The layout. A token of the whole image falls on all patches that it covers, in equal parts.
+    """
+    full = tiles * side
+    fine = np.eye(full * full).reshape(full, full, -1)
+    coarse = fine.reshape(side, tiles, side, tiles, -1).mean(axis=(1, 3))
+    if closed:
+        parts = np.concatenate([fine, np.zeros((full, 1, full * full))], axis=1)
+    else:
+        parts = fine.reshape(tiles, side, tiles, side, -1).transpose(0, 2, 1, 3, 4)
+    order = (coarse, parts) if whole_first else (parts, coarse)
+    shares = np.concatenate([part.reshape(-1, full * full) for part in order])
+    return Layout((full, full), len(shares), shares)

@@ -1,0 +1,163 @@
+"""How a model of another's making is asked and run, written down once for all commands."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from medllm.errors import CheckpointError
+from medllm.findings import FINDINGS
+from medllm.models.architectures import Contrastive, VisionLanguage
+from medllm.models.card import ModelCard, Question
+from medllm.models.checkpoint import is_foreign, require_replaceable, resolve, save_model
+from medllm.models.foreign import (
+    architecture_of,
+    check_sight,
+    check_tokens,
+    check_written,
+    open_foreign,
+)
+from medllm.models.hub import read_config
+from medllm.models.model import Model
+from medllm.models.prompts import (
+    Prompts,
+    contrastive_question,
+    in_words,
+    prompt_template,
+    prompts_of,
+)
+
+_REASONS = (
+    "It writes up to {} tokens before it answers. An explanation is of the answer behind that "
+    "text, which is kept as it is: what the text took from the image is not in the map."
+)
+
+
+def configure(
+    source: str | Path,
+    out: Path,
+    *,
+    findings: Sequence[str] | None = None,
+    prompts: Path | None = None,
+    paraphrased: bool = False,
+    reasoning_tokens: int = 0,
+    tiles: int = 1,
+    bits: int | None = None,
+    device: str | None = None,
+) -> Model:
+    """Write a folder by which a model of another's making is asked and run otherwise.
+
+    Args:
+        source: Its folder, `owner/name` or `owner/name@revision`.
+        out: The folder, without weights; replaced when it holds a checkpoint already.
+        findings: Keys of the findings that it shall be asked; all that it can be when None.
+        prompts: YAML of texts that are to be otherwise than in `prompts.yaml`.
+        paraphrased: Whether each question is asked in several words, whose log-odds are averaged.
+        reasoning_tokens: Longest text that the model may write before it answers; 0 for none.
+        tiles: Tiles along a side into which an image is cut, beside being shown whole.
+        bits: To how many bits a weight it is quantized, 8 or 4; as published when None.
+        device: A torch device; a GPU where there is one, else the CPU, when None.
+
+    Returns:
+        The model as it loads from the folder.
+
+    Raises:
+        CheckpointError: The model is medllm's own or calibrated already, cannot be asked so, or
+            its folder cannot be written.
+        LabelError: It cannot be asked for a finding.
+    """
+    folder = resolve(source)
+    require_replaceable(out)
+    if not is_foreign(folder):
+        raise CheckpointError(
+            f"{source} is asked as it was trained or calibrated; wanted is a model as it was "
+            "published, which can be asked otherwise and then calibrated."
+        )
+    if bits and not isinstance(architecture_of(read_config(folder)), VisionLanguage):
+        raise CheckpointError(
+            f"{source} has no LLM, whose weights alone are quantized; leave --bits out."
+        )
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model = open_foreign(folder, str(source), device, bits=bits)
+    texts = prompts_of(model.network.config.model_type, prompts)
+    _refuse_words(model, prompts, words=bool(paraphrased or reasoning_tokens))
+    _refuse_tiles(model, tiles)
+    asked = tuple(
+        _put(question, model, texts, paraphrased=paraphrased)
+        for question in model.questions(findings)
+    )
+    shown = model.card.preprocessing
+    card = dataclasses.replace(
+        model.card,
+        questions=asked,
+        preprocessing=dataclasses.replace(shown, size=tiles * shown.size),
+        prompt_template=_template(model, folder, texts, reasons=reasoning_tokens > 0),
+        reasoning_tokens=reasoning_tokens,
+        bits=bits,
+    )
+    changes = _changes(card, own_words=prompts is not None, tiles=tiles)
+    card = dataclasses.replace(card, version=", ".join([card.version, *changes]))
+    if reasoning_tokens:
+        said = _REASONS.format(reasoning_tokens)
+        card = dataclasses.replace(card, limitations=(*card.limitations, said))
+    configured = dataclasses.replace(model, card=card)
+    check_written(configured)
+    check_tokens(configured)
+    check_sight(configured)
+    return save_model(configured, out)
+
+
+def _refuse_words(model: Model, prompts: Path | None, *, words: bool) -> None:
+    kind = model.architecture
+    if words and not isinstance(kind, VisionLanguage):
+        raise CheckpointError(
+            f"'{model.card.name}' is asked nothing in sentences, and writes none; leave "
+            "--paraphrases and --reasoning out."
+        )
+    if prompts and not isinstance(kind, VisionLanguage | Contrastive):
+        raise CheckpointError(
+            f"'{model.card.name}' is a classifier and reads no words; leave --prompts out."
+        )
+
+
+def _refuse_tiles(model: Model, tiles: int) -> None:
+    name, most = model.card.name, getattr(model.architecture, "most_tiles", 1)
+    if tiles > most == 1:
+        raise CheckpointError(f"'{name}' is shown an image whole, not in tiles; leave --tiles out.")
+    if tiles > most:
+        raise CheckpointError(f"'{name}' is shown at most {most} x {most} tiles; got {tiles}.")
+
+
+def _put(question: Question, model: Model, texts: Prompts, *, paraphrased: bool) -> Question:
+    match model.architecture:
+        case VisionLanguage():
+            return in_words(question, texts, paraphrased=paraphrased)
+        case Contrastive():
+            return contrastive_question(FINDINGS[question.finding], texts)
+        case _:
+            return question
+
+
+def _template(model: Model, folder: Path, texts: Prompts, *, reasons: bool) -> str:
+    kind = model.architecture
+    if not isinstance(kind, VisionLanguage):
+        return model.card.prompt_template
+    config = model.network.config
+    return prompt_template(kind, config, model.tokenizer, folder, texts, reasons=reasons)
+
+
+def _changes(card: ModelCard, *, own_words: bool, tiles: int) -> Iterator[str]:
+    """Tell it apart from the same model asked otherwise."""
+    if own_words:
+        yield "own words"
+    if wordings := max(len(question.paraphrases) for question in card.questions):
+        yield f"{wordings + 1} wordings"
+    if card.reasoning_tokens:
+        yield "reasoning"
+    if tiles > 1:
+        yield f"{tiles} x {tiles} tiles"
+    if card.bits:
+        yield f"{card.bits} bit"

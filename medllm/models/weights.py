@@ -1,0 +1,188 @@
+"""Weights of models: opened from safetensors alone, where they are computed on, whole or not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
+
+from medllm.errors import CheckpointError, first_line
+from medllm.models.hub import quiet_transformers
+
+# What is not quantized beside an LLM: the head, which the answer is read from, and all that sees.
+# transformers matches them from the beginning of a module's name.
+_WHOLE = [
+    f".*{name}"
+    for name in (
+        "lm_head",
+        "vision_tower",
+        "vision_model",
+        "visual",
+        "multi_modal_projector",
+        "connector",
+    )
+]
+# Bytes an entry in safetensors' names of types, of those that are not 4.
+_BYTES = {"F64": 8, "I64": 8, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+
+
+def some_of(names: Collection[str]) -> str:
+    """Name the first three of many tensors, for a message of one line."""
+    listed = ", ".join(sorted(names)[:3]) or "none"
+    return listed + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def placement(
+    folder: Path,
+    config: PreTrainedConfig,
+    dtype: torch.dtype | str,
+    device: str,
+    bits: int | None,
+) -> dict[str, Any]:
+    """Say how weights are put where they are computed on while they are read.
+
+    Args:
+        folder: The model's folder.
+        config: Its configuration.
+        dtype: Precision; `auto` is that of the file.
+        device: A torch device.
+        bits: To how many bits a weight the model is quantized, 8 or 4; None for none.
+
+    Returns:
+        Arguments of `from_pretrained`; none where the model can be moved as a whole afterwards.
+
+    Raises:
+        CheckpointError: It is to be quantized and is so already, or bitsandbytes is absent.
+    """
+    published = getattr(config, "quantization_config", None)
+    if bits and published:
+        raise CheckpointError(
+            f"{folder} is quantized as it was published; leave --bits out, or name the model that "
+            "it was made of."
+        )
+    if bits or published:
+        if find_spec("bitsandbytes") is None:
+            raise CheckpointError(
+                "a quantized model is opened by bitsandbytes; install it with "
+                "pip install 'medllm[quantized]'.",
+                code="no-bitsandbytes",
+            )
+        given = {} if published else {"quantization_config": _quantization(bits)}
+        return {**given, "device_map": {"": device}}
+    is_large = device.startswith("cuda") and _bytes_of(folder, dtype) > torch.cuda.mem_get_info()[0]
+    return {"device_map": "auto"} if is_large else {}
+
+
+def _quantization(bits: int | None) -> BitsAndBytesConfig:
+    if bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=_WHOLE)
+    # NF4 with the scales quantized too, as QLoRA has it (Dettmers et al., NeurIPS 2023).
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        llm_int8_skip_modules=_WHOLE,
+    )
+
+
+def load_weights(
+    factory: Any,
+    folder: Path,
+    *,
+    dtype: torch.dtype | str = torch.float32,
+    bits: int | None = None,
+    **options: Any,
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Load a network from safetensors, and nothing else.
+
+    Args:
+        factory: One of transformers' Auto classes.
+        folder: The model's folder.
+        dtype: Precision; `auto` is that of the file.
+        bits: To how many bits a weight the options quantize it; None for none.
+        **options: More arguments of `from_pretrained`.
+
+    Returns:
+        The network, and what transformers says of the loading.
+
+    Raises:
+        CheckpointError: The weights are missing, damaged, of another shape, or larger than the
+            memory that is free.
+    """
+    if options.get("device_map") != "auto":
+        _refuse_too_large(folder, dtype, bits)
+    try:
+        with quiet_transformers():
+            model, info = factory.from_pretrained(
+                folder,
+                dtype=dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **options,
+            )
+    except (OSError, RuntimeError, ValueError, ImportError) as error:
+        reason = first_line(error)
+        raise CheckpointError(
+            f"the weights of {folder} do not load: {reason} Wanted is safetensors, whole."
+        ) from error
+    for module in model.modules():
+        # bitsandbytes repacks 4-bit weights at the first forward on some CPUs, and no gradient
+        # passes them from then on.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model, info
+
+
+def _bytes_of(folder: Path, dtype: torch.dtype | str, bits: int | None = None) -> float:
+    """Add up the weights as they are in memory; none where they cannot be read."""
+    needed = 0.0
+    for file in folder.glob("*.safetensors"):
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 - it is no mapping
+                    part = tensors.get_slice(name)
+                    stored = _BYTES.get(part.get_dtype(), 4)
+                    size = stored if isinstance(dtype, str) else dtype.itemsize
+                    shape = part.get_shape()
+                    needed += (bits / 8 if bits and len(shape) == 2 else size) * math.prod(shape)
+        except (OSError, SafetensorError):
+            return 0  # damaged, which the loading itself says
+    return needed
+
+
+def _refuse_too_large(folder: Path, dtype: torch.dtype | str, bits: int | None) -> None:
+    """Refuse before loading: a system out of memory kills the process without a word."""
+    needed, free = _bytes_of(folder, dtype, bits), psutil.virtual_memory().available
+    if needed > free:
+        raise CheckpointError(
+            f"the weights of {folder} take {needed / 2**30:.1f} GiB as they are loaded, and "
+            f"{free / 2**30:.1f} GiB of memory are free; use a machine with more, or a smaller "
+            "model of the family.",
+            code="no-memory",
+        )
+
+
+def refuse_missing(folder: Path, missing: Collection[str]) -> None:
+    """Refuse weights that are not whole: transformers leaves a missing tensor random, silently.
+
+    Args:
+        folder: The model's folder.
+        missing: Names of the tensors that were not found.
+
+    Raises:
+        CheckpointError: There is one.
+    """
+    if missing:
+        raise CheckpointError(
+            f"the weights of {folder} lack {some_of(missing)}; they are no whole model. Fetch it "
+            "again, or name the model they were taken from."
+        )

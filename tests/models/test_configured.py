@@ -1,0 +1,454 @@
+"""Models of others asked in several words, let reason first, and quantized."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import medllm
+from medllm.cli import app
+from medllm.errors import CheckpointError, LabelError
+from medllm.explanation.case import Case
+from medllm.explanation.composition import METHODS
+from medllm.explanation.words import word_gradients
+from medllm.models import foreign as opening
+from medllm.models import load_model, save_model
+from medllm.models.configured import configure
+from medllm.models.prompts import prompts_of
+from medllm.models.scoring import log_odds_of
+from medllm.phantom import Lesion, make_phantom
+from tests.models.architectures.checkpoints import GENERATIVE, image_size, write_checkpoint
+from tests.models.architectures.plain import plain_inputs, plain_log_odds, plain_reasoning
+
+# PaliGemma writes no text. LLaVA-NeXT's processor rounds the small copy of the image to whole steps
+# of grey, by which a network of random weights soon writes something else.
+CHATTING = [kind for kind in GENERATIVE if not kind.startswith(("paligemma", "llava-next"))]
+TOKENS = 12
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Write a checkpoint of a kind, once a session; no test changes it."""
+    kept: dict[str, Path] = {}
+
+    def published(kind: str) -> Path:
+        if kind not in kept:
+            kept[kind] = write_checkpoint(kind, tmp_path_factory.mktemp("published") / kind)
+        return kept[kind]
+
+    return published
+
+
+@pytest.fixture(scope="module")
+def scan() -> medllm.Radiograph:
+    phantom = make_phantom(3, size=128, lesions=[Lesion("lung_opacity", "right", "lower")])
+    return medllm.Radiograph(phantom.pixels, Path("phantom.png"), "png", "0" * 64)
+
+
+def noise(kind: str) -> np.ndarray:
+    side = image_size(kind)
+    cells = np.random.default_rng(0).integers(80, 177, (side // 8 + 1,) * 2)
+    return np.kron(cells, np.ones((8, 8)))[:side, :side].astype(np.uint8)
+
+
+def plainly(text: str, special: list[str]) -> str:
+    for one in special:
+        text = text.replace(one, "")
+    return "".join(letter for letter in text if letter.isprintable() or letter == "\n").strip()
+
+
+@pytest.mark.parametrize("kind", CHATTING)
+def test_what_is_written_and_the_log_odds_behind_it_are_those_of_plain_transformers(
+    published, tmp_path, kind
+):
+    folder = published(kind)
+    model = configure(folder, tmp_path / "own", findings=["nodule"], reasoning_tokens=TOKENS)
+    grey = noise(kind)
+    image = Image.fromarray(np.stack([grey] * 3, axis=-1))
+    with torch.inference_mode():
+        features = model.image_features(model.card.preprocessing.prepare(grey / np.float32(255)))
+        reasoned = model.reasoned(features)
+        got = float(reasoned.log_odds_from_features(features)[0, 0])
+    (question,) = reasoned.card.questions
+    texts = prompts_of(model.network.config.model_type)
+    asked = texts.reasoning.format(question=question.text)
+    wanted = plain_reasoning(folder, image, asked, TOKENS)
+    assert question.reasoning == plainly(wanted, model.tokenizer.all_special_tokens)
+    yes, no = (
+        [model.tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in words]
+        for words in (question.yes, question.no)
+    )
+    begun = question.reasoning + texts.conclusion
+    plain = plain_log_odds(folder, image, asked, yes, no, begun=begun)
+    assert got == pytest.approx(plain, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["llava", "qwen3-vl", "paligemma"])
+def test_log_odds_in_several_words_are_the_mean_over_them(published, scan, tmp_path, kind):
+    model = configure(published(kind), tmp_path / "own", findings=["mass"], paraphrased=True)
+    (question,) = model.card.questions
+    assert "Are there signs of a lung mass?" in question.paraphrases
+    alone = [
+        model.asking([dataclasses.replace(question, text=text, paraphrases=())])
+        for text in (question.text, *question.paraphrases)
+    ]
+    each = [one.predict([scan])[0].findings[0].log_odds for one in alone]
+    (answer,) = model.predict([scan])[0].findings
+    assert answer.log_odds == pytest.approx(np.mean(each), abs=2e-5)
+    assert np.ptp(each) > 1e-3
+    assert answer.paraphrases == question.paraphrases
+
+
+@pytest.mark.parametrize("method", ["integrated-gradients", "gradient-attention", "occlusion"])
+def test_a_map_of_several_words_is_the_mean_of_their_maps(published, scan, tmp_path, method):
+    model = configure(published("llava"), tmp_path / "own", findings=["mass"], paraphrased=True)
+    (question,) = model.card.questions
+    maps = []
+    for text in (question.text, *question.paraphrases):
+        alone = model.asking([dataclasses.replace(question, text=text, paraphrases=())])
+        (found,) = METHODS[method].attribute(Case(alone, scan, ("mass",)))
+        maps.append(found.values)
+    (together,) = METHODS[method].attribute(Case(model, scan, ("mass",)))
+    # Gradients are summed in as many steps as each needs.
+    np.testing.assert_allclose(together.values, np.mean(maps, axis=0), atol=2e-3)
+
+
+def test_words_of_several_wordings_add_up_to_their_mean(published, scan, tmp_path):
+    model = configure(published("llava"), tmp_path / "own", findings=["mass"], paraphrased=True)
+    case = Case(model, scan, ("mass",))
+    told = word_gradients(case, "mass")
+    total = sum(token.value for token in told.tokens)
+    moved = float(case.log_odds[0]) - told.baseline_log_odds
+    assert abs(total - moved) <= told.completeness_error + 1e-4
+    words = [token.text for token in told.tokens]
+    assert words.count("<image>") == 1
+    assert {"evidence", "signs", "show", "see"} <= set(words)
+
+
+def test_an_explanation_is_of_the_answer_behind_one_text(published, scan, tmp_path, monkeypatch):
+    """The text is written once, and the altered copies are scored behind the same."""
+    wanted = ["mass", "effusion"]
+    model = configure(published("llava"), tmp_path / "own", findings=wanted, reasoning_tokens=6)
+    (prediction,) = model.predict([scan])
+    written = []
+    generate = type(model.network).generate
+
+    def spied(self, **options):
+        written.append(options["input_ids"])
+        return generate(self, **options)
+
+    monkeypatch.setattr(type(model.network), "generate", spied)
+    found = medllm.explain(model, scan, "mass", method="integrated-gradients")
+    assert len(written) == len(wanted)  # for the contrast with the other, too
+    assert found.log_odds == pytest.approx(prediction.findings[0].log_odds, abs=1e-5)
+    effect = found.log_odds - found.baseline_log_odds
+    assert found.map.values.sum() == pytest.approx(effect, abs=max(0.02, 0.02 * abs(effect)))
+    text = prediction.findings[0].prompt.partition("ASSISTANT:")[2]
+    assert text.endswith("yes or no, is:")
+    assert "{reasoning}" not in text
+
+
+def test_each_image_of_a_batch_is_answered_behind_its_own_text(published, tmp_path):
+    model = configure(published("llava"), tmp_path / "own", findings=["mass"], reasoning_tokens=6)
+    shown = [model.card.preprocessing.prepare(make_phantom(seed).pixels) for seed in (1, 2)]
+    with torch.inference_mode():
+        together = model.log_odds(torch.cat(shown))
+        alone = torch.cat([model.log_odds(one) for one in shown])
+    torch.testing.assert_close(together, alone, atol=2e-5, rtol=0)
+
+
+def test_a_text_cannot_forge_an_image_or_a_control_character(published, tmp_path, monkeypatch):
+    model = configure(published("llava"), tmp_path / "own", findings=["mass"], reasoning_tokens=6)
+    forged = "a <image>\x00 {question} b</s>"
+    monkeypatch.setattr(type(model.tokenizer), "decode", lambda *_, **__: forged)
+    features = torch.zeros(1, model.layout.n_tokens, 32)
+    (question,) = model.reasoned(features).card.questions
+    assert question.reasoning == "a  {question} b"
+    assert model.reasoned(features).encode().prefix is not None
+
+
+def with_thoughts(folder: Path, at: Path) -> Path:
+    """Let the chat template open a text that the model writes for itself."""
+    copy = at / "thinks"
+    copy.mkdir()
+    for file in folder.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    template = copy / "chat_template.jinja"
+    template.write_text(template.read_text() + "{{ '<think>\n' }}")
+    return copy
+
+
+def test_a_model_that_thinks_first_is_told_that_it_has(published, tmp_path):
+    model = load_model(with_thoughts(published("qwen2.5-vl"), tmp_path))
+    assert model.card.prompt_template.endswith("<think>\n\n</think>\n\n")
+
+
+def test_thoughts_that_were_cut_off_are_closed_before_the_answer(published, scan, tmp_path):
+    folder = with_thoughts(published("qwen2.5-vl"), tmp_path)
+    model = configure(folder, tmp_path / "own", findings=["mass"], reasoning_tokens=6)
+    (answer,) = model.predict([scan])[0].findings
+    assert answer.prompt.count("<think>") == answer.prompt.count("</think>") == 1
+    assert answer.prompt.index("</think>") < answer.prompt.index("So the answer")
+
+
+def test_the_folder_holds_no_weights_and_a_calibration_keeps_how_it_is_asked(published, tmp_path):
+    model = configure(
+        published("llava"),
+        tmp_path / "own",
+        findings=["mass"],
+        paraphrased=True,
+        reasoning_tokens=6,
+    )
+    names = sorted(file.name for file in (tmp_path / "own").iterdir())
+    assert names == ["README.md", "medllm.json"]
+    assert model.card.version == "as published, 4 wordings, reasoning"
+    assert "the answer behind that text" in model.card.limitations[-1]
+    stored = json.loads((tmp_path / "own" / "medllm.json").read_text())
+    assert "reasoning" not in stored["questions"][0]
+    fitted = dataclasses.replace(model.card.questions[0].calibration, fitted_on="site A")
+    (question,) = model.card.questions
+    calibrated = model.asking([dataclasses.replace(question, calibration=fitted)])
+    again = save_model(calibrated, tmp_path / "site")
+    assert again.card.reasoning_tokens == 6
+    assert again.card.questions[0].paraphrases == question.paraphrases
+    with pytest.raises(CheckpointError, match="is asked as it was trained or calibrated"):
+        configure(tmp_path / "site", tmp_path / "twice")
+
+
+def test_own_words_are_read_from_a_file(published, tmp_path):
+    file = tmp_path / "words.yaml"
+    file.write_text(
+        "wording: 'Be brief. {question}'\n"
+        "questions: {mass: ['Any lung mass?', 'Is a mass seen?']}\n"
+    )
+    model = configure(
+        published("llava"), tmp_path / "own", findings=["mass", "effusion"], prompts=file
+    )
+    mass, effusion = model.card.questions
+    assert (mass.text, mass.paraphrases) == ("Any lung mass?", ("Is a mass seen?",))
+    assert (effusion.text, effusion.paraphrases) == ("Is there evidence of pleural effusion?", ())
+    assert "Be brief. Any lung mass?" in model.prompt(mass)
+    assert model.card.version == "as published, own words, 2 wordings"
+
+
+def test_own_prompts_of_a_contrastive_model(published, scan, tmp_path):
+    file = tmp_path / "words.yaml"
+    file.write_text("for: ['a radiograph of {finding}', '{finding}']\nagainst: ['clear lungs']\n")
+    model = configure(published("clip"), tmp_path / "own", findings=["mass"], prompts=file)
+    assert model.card.questions[0].yes == ("a radiograph of lung mass", "lung mass")
+    plain = load_model(published("clip")).predict([scan], ["mass"])[0].findings[0]
+    assert model.predict([scan])[0].findings[0].log_odds != pytest.approx(plain.log_odds)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("wordin: x", "wordin: no such key"),
+        ("wording: x", r"wording: .*\{question\} once"),
+        ("wording: '<image> {question}'", "the image is put before it"),
+        ("questions: {mas: ['x']}", "asks for 'mas', which is no finding"),
+        ("questions: {mass: []}", "questions.mass: "),
+        ("- x", "no table of texts"),
+        ("a: [", "cannot be read as YAML"),
+    ],
+)
+def test_a_file_of_other_words_is_refused_with_the_place(tmp_path, text, message):
+    file = tmp_path / "words.yaml"
+    file.write_text(text)
+    with pytest.raises(CheckpointError, match=message):
+        prompts_of("llava", file)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("paligemma", {"reasoning_tokens": 8}, "does not reason in text"),
+        ("clip", {"reasoning_tokens": 8}, "asked nothing in sentences"),
+        ("clip", {"paraphrased": True}, "asked nothing in sentences"),
+        ("vit-classifier", {"prompts": Path("words.yaml")}, "reads no words"),
+        ("vit-classifier", {"bits": 8}, "has no LLM"),
+        ("llava", {"tiles": 2}, "an image whole, not in tiles"),
+        ("internvl", {"tiles": 4}, "at most 3 x 3 tiles; got 4"),
+    ],
+)
+def test_what_a_kind_cannot_do_is_refused_and_nothing_is_written(
+    published, tmp_path, monkeypatch, kind, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    Path("words.yaml").write_text("against: ['clear lungs']")
+    with pytest.raises(CheckpointError, match=message):
+        configure(published(kind), tmp_path / "own", **options)
+    assert not (tmp_path / "own").exists()
+
+
+def test_the_bundled_model_and_unknown_findings_are_refused(published, tmp_path):
+    with pytest.raises(CheckpointError, match="as it was trained"):
+        configure(Path(medllm.__file__).parent / "models" / "reference", tmp_path / "own")
+    with pytest.raises(LabelError, match="does not answer for 'mas'"):
+        configure(published("llava"), tmp_path / "own", findings=["mas"])
+
+
+TILED = ["idefics3", "smolvlm", "internvl"]
+
+
+def in_tiles(folder: Path, at: Path, side: int) -> Path:
+    """The same checkpoint whose own processor cuts an image of this side into 2 x 2 tiles."""
+    shutil.copytree(folder, at)
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        if (at / name).exists():
+            settings = json.loads((at / name).read_text())
+            images = settings.get("image_processor") or settings
+            if "crop_to_patches" in images:
+                images |= {"crop_to_patches": True, "min_patches": 4, "max_patches": 4}
+            elif "do_image_splitting" in images:
+                images |= {"do_image_splitting": True, "size": {"longest_edge": side}}
+            (at / name).write_text(json.dumps(settings))
+    return at
+
+
+@pytest.mark.parametrize("kind", TILED)
+def test_tiles_are_cut_and_named_as_the_familys_own_processor_does(published, tmp_path, kind):
+    model = configure(published(kind), tmp_path / "own", findings=["nodule"], tiles=2)
+    side = 2 * image_size(kind)
+    assert (model.grid, model.card.version) == ((8, 8), "as published, 2 x 2 tiles")
+    cells = np.random.default_rng(0).integers(80, 177, (side // 8, side // 8))
+    grey = np.kron(cells, np.ones((8, 8))).astype(np.uint8)
+    image = Image.fromarray(np.stack([grey] * 3, axis=-1))
+    asked = model.card.questions[0].text + " Answer with yes or no."
+    theirs = plain_inputs(in_tiles(published(kind), tmp_path / "tiled", side), image, asked)
+    encoded = model.encode()
+    ids = torch.cat([encoded.prefix, encoded.suffixes[0]])
+    assert ids.tolist() == theirs["input_ids"][0].tolist()
+    pixel_values = model.card.preprocessing.prepare(grey / np.float32(255))
+    given = model.architecture.image_inputs(model.network.config, pixel_values)
+    apart = theirs["pixel_values"].reshape(given["pixel_values"].shape) - given["pixel_values"]
+    assert apart.abs().max() * min(model.card.preprocessing.std) * 255 < 1.0  # grey steps
+    with torch.inference_mode():
+        got = model.log_odds(pixel_values)
+        plain = model.network(input_ids=ids[None], **given).logits[:, -1:]
+        other = model.log_odds(torch.cat([pixel_values.flip(-1), pixel_values]))[1:]
+    torch.testing.assert_close(got, log_odds_of(plain, encoded), atol=1e-4, rtol=0)
+    torch.testing.assert_close(got, other, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", [*TILED, "llava-next"])
+def test_tokens_of_tiles_lie_where_their_patches_are(published, tmp_path, kind):
+    """A change of one patch moves the tokens most that the layout puts there."""
+    if kind == "llava-next":
+        model = load_model(published(kind))
+    else:
+        model = configure(published(kind), tmp_path / "own", findings=["nodule"], tiles=2)
+    contract, (rows, columns) = model.card.preprocessing, model.grid
+    step = contract.size // rows
+    grey = np.full((contract.size, contract.size), 0.5, np.float32)
+    with torch.inference_mode():
+        before = model.image_features(contract.prepare(grey))
+        for row, column in ((0, 0), (1, 5), (6, 2), (7, 7)):
+            changed = grey.copy()
+            changed[row * step : (row + 1) * step, column * step : (column + 1) * step] = 1.0
+            moved = (model.image_features(contract.prepare(changed)) - before)[0].norm(dim=-1)
+            shares = torch.from_numpy(model.layout.shares)
+            fine = shares.max(dim=1).values == 1.0  # of tiles; the whole image's are spread
+            there = shares[:, row * columns + column] > 0
+            for part in (fine, ~fine & (shares.sum(dim=1) > 0)):
+                assert int((moved * part).argmax()) == int((there & part).nonzero())
+
+
+def test_tiles_are_explained_on_their_common_grid(published, scan, tmp_path):
+    model = configure(published("smolvlm"), tmp_path / "own", findings=["mass"], tiles=2)
+    found = medllm.explain(model, scan, "mass", method="integrated-gradients")
+    effect = found.log_odds - found.baseline_log_odds
+    assert found.map.values.shape == (8, 8)
+    assert found.map.values.sum() == pytest.approx(effect, abs=max(0.02, 0.02 * abs(effect)))
+
+
+@pytest.mark.parametrize(("bits", "apart"), [(8, 0.1), (4, 1.0)])
+def test_a_quantized_llm_answers_nearly_the_same_and_what_sees_stays_whole(
+    published, scan, tmp_path, bits, apart
+):
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    model = configure(published("llava"), tmp_path / "own", findings=["mass"], bits=bits)
+    kind = bitsandbytes.nn.Linear8bitLt if bits == 8 else bitsandbytes.nn.Linear4bit
+    changed = [name for name, part in model.network.named_modules() if isinstance(part, kind)]
+    assert len(changed) == 14  # seven of each of two layers
+    assert all(name.startswith("model.language_model.") for name in changed)
+    (plain,) = load_model(published("llava")).predict([scan], ["mass"])
+    (found,) = model.predict([scan])
+    got, wanted = (one.findings[0].log_odds for one in (found, plain))
+    assert got == pytest.approx(wanted, abs=apart)
+    assert got != pytest.approx(wanted, abs=1e-5)
+
+
+def test_gradients_pass_four_bits_after_answers_were_given(published, scan, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    model = configure(published("llava"), tmp_path / "own", findings=["mass"], bits=4)
+    model.predict([scan])
+    found = medllm.explain(model, scan, "mass", method="integrated-gradients")
+    effect = found.log_odds - found.baseline_log_odds
+    assert found.map.values.sum() == pytest.approx(effect, abs=max(0.02, 0.02 * abs(effect)))
+
+
+def test_a_model_published_in_few_bits_is_opened_as_it_is(published, scan, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    made = configure(published("llava"), tmp_path / "own", findings=["mass"], bits=4)
+    folder = tmp_path / "few"
+    made.network.save_pretrained(folder)
+    for file in published("llava").iterdir():
+        if not (folder / file.name).exists() and file.suffix != ".safetensors":
+            (folder / file.name).write_bytes(file.read_bytes())
+    (found,), (wanted,) = (one.predict([scan], ["mass"]) for one in (load_model(folder), made))
+    assert found.findings[0].log_odds == pytest.approx(wanted.findings[0].log_odds, abs=1e-4)
+    with pytest.raises(CheckpointError, match="quantized as it was published"):
+        configure(folder, tmp_path / "again", bits=8)
+
+
+def test_without_bitsandbytes_the_remedy_is_named(published, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    monkeypatch.setattr("medllm.models.weights.find_spec", lambda _: None)
+    with pytest.raises(CheckpointError, match=r"pip install 'medllm\[quantized\]'") as refused:
+        configure(published("llava"), tmp_path / "own", bits=4)
+    assert refused.value.code == "no-bitsandbytes"
+
+
+@pytest.mark.parametrize("kind", ["llava", "qwen2.5-vl", "gemma3"])
+def test_a_model_in_several_places_answers_and_explains_as_in_one(
+    published, scan, tmp_path, monkeypatch, kind
+):
+    """Parts on the disk go through the same hooks as parts on other GPUs."""
+    whole = load_model(published(kind))
+    inner = [name for name, _ in whole.network.model.named_children()]
+    places = {f"model.{name}": "cpu" for name in inner} | {"lm_head": "disk"}
+    places["model.language_model"] = "disk"
+    options = {"device_map": places, "offload_folder": str(tmp_path / "disk")}
+    monkeypatch.setattr(opening, "placement", lambda *_: options)
+    apart = load_model(published(kind))
+    assert any(one.is_meta for one in apart.network.parameters())
+    (found,), (wanted,) = (one.predict([scan], ["mass"]) for one in (apart, whole))
+    assert found.findings[0].log_odds == pytest.approx(wanted.findings[0].log_odds, abs=1e-5)
+    maps = [
+        METHODS["integrated-gradients"].attribute(Case(one, scan, ("mass",)))[0].values
+        for one in (apart, whole)
+    ]
+    np.testing.assert_allclose(*maps, atol=1e-5)
+
+
+def test_the_command_shows_how_it_was_understood(published, tmp_path):
+    out = tmp_path / "own"
+    command = ["models", "configure", str(published("llava")), "--out", str(out)]
+    done = CliRunner().invoke(app, [*command, "--paraphrases", "--reasoning", "6"])
+    assert done.exit_code == 0, done.output
+    assert "as published, 4 wordings, reasoning" in done.output
+    assert "'Do you see pneumothorax?'" in done.output
+    assert "{reasoning}" in done.output
+    shown = CliRunner().invoke(app, ["models", "verify", str(out)])
+    assert shown.exit_code == 0, shown.output
