@@ -197,12 +197,14 @@ class Model:
             findings: Keys; all of the checkpoint when None.
 
         Returns:
-            The model with a text in each of these questions, those it had before among them;
-            itself where it does not reason.
+            The model with a text in each of these questions; one that it had before is kept.
+
+        Raises:
+            TypeError: The model is no vision-language model.
         """
         kind = self.architecture
-        if not (self.card.reasoning_tokens and isinstance(kind, VisionLanguage)):
-            return self
+        if not isinstance(kind, VisionLanguage):
+            raise TypeError(f"model '{self.card.name}' writes no text.")
         return self.asking(
             dataclasses.replace(question, reasoning=kind.reason(self, features, question))
             for question in self.questions(findings)
@@ -268,7 +270,7 @@ class Model:
             chunk = scans[start : start + size]
             with torch.inference_mode():
                 features = self.image_features(torch.cat([self.prepare(scan) for scan in chunk]))
-                asked = self.reasoned(features, keys)
+                asked = self.reasoned(features, keys) if self.card.reasoning_tokens else self
                 log_odds = asked.log_odds_from_features(features, keys)
             predictions += [
                 self._prediction(scan, asked.questions(keys), row)
