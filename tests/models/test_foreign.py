@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -17,7 +18,7 @@ from medllm.errors import AttributionError, CheckpointError
 from medllm.models import Calibration, load_model, save_model
 from medllm.models.card import UNFITTED
 from medllm.phantom import Lesion, make_phantom
-from tests.models.architectures.checkpoints import write_checkpoint
+from tests.models.architectures.checkpoints import KINDS, write_checkpoint
 
 FITTED = Calibration(2.0, -0.5, 0.3, 0.6, "site A: 40 images", 0.3)
 
@@ -194,6 +195,21 @@ def test_explanations_are_complete_and_tell_image_from_words(kind, scan, tmp_pat
     assert words.count("<image>") == 1
     assert "pneumonia?" in words
     assert all(token.value == token.value for token in found.tokens)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_bfloat16_it_answers_nearly_the_same_and_is_explained(kind, scan, tmp_path):
+    """As on a GPU, where a model is opened in the precision of its file."""
+    model = load_model(write_checkpoint(kind, tmp_path / kind))
+    finding = model.card.findings[0]
+    (whole,) = model.predict([scan], [finding])
+    model.network.to(torch.bfloat16)
+    (half,) = model.predict([scan], [finding])
+    # Eight bits of precision, through a few layers of large random weights.
+    assert half.findings[0].log_odds == pytest.approx(whole.findings[0].log_odds, abs=0.06)
+    found = medllm.explain(model, scan, finding, method="gradient-x-activation")
+    assert np.isfinite(found.map.values).all()
+    assert found.map.values.any()
 
 
 def test_the_attention_of_another_network_is_refused(qwen, scan):
