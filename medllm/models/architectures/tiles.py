@@ -33,7 +33,7 @@ def shrunk(
     pixel_values: Float[torch.Tensor, "batch channels size size"],
     tile: int,
     resample: Image.Resampling,
-) -> Float[torch.Tensor, "batch one channels tile tile"]:
+) -> Float[torch.Tensor, "batch 1 channels tile tile"]:
     """Bring whole images to the size of a tile, as Pillow does; gradients pass through.
 
     Args:
