@@ -178,7 +178,7 @@ def _method(name: str, method: MeasuredMethod) -> Iterator[str]:
         yield (
             f"    {name}, {key} (n {found.n}): hit rate {figure(found.hit_rate)}, of a fixed map "
             f"{figure(found.fixed_hit_rate)}; pixel AUROC {figure(found.pixel_auroc)}, over the "
-            f"fixed map {figure(found.over_mean_map)}"
+            f"fixed map {figure(found.over_mean_map)}; named region {figure(found.region_rate)}"
         )
     if total := sum(method.verdicts.values()):
         shares = (f"{verdict} {n / total:.0%}" for verdict, n in method.verdicts.items())

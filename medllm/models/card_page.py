@@ -147,18 +147,20 @@ def _explanations(card: ModelCard) -> Iterator[str]:
     yield (
         "Where findings are outlined, by method. Hit rate: the map's highest point lies in the "
         "outline; of a fixed map, the mean outline of the other patients, beside it. Over the "
-        "fixed map: difference in pixel AUROC.\n"
+        "fixed map: difference in pixel AUROC. Named region: the map's strongest region, which the "
+        "words name first, holds most of a lesion.\n"
     )
     for one in card.explanations:
         yield f"### On {one.name}: {one.n_images} images of {one.n_patients} patients\n"
         yield from _table(
-            "method | finding | n | hit rate | of the fixed map | pixel AUROC | over the fixed map"
+            "method | finding | n | hit rate | of the fixed map | pixel AUROC | "
+            "over the fixed map | named region"
         )
         for method, measured in one.methods.items():
             for key, found in measured.findings.items():
                 figures = (
                     *(found.hit_rate, found.fixed_hit_rate, found.pixel_auroc),
-                    found.over_mean_map,
+                    *(found.over_mean_map, found.region_rate),
                 )
                 yield _row(method, key, str(found.n), *map(interval_or_none, figures))
         yield ""

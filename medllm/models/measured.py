@@ -31,6 +31,8 @@ class LocalisedFinding:
         fixed_hit_rate: The same of one fixed map, the mean outline of the other patients.
         pixel_auroc: How often a pixel of the outline has a higher value than one beside it.
         over_mean_map: Its difference from that of the fixed map, on the same images.
+        region_rate: Share of the maps whose strongest region, which words name first, holds most
+            of a lesion.
     """
 
     n: int
@@ -38,6 +40,7 @@ class LocalisedFinding:
     fixed_hit_rate: Estimate | None
     pixel_auroc: Estimate | None
     over_mean_map: Estimate | None
+    region_rate: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -242,8 +245,10 @@ def _sentence(dataset: str, method: str, key: str, figures: LocalisedFinding) ->
     hits, fixed = figures.hit_rate, figures.fixed_hit_rate
     if hits is None:
         return ""
+    region = figures.region_rate
+    named = "" if region is None else f"; the region named first held it in {region.value:.0%}"
     beside = "" if fixed is None else f" (of a fixed map, the same for all: {fixed.value:.0%})"
     return (
         f"On {figures.n} radiographs of {dataset} with an outline of {finding(key).name}, the "
-        f"strongest point of {method} lay in the outline in {hits.value:.0%}{beside}."
+        f"strongest point of {method} lay in the outline in {hits.value:.0%}{beside}{named}."
     )

@@ -137,6 +137,15 @@ def test_a_sentence_is_of_the_method_and_the_finding_that_were_used():
     )
 
 
+def test_a_sentence_says_how_often_the_named_region_was_right():
+    one = measured("phantom", 60)
+    found = dataclasses.replace(one.methods["occlusion"].findings["nodule"], region_rate=AREA)
+    method = dataclasses.replace(one.methods["occlusion"], findings={"nodule": found})
+    kept = dataclasses.replace(one, methods={"occlusion": method})
+    (told,) = sentences((kept,), {"occlusion": ["nodule"]})
+    assert told.endswith("the same for all: 60%); the region named first held it in 81%.")
+
+
 def test_the_card_shows_the_figures_or_says_that_there_are_none(tiny_model):
     assert "Not measured for this version." in card_page(tiny_model.card)
     page = card_page(dataclasses.replace(tiny_model.card, explanations=(measured("rsna"),)))
@@ -144,7 +153,7 @@ def test_the_card_shows_the_figures_or_says_that_there_are_none(tiny_model):
     assert "### On rsna: 119 images of 119 patients" in page
     assert (
         "| occlusion | nodule | 119 | 0.400 (0.300 to 0.500) | 0.600 (0.500 to 0.700) | "
-        "0.810 (0.700 to 0.900) | not defined |"
+        "0.810 (0.700 to 0.900) | not defined | not defined |"
     ) in page
     assert "| occlusion | 8 | no: the map survives | 0.700 (0.600 to 0.800) |" in page
     assert "4 explanations by occlusion: supported 25%, weak 0%, do not use 75%." in page

@@ -60,6 +60,7 @@ def _finding(evaluation: ExplanationEvaluation, name: str, key: str) -> Localise
         fixed_hit_rate=_estimate(evaluation.localisation[MEAN_MAP][key].hit_rate),
         pixel_auroc=_estimate(own.pixel_auroc),
         over_mean_map=_estimate(own.over_mean_map),
+        region_rate=_estimate(own.region_rate),
     )
 
 
