@@ -98,7 +98,7 @@ def attention_rollout(case: Case) -> tuple[PatchAttribution, ...]:
 def _wordings(case: Case, index: int) -> int:
     """Count the wordings of one finding, whose maps are averaged as its log-odds are."""
     (question,) = case.model.questions([case.findings[index]])
-    return 1 + len(question.paraphrases)
+    return len(question.wordings)
 
 
 @dataclass(frozen=True, eq=False)

@@ -132,7 +132,7 @@ def _wordings(case: Case, finding: str) -> list[tuple[Case, float]]:
     (question,) = case.model.questions([finding])
     if not question.paraphrases:
         return [(case, 1.0)]
-    texts = (question.text, *question.paraphrases)
+    texts = question.wordings
     alone = (dataclasses.replace(question, text=text, paraphrases=()) for text in texts)
     return [
         (dataclasses.replace(case, model=case.model.asking([one])), 1 / len(texts)) for one in alone

@@ -100,6 +100,11 @@ class Question:
     paraphrases: tuple[str, ...] = ()
     reasoning: str | None = None
 
+    @property
+    def wordings(self) -> tuple[str, ...]:
+        """Every way it is put, its own text first."""
+        return (self.text, *self.paraphrases)
+
 
 @dataclass(frozen=True)
 class Comparison:

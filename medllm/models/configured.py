@@ -153,8 +153,8 @@ def _changes(card: ModelCard, *, own_words: bool, tiles: int) -> Iterator[str]:
     """Tell it apart from the same model asked otherwise."""
     if own_words:
         yield "own words"
-    if wordings := max(len(question.paraphrases) for question in card.questions):
-        yield f"{wordings + 1} wordings"
+    if (wordings := max(len(question.wordings) for question in card.questions)) > 1:
+        yield f"{wordings} wordings"
     if card.reasoning_tokens:
         yield "reasoning"
     if tiles > 1:

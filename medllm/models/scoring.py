@@ -103,7 +103,7 @@ def encode_questions(
     rows = [
         dataclasses.replace(question, text=text)
         for question in questions
-        for text in (question.text, *question.paraphrases)
+        for text in question.wordings
     ]
     prompts = [
         torch.tensor(tokenizer(fill_in(spread, row), add_special_tokens=adds)["input_ids"])
@@ -130,7 +130,7 @@ def encode_questions(
         yes=tuple(_answer_ids(tokenizer, row.yes) for row in rows),
         no=tuple(_answer_ids(tokenizer, row.no) for row in rows),
         image_token_id=image_token_id,
-        wordings=tuple(1 + len(question.paraphrases) for question in questions),
+        wordings=tuple(len(question.wordings) for question in questions),
     )
 
 

@@ -177,7 +177,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> TinyHub:
     root = tmp_path_factory.mktemp("hub")
     # What is one-dimensional, CLIP's class token among it, keeps what it was built with.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(3)
         return TinyHub(_save_encoders(root), _save_llms(root))
 
 

@@ -59,9 +59,8 @@ def test_trained_a_step_and_merged_the_logits_are_equal(vision, text, on, join, 
     merged = merge_lora(model.network)
     assert type(merged) is LlavaForConditionalGeneration
     assert merged is model.network
-    # Two orders of the same sums; two steps of this rate lead Gemma 2 to large weights, and a
-    # rounding of 4e-5.
-    torch.testing.assert_close(log_odds(model, pixel_values), trained, atol=5e-4, rtol=0)
+    # Two orders of the same sums.
+    torch.testing.assert_close(log_odds(model, pixel_values), trained, atol=1e-4, rtol=0)
     after = model.network.state_dict()
     assert after.keys() == before.keys()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
