@@ -34,6 +34,9 @@ class Preprocessing:
             what lies outside is never seen.
         shortest_edge: Pixels of the shorter edge before a square is cut out; for `stretch`, of
             both edges. `size` when None, so that only the longer edge of a `crop` loses anything.
+        unread: Rows at the bottom and columns at the right that the square has beyond `size` and
+            that are cut off: those of a network whose patches do not divide the square it was made
+            for, and which reads no more than whole patches.
         interpolation: `area`, the mean over each pixel's extent; or a filter of Pillow, as the
             image processors of Hugging Face use them, on unrounded values.
         normalization: `per-image` subtracts the image's own mean and divides by its own
@@ -49,6 +52,7 @@ class Preprocessing:
     channels: int = 1
     aspect: Literal["stretch", "pad", "crop"] = "stretch"
     shortest_edge: int | None = None
+    unread: int = 0
     interpolation: Literal["area", "nearest", "bilinear", "bicubic", "lanczos"] = "area"
     normalization: Literal["per-image", "fixed"] = "per-image"
     mean: tuple[float, ...] = (0.5,)
@@ -67,10 +71,10 @@ class Preprocessing:
                 f"shortest_edge is {self.shortest_edge} and aspect is 'pad'; nothing is cut from "
                 "what was padded."
             )
-        if self.shortest_edge is not None and self.shortest_edge < self.size:
+        if self.shortest_edge is not None and self.shortest_edge < self._square:
             raise ValueError(
-                f"shortest_edge is {self.shortest_edge} and size is {self.size}; a square of "
-                "size cannot be cut from less."
+                f"shortest_edge is {self.shortest_edge} and size is {self._square} with what is "
+                "unread; a square of size cannot be cut from less."
             )
         if not {len(self.mean), len(self.std)} <= {1, self.channels}:
             raise ValueError(
@@ -156,7 +160,7 @@ class Preprocessing:
 
     def _resized(self, rows: int, columns: int) -> tuple[int, int]:
         """Rows and columns after resizing and before the square is cut."""
-        edge = self.shortest_edge or self.size
+        edge = self.shortest_edge or self._square
         if self.aspect != "crop":
             return (edge, edge)
         # Cut off, not rounded, as torchvision and transformers do it.
@@ -165,7 +169,12 @@ class Preprocessing:
 
     def _cut(self, shape: tuple[int, int]) -> tuple[int, int]:
         """First row and column of the central square."""
-        return ((shape[0] - self.size) // 2, (shape[1] - self.size) // 2)
+        return ((shape[0] - self._square) // 2, (shape[1] - self._square) // 2)
+
+    @property
+    def _square(self) -> int:
+        """Rows and columns of the square before what is never read is cut off."""
+        return self.size + self.unread
 
     def normalize(
         self, display: Float32[torch.Tensor, "*batch rows columns"]
@@ -208,7 +217,8 @@ class Preprocessing:
             # SpatialPad puts the smaller half of an odd margin first.
             side = max(rows, columns)
             left, top = (side - columns) // 2, (side - rows) // 2
-            return (-float(left), -float(top), float(side), float(side))
+            read = side * self.size / self._square
+            return (-float(left), -float(top), read, read)
         shape = self._resized(rows, columns)
         top, left = self._cut(shape)
         # Source pixels a resized pixel; the two differ a little where the longer edge was cut off.

@@ -127,6 +127,11 @@ def _refuse_tiles(model: Model, tiles: int) -> None:
     name, most = model.card.name, getattr(model.architecture, "most_tiles", 1)
     if tiles > most == 1:
         raise CheckpointError(f"'{name}' is shown an image whole, not in tiles; leave --tiles out.")
+    if tiles > 1 and model.card.preprocessing.unread:
+        raise CheckpointError(
+            f"the patches of '{name}' do not divide a tile, so that a map of several would be "
+            "misplaced; leave --tiles out."
+        )
     if tiles > most:
         raise CheckpointError(f"'{name}' is shown at most {most} x {most} tiles; got {tiles}.")
 

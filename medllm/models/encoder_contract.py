@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,26 @@ def _difference(processor: Any, contract: Preprocessing) -> float:
     return float((np.abs(theirs - ours) * std).max() * 255)
 
 
+def what_is_read(contract: Preprocessing, encoder: PreTrainedConfig) -> Preprocessing:
+    """Leave out the pixels that an encoder never reads: the rest of a square of whole patches.
+
+    SigLIP of 384 pixels in patches of 14 reads 378. The others move no number, and a map that was
+    laid over all 384 would lie beside its place.
+
+    Args:
+        contract: From the image processor.
+        encoder: The encoder's configuration.
+
+    Returns:
+        The contract of the pixels that are read; as it was where they are all read, or where it
+        is of several tiles, each of which has a rest of its own.
+    """
+    if contract.size != getattr(encoder, "image_size", None):
+        return contract
+    rest = contract.size % encoder.patch_size
+    return replace(contract, size=contract.size - rest, unread=rest)
+
+
 def check_preprocessing(
     contract: Preprocessing, config: PreTrainedConfig, *, any_size: bool
 ) -> None:
@@ -259,7 +280,7 @@ def check_preprocessing(
             f"the preprocessing's size {contract.size} is no multiple of the encoder's patch_size "
             f"{config.patch_size}; pass preprocessing with size={whole}."
         )
-    if not any_size and contract.size != config.image_size:
+    if not any_size and contract.size + contract.unread != config.image_size:
         raise CheckpointError(
             f"the preprocessing's size is {contract.size} and the encoder's image_size "
             f"{config.image_size}, for which its position embeddings are; pass preprocessing with "

@@ -29,7 +29,7 @@ from medllm.models.architectures import (
 )
 from medllm.models.build import IMAGE_TOKEN
 from medllm.models.card import NOT_MEASURED, UNFITTED, ModelCard, Question
-from medllm.models.encoder_contract import read_preprocessing, read_square
+from medllm.models.encoder_contract import read_preprocessing, read_square, what_is_read
 from medllm.models.hub import read_config, sha256_of_files
 from medllm.models.labels import label_questions
 from medllm.models.model import Model
@@ -144,7 +144,8 @@ def _ask_in_words(kind: VisionLanguage, config: PreTrainedConfig, folder: Path) 
     questions = tuple(
         Question(key, one.question, yes, no, UNFITTED) for key, one in FINDINGS.items()
     )
-    return Asked(contract, questions, tokenizer, template)
+    seen = what_is_read(contract, config.vision_config)
+    return Asked(seen, questions, tokenizer, template)
 
 
 def _ask_by_prompts(kind: Contrastive, config: PreTrainedConfig, folder: Path) -> Asked:

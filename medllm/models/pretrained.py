@@ -24,7 +24,11 @@ from medllm.errors import CheckpointError
 from medllm.findings import finding
 from medllm.models.build import IMAGE_TOKEN, select_strategy
 from medllm.models.card import ModelCard, Question
-from medllm.models.encoder_contract import check_preprocessing, read_preprocessing
+from medllm.models.encoder_contract import (
+    check_preprocessing,
+    read_preprocessing,
+    what_is_read,
+)
 from medllm.models.foreign import check_tokens
 from medllm.models.hub import find_folder, read_config
 from medllm.models.model import Model
@@ -116,7 +120,9 @@ def join_pretrained(
     vision_folder, text_folder = find_folder(vision), find_folder(text)
     vision_config = _vision_config(vision_folder)
     kind = _ENCODERS[vision_config.model_type]
-    contract = preprocessing or read_preprocessing(vision_folder, vision_config.num_channels)
+    contract = preprocessing or what_is_read(
+        read_preprocessing(vision_folder, vision_config.num_channels), vision_config
+    )
     check_preprocessing(contract, vision_config, any_size=kind.any_size)
     tokenizer = load_tokenizer(text_folder)
     yes, no = find_answer_words(tokenizer)

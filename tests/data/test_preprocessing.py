@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,7 @@ def test_a_batch_of_resized_images_is_prepared_as_each_alone(normalization, mean
     [
         ({"aspect": "pad", "shortest_edge": 80}, "nothing is cut from what was padded"),
         ({"aspect": "crop", "shortest_edge": 60}, "shortest_edge is 60 and size is 64"),
+        ({"aspect": "crop", "shortest_edge": 66, "unread": 4}, "66 and size is 68 with what is"),
         ({"channels": 3, "mean": (0.5, 0.5)}, "mean has 2 and std 1 values for channels 3"),
         ({"channels": 1, "std": (0.5, 0.5, 0.5)}, "std 3 values for channels 1"),
         ({"channels": 3, "std": (0.5, 0.0, 0.5)}, "must be above 0"),
@@ -196,13 +198,31 @@ def test_what_lies_in_the_cropped_margin_is_not_seen(interpolation):
     assert min(seen[0, 0], seen[-1, -1]) > 0.05
 
 
+@pytest.mark.parametrize(
+    ("aspect", "edge"), [("stretch", None), ("stretch", 73), ("pad", None), ("crop", 73)]
+)
+def test_what_is_unread_is_cut_off_at_the_bottom_and_at_the_right_alone(aspect, edge):
+    pixels = np.random.default_rng(0).random((90, 120), dtype=np.float32)
+    whole = Preprocessing(size=64, aspect=aspect, shortest_edge=edge, interpolation="bicubic")
+    read = dataclasses.replace(whole, size=58, unread=6)
+    assert torch.equal(read.resize(pixels), whole.resize(pixels)[:, :58, :58])
+    x, y, width, height = whole.box(90, 120)
+    assert read.box(90, 120) == pytest.approx((x, y, width * 58 / 64, height * 58 / 64))
+
+
 @settings(max_examples=80, deadline=None)
 @given(
     rows=st.integers(64, 400),
     columns=st.integers(64, 400),
     contract=st.sampled_from(
         [
-            Preprocessing(size=64, aspect=aspect, interpolation=interpolation, shortest_edge=edge)
+            Preprocessing(
+                size=64,
+                aspect=aspect,
+                interpolation=interpolation,
+                shortest_edge=edge,
+                unread=unread,
+            )
             for aspect, edge in (
                 ("stretch", None),
                 ("stretch", 73),
@@ -211,6 +231,7 @@ def test_what_lies_in_the_cropped_margin_is_not_seen(interpolation):
                 ("crop", 73),
             )
             for interpolation in ("area", "bilinear", "bicubic")
+            for unread in (0, 5)
         ]
     ),
     where=st.tuples(st.floats(0.1, 0.9), st.floats(0.1, 0.9)),

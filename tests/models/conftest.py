@@ -43,6 +43,8 @@ BLOCKS = {
     "intermediate_size": 32,
 }
 GRID = {"image_size": 32, "patch_size": 8}
+# As SigLIP so400m of 384 pixels in patches of 14: its patches end before its input does.
+SIGLIP = {**BLOCKS, "image_size": 36, "patch_size": 8}
 # The text halves of CLIP and SigLIP, which are not used.
 OTHER_HALF = {**BLOCKS, "vocab_size": 20, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
 
@@ -150,8 +152,8 @@ def _save_encoders(root: Path) -> dict[str, Path]:
             CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=32),
         ),
         "siglip": (
-            SiglipModel(SiglipConfig(vision_config={**BLOCKS, **GRID}, text_config=OTHER_HALF)),
-            SiglipImageProcessorPil(size={"height": 32, "width": 32}),
+            SiglipModel(SiglipConfig(vision_config=SIGLIP, text_config=OTHER_HALF)),
+            SiglipImageProcessorPil(size={"height": 36, "width": 36}),
         ),
     }
     for seed, (name, (model, processor)) in enumerate(made.items()):

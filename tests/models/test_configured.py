@@ -279,6 +279,7 @@ def test_a_file_of_other_words_is_refused_with_the_place(tmp_path, text, message
         ("vit-classifier", {"bits": 8}, "has no LLM"),
         ("llava", {"tiles": 2}, "an image whole, not in tiles"),
         ("internvl", {"tiles": 4}, "at most 3 x 3 tiles; got 4"),
+        ("smolvlm-so400m", {"tiles": 2}, "patches of .* do not divide a tile"),
     ],
 )
 def test_what_a_kind_cannot_do_is_refused_and_nothing_is_written(

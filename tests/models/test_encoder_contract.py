@@ -22,7 +22,7 @@ def test_the_encoders_own_preprocessing_is_taken_over(joined):
     half = (0.5,) * 3
     same = {"channels": 3, "size": 32, "normalization": "fixed"}
     assert joined("siglip", "llama").card.preprocessing == Preprocessing(
-        **same, interpolation="bicubic", mean=half, std=half
+        **same, unread=4, interpolation="bicubic", mean=half, std=half
     )
     assert joined("vit", "llama").card.preprocessing == Preprocessing(
         **same, interpolation="bilinear", mean=(0.4,) * 3, std=half
@@ -53,7 +53,8 @@ def test_a_radiograph_is_prepared_as_the_encoders_image_processor_does_it(hub, j
         processor = AutoImageProcessor.from_pretrained(hub.vision[vision], backend="pil")
         theirs = processor(Image.fromarray(np.stack([grey] * 3, -1)), return_tensors="pt")
         ours = model.card.preprocessing.prepare(grey.astype(np.float32) / 255)
-        assert _grey_steps(theirs["pixel_values"] - ours, model.card.preprocessing) < 1.2
+        read = theirs["pixel_values"][..., :32, :32]
+        assert _grey_steps(read - ours, model.card.preprocessing) < 1.2
 
 
 def _configure(folder, **values):

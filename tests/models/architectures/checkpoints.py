@@ -25,6 +25,7 @@ _GENERATIVE: dict[str, Callable[[], Family]] = {
     "qwen3-vl": qwen.qwen3_vl,
     "idefics3": tiled.idefics3,
     "smolvlm": tiled.smolvlm,
+    "smolvlm-so400m": tiled.smolvlm_so400m,
     "internvl": tiled.internvl,
 }
 _CONTRASTIVE: dict[str, Callable[[], Family]] = {

@@ -73,7 +73,10 @@ def llava() -> Family:
 
 
 def llava_siglip() -> Family:
-    """Llava over SigLIP: it has no class token, so all of its last layer is taken."""
+    """Llava over SigLIP: it has no class token, so all of its last layer is taken.
+
+    Its patches end four pixels before its square does, as those of SigLIP so400m of 384 do six.
+    """
     tokenizer = build_tokenizer(
         ("<|im_start|>", "<image>"),
         pad="<|endoftext|>",
@@ -82,7 +85,7 @@ def llava_siglip() -> Family:
     )
     config = LlavaConfig(
         vision_config=SiglipVisionConfig(
-            **TOWER, image_size=56, patch_size=8, vision_use_head=False
+            **TOWER, image_size=60, patch_size=8, vision_use_head=False
         ),
         text_config=Qwen2Config(**DECODER, **text_settings(tokenizer)),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
@@ -92,7 +95,7 @@ def llava_siglip() -> Family:
     )
     return Family(
         config,
-        image_processor=SiglipImageProcessorPil(size={"height": 56, "width": 56}),
+        image_processor=SiglipImageProcessorPil(size={"height": 60, "width": 60}),
         tokenizer=tokenizer,
         processor_settings={
             "image_token": "<image>",
@@ -101,7 +104,7 @@ def llava_siglip() -> Family:
             "vision_feature_select_strategy": "full",
         },
         processor_class="LlavaProcessor",
-        image_size=56,
+        image_size=60,
         grid=(7, 7),
     )
 

@@ -40,6 +40,7 @@ WITH_BOS = (
     "gemma3",
     "idefics3",
     "smolvlm",
+    "smolvlm-so400m",
 )
 
 

@@ -50,7 +50,7 @@ def idefics3() -> Family:
     return Family(config, processor=processor, image_size=56, grid=(4, 4))
 
 
-def smolvlm() -> Family:
+def smolvlm(size: int = 56) -> Family:
     """SmolVLM: as Idefics3; its bos is the marker of a message, written by the template."""
     named = {
         "image_token": "<image>",
@@ -67,20 +67,29 @@ def smolvlm() -> Family:
         template=chat_templates.SMOLVLM,
     )
     config = SmolVLMConfig(
-        vision_config={**TOWER, "image_size": 56, "patch_size": 7},
+        vision_config={**TOWER, "image_size": size, "patch_size": 7},
         text_config=LlamaConfig(**DECODER, **text_settings(tokenizer)),
         image_token_id=tokenizer.image_token_id,
         scale_factor=2,
     )
     return Family(
         config,
-        image_processor=SmolVLMImageProcessorPil(**TILE, do_image_splitting=False),
+        image_processor=SmolVLMImageProcessorPil(
+            size={"longest_edge": size},
+            max_image_size={"longest_edge": size},
+            do_image_splitting=False,
+        ),
         tokenizer=tokenizer,
         processor_settings={"image_seq_len": 16},
         processor_class="SmolVLMProcessor",
-        image_size=56,
+        image_size=size,
         grid=(4, 4),
     )
+
+
+def smolvlm_so400m() -> Family:
+    """SmolVLM over SigLIP so400m of 384 pixels, whose patches of 14 end six before its tile."""
+    return smolvlm(size=60)
 
 
 def internvl_tokenizer() -> PreTrainedTokenizerFast:
