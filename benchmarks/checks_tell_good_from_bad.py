@@ -5,8 +5,9 @@
 Phantoms, half of them with one opacity, that the model answers rightly. Each is judged with four
 maps: its own; the next phantom's; that of the same network with the entries of every weight
 matrix shuffled; and its own, shuffled among the patches. The last three are scaled so that they add
-up, since completeness alone would refuse them. Printed are the verdicts of each, and for each check
-how many pass and how well its value alone tells the own map from the others (AUROC). Last comes the
+up, since completeness alone would refuse them. Printed are the verdicts of each, on phantoms with
+the opacity and without, and those of the shuffled network on its own maps; and for each check how
+many pass and how well its value alone tells the own map from the others (AUROC). Last comes the
 trade-off: pass marks that a share of the wrong maps of the first half of the phantoms stays below,
 and what they keep and refuse in the second half.
 """
@@ -27,11 +28,12 @@ import numpy as np
 import torch
 
 from medllm.dicom import Radiograph
+from medllm.errors import AttributionError
 from medllm.explanation import DEFAULT_METHOD, METHODS
 from medllm.explanation.attribution import PatchAttribution
 from medllm.explanation.case import Case
 from medllm.explanation.checks import verdict_of
-from medllm.explanation.composition import judge, judge_place
+from medllm.explanation.composition import explain_case, judge, judge_place
 from medllm.explanation.record import Check
 from medllm.metrics import auroc
 from medllm.models import Model, load_model
@@ -45,6 +47,8 @@ SHARES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 FIRST_SEED = 920_000
 FINDING = "lung_opacity"
 OWN = "own"
+WHOLE = "shuffled model's own"
+_WITH = {True: "with it", False: "without"}
 
 
 def main() -> None:
@@ -67,15 +71,16 @@ def main() -> None:
         maps = maps_of(case, following, other, given.method)
         judged = judge_whole(case, given.method, list(maps.values()))
         for name, checks in zip(maps, judged, strict=True):
-            verdicts[name][verdict_of(checks)] += 1
+            verdicts[name][f"{verdict_of(checks)}, {_WITH[bool(case.log_odds[0] > 0)]}"] += 1
             rows.append({"map": name, **{check.name: check.value for check in checks}})
             for check in checks:
                 values[check.name][name].append(check.value)
                 passed[check.name][name].append(check.passed)
+        verdicts[WHOLE][verdict_on(dataclasses.replace(case, model=other), given.method)] += 1
     print(f"{given.n} phantoms answered rightly, model {model.card.name}, {given.method}")
     for name, counted in verdicts.items():
-        print(f"{name:16}{dict(counted)}")
-    names = list(verdicts)
+        print(f"{name:24}{dict(sorted(counted.items()))}")
+    names = [name for name in verdicts if name != WHOLE]
     print(f"{'check':16}" + "".join(f"{name + ' passed':>24}" for name in names))
     for key, by_map in passed.items():
         cells = []
@@ -151,6 +156,14 @@ def maps_of(case: Case, following: Case, other: Model, method: str) -> dict[str,
         error = None if own.completeness_error is None else missed
         found[name] = PatchAttribution(scaled, own.n_steps, error)
     return found
+
+
+def verdict_on(case: Case, method: str) -> str:
+    """Explain a case as a user would, and give the verdict, or the cause of none."""
+    try:
+        return explain_case(case, method)[0].verdict
+    except AttributionError as error:
+        return f"refused as {error.code}"
 
 
 def judge_whole(

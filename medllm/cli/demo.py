@@ -9,10 +9,9 @@ import typer
 
 from medllm.cli.explain import write_report
 
-# Chosen of a hundred: it is called, and the map falls on the opacity and passes every check. Of
-# most seeds integrated gradients disagree with the map; how often one is kept stands in
-# docs/concepts/explanations.md.
-_SEED = 96
+# The first whose opacity the bundled model calls. Of the first ten it calls seven, and names the
+# region of six; how often a map is kept stands in docs/concepts/explanations.md.
+_SEED = 1
 
 
 def demo(

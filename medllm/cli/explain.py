@@ -48,7 +48,7 @@ def explain(
             help="Attribution method. Several, separated by commas, or 'all': the first explains, "
             "the others stand beside it.",
         ),
-    ] = "occlusion",
+    ] = "integrated-gradients",
     formats: Annotated[
         str, typer.Option("--format", help="Encodings, separated by commas.")
     ] = "html,json",

@@ -51,7 +51,7 @@ def listen(
             metavar="NAME",
             help="Attribution method; several, separated by commas, stand beside each other.",
         ),
-    ] = "occlusion",
+    ] = "integrated-gradients",
     host: Annotated[
         str, typer.Option(help="Address to listen on; another than loopback wants --allow.")
     ] = "127.0.0.1",

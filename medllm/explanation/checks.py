@@ -12,13 +12,13 @@ from medllm.explanation.anatomy import REGIONS
 from medllm.explanation.integrated_gradients import completeness_bound
 from medllm.explanation.record import Check, Verdict
 
-# Completeness follows from the method's own promise. The marks of deletion, stability and
-# faithfulness were learned on phantoms with known truth, by benchmarks/checks_tell_good_from_bad.py
-# (ADR 7). The others are provisional: they stand for what would be unreasonable to fail.
+# Completeness follows from the method's own promise. The marks of deletion, stability, faithfulness
+# and agreement were learned on phantoms with known truth, by
+# benchmarks/checks_tell_good_from_bad.py (ADR 7, 14). The others are provisional: they stand for
+# what would be unreasonable to fail.
 
 # A change of the odds by a fifth; less leaves nothing to explain.
 LEAST_EFFECT = 0.2
-# Two maps of one truth at the patch grid's resolution.
 LEAST_AGREEMENT = 0.3
 # A map most of which is off the chest is not of a finding in it, however little chest there is.
 MOST_OUTSIDE = 0.5
@@ -84,7 +84,10 @@ def agreement(
     other: Float64[np.ndarray, "rows columns"],
     other_method: str,
 ) -> Check:
-    """Test whether an unlike method ranks the patches alike.
+    """Test whether an unlike method points to the same places.
+
+    Most patches of a map are near nothing, and their order says nothing. So the values are
+    compared and not their ranks, among which the few that matter are lost.
 
     Args:
         values: The map that is explained with.
@@ -92,14 +95,14 @@ def agreement(
         other_method: Its key.
 
     Returns:
-        The check; its value is Spearman's rank correlation, 0 where a map is flat.
+        The check; its value is Pearson's correlation, 0 where a map is flat.
     """
-    correlation = rank_correlation(values, other)
-    passed = correlation >= LEAST_AGREEMENT
+    found = correlation(values, other)
+    passed = found >= LEAST_AGREEMENT
     return Check(
         "agreement",
-        correlation,
-        f"rank correlation with {other_method} of at least {LEAST_AGREEMENT} (provisional)",
+        found,
+        f"correlation with {other_method} of at least {LEAST_AGREEMENT}",
         passed,
         "A second method, which works otherwise, points to the same places."
         if passed
@@ -187,11 +190,11 @@ def stability(
     Returns:
         The check; its value is the lowest rank correlation.
     """
-    correlation = min(rank_correlation(values, other) for other in altered)
-    passed = correlation >= LEAST_STABILITY
+    lowest = min(rank_correlation(values, other) for other in altered)
+    passed = lowest >= LEAST_STABILITY
     return Check(
         "stability",
-        correlation,
+        lowest,
         f"rank correlation of at least {LEAST_STABILITY} under slight changes",
         passed,
         "The map stays much the same when the image is changed slightly."
@@ -215,11 +218,11 @@ def contrast(
     Returns:
         The check; its value is the rank correlation.
     """
-    correlation = rank_correlation(values, other)
-    passed = correlation <= MOST_ALIKE
+    found = rank_correlation(values, other)
+    passed = found <= MOST_ALIKE
     return Check(
         "contrast",
-        correlation,
+        found,
         f"rank correlation with the map of {other_finding} of at most {MOST_ALIKE} (provisional)",
         passed,
         f"The map of another finding ({other_finding}), whose answer differs, differs too."
@@ -227,6 +230,15 @@ def contrast(
         else f"The map is that of another finding ({other_finding}) too, whose answer differs: it "
         "does not tell the two apart.",
     )
+
+
+def correlation(
+    values: Float64[np.ndarray, "rows columns"], other: Float64[np.ndarray, "rows columns"]
+) -> float:
+    """Pearson's correlation of two maps; 0 where one is flat."""
+    if np.ptp(values) == 0 or np.ptp(other) == 0:
+        return 0.0
+    return float(np.corrcoef(values.ravel(), other.ravel())[0, 1])
 
 
 def rank_correlation(

@@ -168,7 +168,7 @@ def _by_others(case: Case, first: Explanation, methods: Sequence[str]) -> tuple[
             found.append(OtherMethod(name, refusal=str(error)))
             continue
         explanation = dataclasses.replace(explanation, seconds=time.monotonic() - started)
-        alike = tests.agreement(explanation.map.values, first.map.values, first.method).value
+        alike = tests.correlation(explanation.map.values, first.map.values)
         found.append(OtherMethod(name, explanation, alike))
     return tuple(found)
 

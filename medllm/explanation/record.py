@@ -98,13 +98,13 @@ class OtherMethod:
         method: Key of the method.
         explanation: What it gave; without the zones' effects and the words, which are of the
             answer and not of the method. None where it gave none.
-        rank_correlation: Of its map with the first one's; None where it gave none.
+        correlation: Pearson's, of its map with the first one's; None where it gave none.
         refusal: Why it gave none, in a sentence; empty where it gave one.
     """
 
     method: str
     explanation: Explanation | None = None
-    rank_correlation: float | None = None
+    correlation: float | None = None
     refusal: str = ""
 
 

@@ -201,7 +201,7 @@ def _report_finding(
 def _report_method(scan: Radiograph, other: OtherMethod) -> ReportedMethod:
     explanation = other.explanation
     overlay, withheld = _drawn(scan, explanation) if explanation else (None, other.refusal)
-    return ReportedMethod(other.method, explanation, other.rank_correlation, overlay, withheld)
+    return ReportedMethod(other.method, explanation, other.correlation, overlay, withheld)
 
 
 def _drawn(scan: Radiograph, explanation: Explanation) -> tuple[Overlay | None, str | None]:

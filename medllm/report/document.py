@@ -26,14 +26,14 @@ class ReportedMethod:
     Attributes:
         method: Key of the method.
         explanation: What it gave; None where it gave none.
-        rank_correlation: Of its map with that of the report's method; None without a map.
+        correlation: Pearson's, of its map with that of the report's method; None without a map.
         overlay: The picture; None where there is no map, or where it must not be used.
         withheld: Why there is no picture, in sentences; None where there is one.
     """
 
     method: str
     explanation: Explanation | None
-    rank_correlation: float | None
+    correlation: float | None
     overlay: Overlay | None
     withheld: str | None
 

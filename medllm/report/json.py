@@ -150,7 +150,7 @@ def _explanation(explanation: Explanation, card: ModelCard) -> dict[str, Any]:
         "others": [
             {
                 "method": other.method,
-                "rank_correlation": other.rank_correlation,
+                "correlation": other.correlation,
                 "refusal": other.refusal,
                 "explanation": other.explanation and _explanation(other.explanation, card),
             }

@@ -222,11 +222,11 @@ def subject(explanation: Explanation) -> str:
     return name if against is None else f"{name} rather than {look_up(against).name}"
 
 
-def alike(rank_correlation: float) -> str:
+def alike(correlation: float) -> str:
     """Say how a method's map agrees with another's.
 
     Args:
-        rank_correlation: Spearman's, over the patches.
+        correlation: Pearson's, over the patches.
 
     Returns:
         The value, and whether it is what an agreeing method has.
@@ -235,8 +235,8 @@ def alike(rank_correlation: float) -> str:
         >>> alike(0.712), alike(0.054)
         ('0.71, much the same places', '0.05, other places')
     """
-    places = "much the same" if rank_correlation >= LEAST_AGREEMENT else "other"
-    return f"{signed(rank_correlation).lstrip('+')}, {places} places"
+    places = "much the same" if correlation >= LEAST_AGREEMENT else "other"
+    return f"{signed(correlation).lstrip('+')}, {places} places"
 
 
 def usual(check: str, method: str, sets: Sequence[MeasuredExplanations]) -> str:

@@ -100,13 +100,19 @@ def test_contrast_fails_where_another_finding_has_the_same_map():
     assert checks.contrast(values, -values, "effusion").passed
 
 
-def test_agreement_is_that_of_ranks_and_0_for_a_flat_map():
-    values = np.random.default_rng(0).normal(size=(4, 4))
-    assert checks.agreement(values, np.exp(values), "occlusion").value == pytest.approx(1)
+def test_agreement_is_of_the_places_that_matter_and_0_for_a_flat_map():
+    chance = np.random.default_rng(0)
+    values, other = chance.normal(size=(2, 8, 8)) * 0.01
+    values[2, 3] = other[2, 3] = 1.0  # one place that both mark; the rest is noise
+    agreeing = checks.agreement(values, other, "occlusion")
+    assert agreeing.value == pytest.approx(np.corrcoef(values.ravel(), other.ravel())[0, 1])
+    assert agreeing.passed
+    assert checks.rank_correlation(values, other) < checks.LEAST_AGREEMENT
+    assert checks.agreement(values, 3 * values + 1, "occlusion").value == pytest.approx(1)
     reverse = checks.agreement(values, -values, "occlusion")
     assert reverse.value == pytest.approx(-1)
     assert not reverse.passed
-    flat = checks.agreement(values, np.zeros((4, 4)), "occlusion")
+    flat = checks.agreement(values, np.zeros((8, 8)), "occlusion")
     assert flat.value == 0.0
     assert not flat.passed
 

@@ -224,9 +224,9 @@ def compared(scan, prediction, explanations):
     """Pneumonia by five methods; effusion rather than cardiomegaly."""
     first = explanations[0]
 
-    def by(method: str, verdict: str, hot: tuple[int, int], rank_correlation: float) -> OtherMethod:
+    def by(method: str, verdict: str, hot: tuple[int, int], correlation: float) -> OtherMethod:
         one = replace(explain("pneumonia", first.log_odds, verdict, hot), method=method)
-        return OtherMethod(method, one, rank_correlation)
+        return OtherMethod(method, one, correlation)
 
     others = (
         by("occlusion", "supported", (8, 4), 0.863),

@@ -85,7 +85,7 @@ def test_a_contrast_and_other_methods_follow_the_schema(compared):
         "grad-cam",
         "attention-rollout",
     ]
-    assert [other["rank_correlation"] for other in first["others"]] == [0.863, -0.191, 0.124, None]
+    assert [other["correlation"] for other in first["others"]] == [0.863, -0.191, 0.124, None]
     assert first["others"][2]["explanation"]["verdict"] == "do not use"
     assert first["others"][3]["explanation"] is None
     assert first["others"][3]["refusal"] == "the encoder gives no attention weights."

@@ -166,7 +166,7 @@ class CaseFigures(Section):
         probability: The model's.
         call: The model's.
         verdict: Of the default method's explanation; null where it was not checked.
-        agreement: Mean rank correlation of the methods' maps in pairs; null for one method.
+        agreement: Mean correlation (Pearson) of the methods' maps in pairs; null for one method.
         hits: Whether each method's highest point lies in the outline.
         pixel_auroc: Of each method.
         relevance_mass: Of each method.
@@ -224,7 +224,7 @@ class ExplanationEvaluation(Section):
         verdicts: Explanations of the default method, by verdict.
         by_verdict: What they are worth.
         sanity: Tests of the methods themselves; null where none were made.
-        agreement: Mean rank correlation of the maps of two methods; null where no two can be
+        agreement: Mean correlation (Pearson) of the maps of two methods; null where no two can be
             compared.
         costs: By method.
         peak_memory_mib: Most memory the process held, model and images included.

@@ -253,7 +253,7 @@ def by_verdict(measured: Measurements, method: str) -> dict[str, VerdictFigures]
 def agreement_of(
     measured: Measurements, methods: Sequence[str]
 ) -> dict[str, dict[str, float | None]]:
-    """Average the rank correlation of two methods' maps, over all images and findings.
+    """Average the correlation of two methods' maps, over all images and findings.
 
     Args:
         measured: By finding and by method.

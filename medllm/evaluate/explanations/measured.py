@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Float
-from scipy.stats import rankdata
 
 from medllm.evaluate.explanations.table import SCHEMA, Row
 
@@ -103,7 +102,7 @@ def _measured(rows: Sequence[Row]) -> Measured:
 
 
 def correlations(maps: Sequence[Sequence[float] | None]) -> Float[np.ndarray, "maps maps"]:
-    """Give Spearman's rank correlation of the maps of one image, in pairs.
+    """Give Pearson's correlation of the maps of one image, in pairs.
 
     Args:
         maps: A value a patch; None where there is no map.
@@ -113,10 +112,10 @@ def correlations(maps: Sequence[Sequence[float] | None]) -> Float[np.ndarray, "m
     """
     found = np.full((len(maps), len(maps)), np.nan)
     kept = [
-        (at, rankdata(one)) for at, one in enumerate(maps) if one is not None and np.ptp(one) > 0
+        (at, np.asarray(one)) for at, one in enumerate(maps) if one is not None and np.ptp(one) > 0
     ]
-    for first, ranks in kept:
+    for first, values in kept:
         for second, others in kept:
-            if len(ranks) == len(others):
-                found[first, second] = np.corrcoef(ranks, others)[0, 1]
+            if len(values) == len(others):
+                found[first, second] = np.corrcoef(values, others)[0, 1]
     return found
