@@ -268,7 +268,19 @@ def verdict_of(checks: Sequence[Check]) -> Verdict:
     Returns:
         The verdict.
     """
-    failed = {check.name for check in checks if not check.passed} - _TOLD
-    if failed & _NECESSARY:
+    if forbidding(checks):
         return "do not use"
+    failed = any(not check.passed for check in checks if check.name not in _TOLD)
     return "weak" if failed else "supported"
+
+
+def forbidding(checks: Sequence[Check]) -> tuple[Check, ...]:
+    """Choose the checks for whose failing a map must not be used.
+
+    Args:
+        checks: The checks made.
+
+    Returns:
+        Those that failed; none where the map may be used.
+    """
+    return tuple(check for check in checks if not check.passed and check.name in _NECESSARY)

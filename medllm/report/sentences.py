@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from medllm.explanation.checks import forbidding
 from medllm.explanation.record import Explanation
 from medllm.findings import Finding
 from medllm.findings import finding as look_up
@@ -105,7 +106,7 @@ def why_withheld(explanation: Explanation) -> str:
         explanation: An explanation with the verdict `do not use`.
 
     Returns:
-        What the checks that failed mean, in sentences.
+        What the checks that forbid it mean, in sentences; the others that failed are in the table.
     """
-    failed = [check.sentence for check in explanation.checks if not check.passed]
-    return " ".join(failed) or "Its checks do not support it."
+    decided = [check.sentence for check in forbidding(explanation.checks)]
+    return " ".join(decided) or "Its checks do not support it."

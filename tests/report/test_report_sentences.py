@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+from medllm.explanation import Check
 from medllm.findings import finding
 from medllm.models.card import Calibration, Question
 from medllm.models.prediction import FindingPrediction
@@ -13,6 +14,10 @@ def test_the_impression_names_failed_checks_without_their_sentences(explanations
     )
     assert sentences.failed_checks(replace(refused, checks=())) == "its checks do not support it"
     assert "Blurring the marked area" in sentences.why_withheld(refused)
+    told = Check("insertion", 0.2, "", passed=False, sentence="Of insertion.")
+    weighed = Check("agreement", 0.1, "", passed=False, sentence="Of agreement.")
+    with_others = replace(refused, checks=(told, weighed, *refused.checks))
+    assert sentences.why_withheld(with_others) == sentences.why_withheld(refused)
 
 
 def test_a_value_that_prints_like_its_threshold_is_not_said_to_be_above_it():
