@@ -71,7 +71,10 @@ def evaluate_explanations(
     ] = None,
     checks: Annotated[
         Literal["default", "all", "none"],
-        typer.Option(help="Whose explanations are checked: the default method's, all, or none."),
+        typer.Option(
+            help="Whose explanations are checked: the default method's, or the first one's where "
+            "that is not asked for; all; or none."
+        ),
     ] = "default",
     sanity: Annotated[
         int,

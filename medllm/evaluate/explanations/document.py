@@ -126,7 +126,7 @@ class Sanity(Section):
 
 
 class VerdictFigures(Section):
-    """What the default method's maps of one verdict are worth: whether the checks tell.
+    """What the maps of `default_method` with one verdict are worth: whether the checks tell.
 
     Attributes:
         n: Explanations.
@@ -165,7 +165,7 @@ class CaseFigures(Section):
         path: Relative to the data set's folder.
         probability: The model's.
         call: The model's.
-        verdict: Of the default method's explanation; null where it was not checked.
+        verdict: Of the explanation by `default_method`; null where it was not checked.
         agreement: Mean correlation (Pearson) of the methods' maps in pairs; null for one method.
         hits: Whether each method's highest point lies in the outline.
         pixel_auroc: Of each method.
@@ -186,7 +186,7 @@ class ChosenCases(Section):
     """Cases of one finding to look at, a patient once a list.
 
     Attributes:
-        best: Highest pixel AUROC of the default method, or of the first where it is not there.
+        best: Highest pixel AUROC of `default_method`.
         worst: Lowest.
         disputed: Lowest agreement of the methods.
     """
@@ -221,7 +221,7 @@ class ExplanationEvaluation(Section):
         n_resamples: Resamples of the intervals, by patient.
         localisation: By method or control, and by finding.
         checks: By method and check; of the methods whose explanations were checked.
-        verdicts: Explanations of the default method, by verdict.
+        verdicts: Explanations by `default_method`, by verdict.
         by_verdict: What they are worth.
         sanity: Tests of the methods themselves; null where none were made.
         agreement: Mean correlation (Pearson) of the maps of two methods; null where no two can be

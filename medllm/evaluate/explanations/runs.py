@@ -57,7 +57,7 @@ def evaluate_explanations(
         out: Folder; `explanations.parquet` is written there.
         methods: Keys of `METHODS`; all when None.
         checked: Whose explanations are checked whole, as a report would have them: the default
-            method's, each method's, or none.
+            method's, or the first one's where that is not among them; each method's; or none.
         sanity: Images on which the methods themselves are tested: the first of each patient,
             until there are so many.
         watch: Passes on what was explained, to show progress; it is told how many there are.
@@ -73,7 +73,7 @@ def evaluate_explanations(
     names = tuple(METHODS if methods is None else dict.fromkeys(methods))
     if unknown := [name for name in names if name not in METHODS]:
         raise ValueError(f"'{unknown[0]}' is not a method; use one of: {', '.join(METHODS)}.")
-    whole = _whole(names, checked)
+    whole = {"all": names, "default": (_shown(names),), "none": ()}[checked]
 
     tried = _first_of_patients(outlined.images, sanity)
 
@@ -113,9 +113,9 @@ def _first_of_patients(images: Sequence[OutlinedImage], n: int) -> set[str]:
     return set(first.values())
 
 
-def _whole(names: Sequence[str], checked: Checked) -> tuple[str, ...]:
-    kept = {"all": names, "default": (DEFAULT_METHOD,), "none": ()}[checked]
-    return tuple(name for name in names if name in kept)
+def _shown(names: Sequence[str]) -> str:
+    """Choose the method that a reader sees first: the default, or the first that was asked for."""
+    return DEFAULT_METHOD if DEFAULT_METHOD in names else names[0]
 
 
 def _document(
@@ -129,8 +129,8 @@ def _document(
             "that the data set's files are there.",
             code="nothing-read",
         )
-    shown = DEFAULT_METHOD if DEFAULT_METHOD in names else names[0]
-    verdicts = by_verdict(measured, DEFAULT_METHOD)
+    shown = _shown(names)
+    verdicts = by_verdict(measured, shown)
     return ExplanationEvaluation.model_validate(
         {
             "medllm_version": __version__,

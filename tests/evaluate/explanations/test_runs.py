@@ -182,6 +182,17 @@ def test_another_run_in_the_same_folder_is_refused(evaluated, outlined, tiny_mod
         evaluate_explanations(outlined, tiny_model, out, METHODS, checked="none")
 
 
+def test_without_the_default_method_the_first_that_is_asked_for_is_judged(
+    outlined, tiny_model, tmp_path
+):
+    few = dataclasses.replace(outlined, images=outlined.images[1:2])
+    asked = ["gradient-x-activation", "grad-cam"]
+    evaluation = evaluate_explanations(few, tiny_model, tmp_path, asked, sanity=0)
+    assert evaluation.default_method == "gradient-x-activation"
+    assert evaluation.checks.keys() == {"gradient-x-activation"}
+    assert sum(evaluation.verdicts.values()) == 1
+
+
 def test_a_refused_map_is_counted_and_the_others_are_measured(
     outlined, tiny_model, tmp_path, monkeypatch
 ):
