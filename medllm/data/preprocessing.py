@@ -72,9 +72,10 @@ class Preprocessing:
                 "what was padded."
             )
         if self.shortest_edge is not None and self.shortest_edge < self._square:
+            unread = f" and {self.unread} unread" * bool(self.unread)
             raise ValueError(
-                f"shortest_edge is {self.shortest_edge} and size is {self._square} with what is "
-                "unread; a square of size cannot be cut from less."
+                f"shortest_edge is {self.shortest_edge} and size is {self.size}{unread}; a square "
+                "of size cannot be cut from less."
             )
         if not {len(self.mean), len(self.std)} <= {1, self.channels}:
             raise ValueError(

@@ -12,10 +12,10 @@ from medllm.explanation.anatomy import REGIONS
 from medllm.explanation.integrated_gradients import completeness_bound
 from medllm.explanation.record import Check, Verdict
 
-# Completeness follows from the method's own promise. The marks of deletion, stability, faithfulness
-# and agreement were learned on phantoms with known truth, by
-# benchmarks/checks_tell_good_from_bad.py (ADR 7, 14). The others are provisional: they stand for
-# what would be unreasonable to fail.
+# Completeness follows from the method's own promise. The marks of deletion, stability and
+# faithfulness were learned on phantoms with known truth, and that of agreement was found right
+# there, by benchmarks/checks_tell_good_from_bad.py (ADR 7, 14). The others are provisional: they
+# stand for what would be unreasonable to fail.
 
 # A change of the odds by a fifth; less leaves nothing to explain.
 LEAST_EFFECT = 0.2

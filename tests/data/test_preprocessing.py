@@ -87,7 +87,7 @@ def test_a_batch_of_resized_images_is_prepared_as_each_alone(normalization, mean
     [
         ({"aspect": "pad", "shortest_edge": 80}, "nothing is cut from what was padded"),
         ({"aspect": "crop", "shortest_edge": 60}, "shortest_edge is 60 and size is 64"),
-        ({"aspect": "crop", "shortest_edge": 66, "unread": 4}, "66 and size is 68 with what is"),
+        ({"aspect": "crop", "shortest_edge": 66, "unread": 4}, "66 and size is 64 and 4 unread"),
         ({"channels": 3, "mean": (0.5, 0.5)}, "mean has 2 and std 1 values for channels 3"),
         ({"channels": 1, "std": (0.5, 0.5, 0.5)}, "std 3 values for channels 1"),
         ({"channels": 3, "std": (0.5, 0.0, 0.5)}, "must be above 0"),
