@@ -100,6 +100,7 @@ def _train(recipe: Recipe, division: Division, accelerator: Accelerator, watch: 
 def _accelerator(recipe: Recipe) -> Accelerator:
     try:
         from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
         from accelerate.utils import DistributedDataParallelKwargs
     except ImportError as error:
         raise TrainingError(
@@ -108,6 +109,8 @@ def _accelerator(recipe: Recipe) -> Accelerator:
     wanted = recipe.compute.precision
     if wanted == "auto":
         wanted = "bfloat16" if _multiplies_bfloat16() else "float32"
+    # It holds on to the precision of a process's first training, and refuses another's.
+    AcceleratorState._reset_state()
     return Accelerator(
         mixed_precision="bf16" if wanted == "bfloat16" else "no",
         # LLaVA leaves the encoder's pooler and its last normalization unused.
