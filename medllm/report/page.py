@@ -25,6 +25,7 @@ _WORDS = (
     wording.age,
     wording.alike,
     wording.calibrated,
+    wording.contract,
     failed_checks,
     gate_name,
     wording.identity,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
+from medllm.data.preprocessing import Preprocessing
 from medllm.dicom.header import Identity
 from medllm.explanation.checks import LEAST_AGREEMENT
 from medllm.explanation.record import Explanation, Region, ZoneEffect
@@ -237,6 +238,27 @@ def alike(correlation: float) -> str:
     """
     places = "much the same" if correlation >= LEAST_AGREEMENT else "other"
     return f"{signed(correlation).lstrip('+')}, {places} places"
+
+
+def contract(preprocessing: Preprocessing) -> str:
+    """Say how an image became the model's input.
+
+    Args:
+        preprocessing: The model's contract.
+
+    Returns:
+        Its fields by name, without those that are not set.
+
+    Example:
+        >>> contract(Preprocessing(size=64))[:57]
+        'size 64, channels 1, aspect stretch, interpolation area, '
+    """
+    fields = asdict(preprocessing).items()
+    return ", ".join(
+        f"{name} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
+        for name, value in fields
+        if value not in (None, 0)
+    )
 
 
 def usual(check: str, method: str, sets: Sequence[MeasuredExplanations]) -> str:

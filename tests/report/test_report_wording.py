@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medllm.data import Preprocessing
 from medllm.dicom import read_radiograph
 from medllm.explanation.record import Region
 from medllm.metrics import Estimate
@@ -88,6 +89,13 @@ def test_an_interval_without_width_is_not_told_as_one():
 )
 def test_values_of_checks_stand_below_each_other_with_as_many_decimals(value, said):
     assert wording.measured(value) == said
+
+
+def test_a_contract_is_said_by_name_and_without_what_is_not_set():
+    said = wording.contract(Preprocessing(size=378, unread=6, channels=3, std=(0.5, 0.4, 0.3)))
+    assert said.startswith("size 378, channels 3, aspect stretch, unread 6, interpolation area")
+    assert "std 0.5 0.4 0.3" in said
+    assert "None" not in said
 
 
 def test_test_sets_have_letters_where_there_are_several(card):
