@@ -6,6 +6,7 @@ import csv
 
 import pytest
 import yaml
+from accelerate.state import AcceleratorState
 from PIL import Image
 
 from medllm.phantom import Lesion, make_phantom
@@ -16,6 +17,12 @@ SHAPE = {
     "num_attention_heads": 2,
     "intermediate_size": 32,
 }
+
+
+@pytest.fixture(autouse=True)
+def _no_precision_of_an_earlier_training():
+    """accelerate holds on to it, and a CPU with matrix units for bfloat16 trains in that."""
+    AcceleratorState._reset_state()
 
 
 def _write_phantoms(folder, count=48):
