@@ -127,7 +127,7 @@ def evaluate_explanations(
     from medllm.evaluate.explanations.kept import essence_of
     from medllm.explanation import METHODS
     from medllm.models import load_model
-    from medllm.models.checkpoint import resolve
+    from medllm.models.checkpoint import resolve, write_page
     from medllm.models.measured import keep_measured, require_keepable
 
     check_accept(accept)
@@ -159,6 +159,7 @@ def evaluate_explanations(
         write_heatmaps(evaluation, outlined, out)
     if keep:
         keep_measured(folder, loaded.sha256, essence_of(evaluation))
+        write_page(folder)
     if as_json:
         typer.echo((out / "metrics.json").read_text(encoding="utf-8"), nl=False)
     else:

@@ -16,6 +16,7 @@ from transformers import LlavaForConditionalGeneration
 
 from medllm.data.preprocessing import Preprocessing
 from medllm.errors import CheckpointError
+from medllm.files import replace_file
 from medllm.metrics import Estimate
 from medllm.models.architectures import VisionLanguage
 from medllm.models.card import (
@@ -141,13 +142,27 @@ def save_model(model: Model, folder: Path, *, dtype: torch.dtype = torch.float32
         card["files"] = {file.name: _sha256(file) for file in sorted(draft.iterdir())}
         text = json.dumps(card, indent=1, ensure_ascii=False, allow_nan=False)
         (draft / CARD_FILE).write_text(text + "\n", encoding="utf-8")
-        # For readers alone; it may be edited, so it has no hash.
-        page = f"{front_matter(stated)}\n{card_page(stated)}"
-        (draft / "README.md").write_text(page, encoding="utf-8")
+        write_page(draft)
         if folder.exists():
             folder.rename(Path(beside) / "replaced")
         draft.rename(folder)
     return load_model(folder, device=str(model.device))
+
+
+def write_page(folder: Path) -> None:
+    """Write the card as a page, `README.md`, with what is kept of the checkpoint's explanations.
+
+    It is for readers alone, who may edit it, and so has no hash.
+
+    Args:
+        folder: A checkpoint folder.
+
+    Raises:
+        CheckpointError: The card cannot be read.
+        OSError: The disk is full.
+    """
+    card = read_card(folder)
+    replace_file(folder / "README.md", f"{front_matter(card)}\n{card_page(card)}")
 
 
 def require_replaceable(folder: Path) -> None:

@@ -122,6 +122,7 @@ class Stages:
         folder = self.recipe.out / name
         if not (folder / "network").exists():
             self.watch.stage("closed questions" if name == "finetune" else "projector")
+            self._forget_chance()
             freeze_for(name, self.model, self.recipe.model)
             task = self._questions(settings)
             task.standardize()
@@ -145,6 +146,7 @@ class Stages:
         settings, folder = self.recipe.finetune, self.recipe.out / f"baseline-{name}"
         assert settings is not None, "the recipe was checked"  # noqa: S101  (for the type alone)
         findings, contract = self._findings(), self.model.card.preprocessing
+        self._forget_chance()
         if name == "linear-head":
             encoder = ViTModel.from_pretrained(
                 self.recipe.out / "pretrain" / "encoder", add_pooling_layer=False
@@ -266,6 +268,10 @@ class Stages:
             encoder.gradient_checkpointing_enable()
         if self.recipe.compute.compile:
             encoder.compile()
+
+    def _forget_chance(self) -> None:
+        """Let new layers not depend on which stages ran in this process before."""
+        torch.manual_seed(self.recipe.seed)
 
     def _publish(self, folder: Path, save: Any) -> None:
         """Write a finished stage's folder beside its place and move it there."""

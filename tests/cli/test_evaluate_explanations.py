@@ -121,6 +121,7 @@ def test_the_essence_is_kept_with_the_checkpoint_and_its_card_shows_it(checkpoin
         assert "grad-cam" in shown
         assert f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})" in shown
         assert "n phantom" in shown
+    assert (folder / "README.md").read_text() == shown
     (kept,) = load_model(folder).card.explanations
     own = kept.methods["grad-cam"].findings["nodule"]
     for figure, method in ((own.hit_rate, "grad-cam"), (own.fixed_hit_rate, "mean-map")):

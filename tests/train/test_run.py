@@ -113,6 +113,15 @@ def test_a_finished_stage_is_not_trained_again(finished):
     assert weights.stat().st_mtime_ns == before
 
 
+def test_what_a_stage_draws_does_not_depend_on_the_stages_of_its_process(finished):
+    recipe, before = finished
+    for folder in ("finetune", "checkpoint"):
+        shutil.rmtree(recipe.out / folder)
+    again = train(recipe)
+    for name, value in before.network.state_dict().items():
+        assert torch.equal(value, again.network.state_dict()[name]), name
+
+
 def test_a_killed_training_ends_with_the_same_weights(
     unbroken, recipe_values, write_recipe, tmp_path
 ):
