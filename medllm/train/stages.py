@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -174,9 +175,12 @@ class Stages:
         device = self.accelerator.device
         network.to(device).eval()
 
+        @functools.cache
+        def rows_of(images: ImageSet) -> Float[np.ndarray, "images findings"]:
+            return images.apply(lambda values: network(values.to(device)), contract)
+
         def scores_of(images: ImageSet, finding: str) -> Float[np.ndarray, " images"]:
-            rows = images.apply(lambda values: network(values.to(device)), contract)
-            column: np.ndarray = rows[:, findings.index(finding)]
+            column: np.ndarray = rows_of(images)[:, findings.index(finding)]
             return column
 
         return scores_of
