@@ -1,4 +1,4 @@
-"""A real and tiny model, the place of the real data, a disk that is full, and a PACS."""
+"""A real and tiny model, the place of the real data, programs, a disk that is full, and a PACS."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from medllm.errors import ReportError
 from medllm.findings import FINDINGS
 from medllm.models import Model, ModelCard, Question, build_network, build_tokenizer
 from medllm.report import pdf
+from tests.programs import Programs
 
 TEMPLATE = "<image>\n{question}\n"
 
@@ -80,6 +81,14 @@ def tiny_model() -> Model:
 def new_tiny_model() -> Callable[..., Model]:
     """Build a tiny model that a test may change."""
     return build_tiny_model
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
+    """Run `medllm` or a text of Python as its user does, in a process of its own."""
+    started = Programs(tmp_path_factory.mktemp("programs"))
+    yield started
+    started.close()
 
 
 @pytest.fixture(scope="session")

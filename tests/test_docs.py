@@ -23,13 +23,11 @@ def _snippets():
 
 
 @pytest.mark.parametrize("code", list(_snippets()))
-def test_the_snippet_runs_as_it_stands(code, tmp_path, request):
+def test_the_snippet_runs_as_it_stands(code, programs, tmp_path, request):
     if re.search(r"""["'](pdf|dicom)["']""", code):
         request.getfixturevalue("pango")
-    result = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
+    program = programs.run(code=code, folder=tmp_path)
+    assert program.wait() == 0, program.stderr
 
 
 def _script(name):

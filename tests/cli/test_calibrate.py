@@ -235,12 +235,9 @@ def test_labels_that_cannot_be_used_are_refused_in_one_line(
     assert not out.exists()
 
 
-def test_a_user_sees_one_line_without_a_traceback(tmp_path):
-    arguments = ["calibrate", "csv", "--root", str(tmp_path), "--out", str(tmp_path / "new")]
-    result = subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "medllm", *arguments], capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 1
+def test_a_user_sees_one_line_without_a_traceback(programs, tmp_path):
+    result = programs.run("calibrate", "csv", "--root", tmp_path, "--out", tmp_path / "new")
+    assert result.wait() == 1
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
     assert line.startswith("medllm: labels.csv is not in ")

@@ -3,7 +3,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import subprocess
 import sys
 
 import numpy as np
@@ -41,12 +40,6 @@ def phantom_file(tmp_path_factory):
 
 def run(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def run_whole(*arguments):
-    """Run as a user does; `main` turns errors into exit statuses."""
-    command = [sys.executable, "-m", "medllm", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
 
 
 def test_classify_prints_the_documented_line(checkpoint, phantom_file):
@@ -89,9 +82,9 @@ def mixed_folder(tmp_path, phantom_file):
     return tmp_path
 
 
-def test_classify_answers_each_file_of_a_mixed_folder(checkpoint, mixed_folder):
-    result = run_whole("classify", mixed_folder, "--model", checkpoint, "--json")
-    assert result.returncode == 1
+def test_classify_answers_each_file_of_a_mixed_folder(checkpoint, mixed_folder, programs):
+    result = programs.run("classify", mixed_folder, "--model", checkpoint, "--json")
+    assert result.wait() == 1
     assert "Traceback" not in result.stderr
     lines = {
         json.loads(line)["path"].rsplit("/", 1)[-1]: json.loads(line)

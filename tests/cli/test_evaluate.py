@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -133,22 +130,20 @@ def test_wrong_usage_and_bad_input_are_told_in_one_line(arguments, status, messa
         assert message in result.output
 
 
-def test_a_run_that_is_killed_at_any_moment_ends_as_an_unbroken_one(root, checkpoint, tmp_path):
-    command = [
-        *(sys.executable, "-m", "medllm", "evaluate", "csv", "--root", str(root)),
-        *("--model", str(checkpoint), "--out"),
-    ]
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)  # noqa: S603
-    for seconds in (6.0, 9.0):
-        process = subprocess.Popen(  # noqa: S603
-            [*command, str(tmp_path / "broken")],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        time.sleep(seconds)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    subprocess.run([*command, str(tmp_path / "broken")], check=True, capture_output=True)  # noqa: S603
+def test_a_run_that_is_killed_where_it_scores_or_measures_ends_as_an_unbroken_one(
+    root, checkpoint, programs, tmp_path
+):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    command = ["evaluate", "csv", "--root", root, "--model", checkpoint, "--out"]
+    for sign in ("parts", "predictions.parquet"):
+        program = programs.start(*command, broken)
+        while program.poll() is None and not (broken / sign).exists():
+            time.sleep(0.01)
+        program.send_signal(signal.SIGKILL)
+        assert program.wait() == -signal.SIGKILL, program.stderr
+        assert not (broken / "report.html").exists()
+    for out in (whole, broken):
+        program = programs.run(*command, out)
+        assert program.wait() == 0, program.stderr
     for name in ("predictions.parquet", "metrics.json", "report.html"):
-        assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert (broken / name).read_bytes() == (whole / name).read_bytes()

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 
@@ -59,47 +56,12 @@ def study(tmp_path_factory):
     ]
 
 
-# Imports what takes long once, and runs each `medllm listen` that is asked for in a fork: a process
-# of its own, which is killed as any other is.
-NURSERY = """
-import json, os, sys
-import captum.attr, highdicom, monai, pynetdicom, torch, transformers, weasyprint
-import medllm.cli, medllm.dicom.network.node, medllm.explanation, medllm.models
-import medllm.report.formats
-
-for line in sys.stdin:
-    arguments, log = json.loads(line)
-    pid = os.fork()
-    if pid == 0:
-        file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        os.dup2(file, 1)
-        os.dup2(file, 2)
-        sys.argv = ["medllm", *arguments]
-        medllm.cli.main()
-        sys.exit(0)
-    print(pid, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-"""
-
-
-@pytest.fixture(scope="module")
-def nursery():
-    """Runs one `medllm listen` at a time: says its process id, and later its exit status."""
-    command, pipe = [sys.executable, "-c", NURSERY], subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:  # noqa: S603
-        yield process
-        process.stdin.close()
-
-
 class Listener:
     """A `medllm listen` process, and what it and its predecessors have logged."""
 
-    def __init__(self, nursery, log, port, *options):
-        self.nursery, self.log, self.port = nursery, log, port
-        arguments = ["listen", "--port", port, *options]
-        nursery.stdin.write(json.dumps([list(map(str, arguments)), str(log)]) + "\n")
-        nursery.stdin.flush()
-        self.pid = int(nursery.stdout.readline())
+    def __init__(self, programs, log, port, *options):
+        self.log, self.port = log, port
+        self.program = programs.start("listen", "--port", port, *options, log=log)
 
     def lines(self, event):
         """What was logged of an event, by all processes that wrote to the log."""
@@ -111,11 +73,8 @@ class Listener:
 
     def end(self, number):
         """Send it a signal, and give its exit status."""
-        if self.pid is None:
-            return None
-        os.kill(self.pid, number)
-        self.pid = None
-        return int(self.nursery.stdout.readline())
+        self.program.send_signal(number)
+        return self.program.wait()
 
     @property
     def url(self):
@@ -130,14 +89,13 @@ def wait_until(condition, log):
 
 
 @pytest.fixture
-def listen(tmp_path, checkpoint, free_port, nursery):
+def listen(tmp_path, checkpoint, free_port, programs):
     """Start a listener on the test's inbox, as often as it is killed."""
     started = []
 
     def start(*options):
-        (tmp_path / "log").touch()
         listener = Listener(
-            nursery,
+            programs,
             tmp_path / "log",
             free_port(),
             *("--inbox", tmp_path / "inbox", "--model", checkpoint, "--method", METHOD),

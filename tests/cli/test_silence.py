@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
-import sys
 
 import pydicom
 import pynetdicom
@@ -17,7 +15,9 @@ from medllm.phantom import make_phantom, write_dicom
 
 # Runs commands as the command line does, in one process: libraries are imported in the first.
 PROGRAM = """
-import json, sys
+import json, sys, warnings
+# Python itself shows each warning, so that only the commands keep them back.
+warnings.simplefilter("always", UserWarning)
 from medllm.cli import app
 for arguments in json.loads(sys.argv[1]):
     try:
@@ -80,7 +80,7 @@ def test_pydicom_would_tell(folder, caplog):
 
 
 @pytest.mark.parametrize("told", [["--verbose"], []], ids=["verbose", "plain"])
-def test_no_command_tells_a_value_of_a_malformed_header(folder, pacs, tmp_path, told):
+def test_no_command_tells_a_value_of_a_malformed_header(folder, pacs, programs, tmp_path, told):
     file, model = folder / "chest.dcm", ["--model", folder / "model"]
     commands = [
         ["inspect", file],
@@ -92,15 +92,8 @@ def test_no_command_tells_a_value_of_a_malformed_header(folder, pacs, tmp_path, 
         ["send", file, "--to", pacs],
     ]  # fmt: skip
     asked = json.dumps([[*told, *map(str, command)] for command in commands])
-    done = subprocess.run(  # noqa: S603 - this interpreter, a line of ours
-        # Python itself shows each warning, so that only the commands keep them back.
-        [sys.executable, "-W", "always::UserWarning", "-c", PROGRAM, asked],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-    )
-    assert (done.stdout.count("\nstatus"), done.returncode) == (len(commands), 0), done.stderr
+    done = programs.run(asked, code=PROGRAM, folder=tmp_path)
+    assert (done.stdout.count("\nstatus"), done.wait()) == (len(commands), 0), done.stderr
     # They did read the file.
     assert len(list(tmp_path.glob("reports/*/dicom/*.dcm"))) >= 4
     assert f"{file}  taken" in done.stdout

@@ -1,12 +1,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -25,22 +22,7 @@ from medllm.train.network import new_model
 from medllm.train.reading import read_recipe
 from medllm.train.run import train
 
-
-def _train(path, *settings, processes=None, wait=True):
-    command = [sys.executable, "-m"]
-    if processes:
-        command += ["torch.distributed.run", "--nproc-per-node", str(processes), "--standalone"]
-        command += ["-m"]
-    command += ["medllm", "train", str(path), *settings]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    started = subprocess.Popen(  # noqa: S603
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    if not wait:
-        return started
-    out, err = started.communicate()
-    assert started.returncode == 0, err
-    return out
+ON_A_CPU = {"ACCELERATE_USE_CPU": "true"}
 
 
 def _losses(run, stage):
@@ -49,12 +31,13 @@ def _losses(run, stage):
 
 
 @pytest.fixture(scope="module")
-def unbroken(make_recipe, tmp_path_factory):
+def unbroken(make_recipe, programs, tmp_path_factory):
     """A training on one process that nobody disturbed."""
     folder = tmp_path_factory.mktemp("unbroken")
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(make_recipe(folder / "run")))
-    _train(path)
+    program = programs.run("train", path, environment=ON_A_CPU)
+    assert program.wait() == 0, program.stderr
     return folder / "run"
 
 
@@ -123,24 +106,41 @@ def test_what_a_stage_draws_does_not_depend_on_the_stages_of_its_process(finishe
 
 
 def test_a_killed_training_ends_with_the_same_weights(
-    unbroken, recipe_values, write_recipe, tmp_path
+    unbroken, recipe_values, write_recipe, programs, tmp_path
 ):
     path, broken = write_recipe(recipe_values), tmp_path / "broken"
-    process = _train(path, f"out={broken}", wait=False)
-    while process.poll() is None and not list(broken.glob("finetune/state-*")):
+    command = ("train", path, f"out={broken}")
+    program = programs.start(*command, environment=ON_A_CPU)
+    while program.poll() is None and not list(broken.glob("finetune/state-*")):
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    program.send_signal(signal.SIGKILL)
+    assert program.wait() == -signal.SIGKILL, program.stderr
     assert not (broken / "checkpoint").exists()
-    _train(path, f"out={broken}")
+    program = programs.run(*command, environment=ON_A_CPU)
+    assert program.wait() == 0, program.stderr
     one, other = (load_file(run / "checkpoint" / "model.safetensors") for run in (unbroken, broken))
     for name, value in one.items():
         assert torch.equal(value, other[name]), name
 
 
-def test_two_processes_train_as_one(unbroken, recipe_values, write_recipe, tmp_path):
+def test_two_processes_train_as_one(
+    unbroken, recipe_values, write_recipe, programs, free_port, tmp_path
+):
     path, two = write_recipe(recipe_values), tmp_path / "two"
-    _train(path, f"out={two}", processes=2)
+    # What torchrun gives to each of its processes.
+    shared = {
+        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())},
+        **{"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"},
+    }
+    started = [
+        programs.start(
+            *("train", path, f"out={two}"),
+            environment={**ON_A_CPU, **shared, "RANK": rank, "LOCAL_RANK": rank},
+        )
+        for rank in ("0", "1")
+    ]
+    for program in started:
+        assert program.wait() == 0, program.stderr
     for stage in ("pretrain", "align", "finetune"):
         # Sums over half batches are rounded otherwise; Adam carries that on.
         assert _losses(two, stage) == pytest.approx(_losses(unbroken, stage), abs=2e-4), stage
