@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -19,6 +19,10 @@ from medllm.models import Model
 
 # Altered copies of an image a forward pass; more gain nothing on a CPU and cost memory.
 BATCH_SIZE = 16
+
+# What is of the radiograph whatever the model, and what is of both whatever the findings.
+_OF_SCAN = ("zones", "text")
+_OF_IMAGE = (*_OF_SCAN, "pixel_values", "blurred", "features", "blurred_features")
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +114,28 @@ class Case:
         """What the image adds to the baseline's log-odds: the number that is attributed."""
         return np.asarray(self.log_odds - self.baseline_log_odds, dtype=np.float64)
 
+    def asking(self, findings: tuple[str, ...]) -> Case:
+        """Ask the same model of other findings, and keep what was computed of the image.
+
+        Args:
+            findings: Their keys.
+
+        Returns:
+            The case of these.
+        """
+        return self._lend(replace(self, findings=findings), _OF_IMAGE)
+
+    def before(self, model: Model) -> Case:
+        """Show the same radiograph to another model, and keep what was found in it.
+
+        Args:
+            model: The other.
+
+        Returns:
+            The case of that model.
+        """
+        return self._lend(replace(self, model=model), _OF_SCAN)
+
     def log_odds_without(
         self, removed: Bool[np.ndarray, "copies rows columns"]
     ) -> Float64[np.ndarray, "copies findings"]:
@@ -181,6 +207,11 @@ class Case:
     def name(self, index: int) -> str:
         """Name one finding of the case by its key, and what it is explained against."""
         return self.findings[index] + (f" against {self.against}" if self.against else "")
+
+    def _lend(self, other: Case, names: Iterable[str]) -> Case:
+        """Give another case what a cached property of this one has found already."""
+        vars(other).update({name: vars(self)[name] for name in names if name in vars(self)})
+        return other
 
     def _without_gradient(
         self, features: Float[torch.Tensor, "copies patches width"]

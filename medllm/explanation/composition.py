@@ -158,7 +158,7 @@ def attributed(case: Case, method: str) -> tuple[PatchAttribution, ...]:
 
 def _by_others(case: Case, first: Explanation, methods: Sequence[str]) -> tuple[OtherMethod, ...]:
     """Explain one finding by other methods; one that refuses says why."""
-    alone = dataclasses.replace(case, findings=(first.finding,))
+    alone = case.asking((first.finding,))
     found = []
     for name in methods:
         started = time.monotonic()
@@ -278,7 +278,7 @@ def _rivals(case: Case, method: str) -> list[tuple[str, PatchAttribution] | None
     """
     asked = (question.finding for question in case.model.questions())
     every = tuple(key for key in asked if key != case.against)
-    asked_all = dataclasses.replace(case, findings=every)
+    asked_all = case.asking(every)
     effects = asked_all.effect
     chosen = []
     for finding, effect in zip(case.findings, case.effect, strict=True):
@@ -287,7 +287,7 @@ def _rivals(case: Case, method: str) -> list[tuple[str, PatchAttribution] | None
         far = int(apart.argmax())
         chosen.append(every[far] if apart[far] >= tests.LEAST_EFFECT else None)
     keys = tuple(dict.fromkeys(key for key in chosen if key is not None))
-    others = dataclasses.replace(asked_all, findings=keys)
+    others = asked_all.asking(keys)
     found = METHODS[method].attribute(others) if keys else ()
     maps = {key: (others.name(index), found[index]) for index, key in enumerate(keys)}
     return [None if key is None else maps[key] for key in chosen]

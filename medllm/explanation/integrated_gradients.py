@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
 import torch
@@ -141,12 +140,12 @@ def smooth_integrated_gradients(case: Case) -> tuple[PatchAttribution, ...]:
 
 
 def _token_score(case: Case, index: int) -> Score:
-    alone = dataclasses.replace(case, findings=(case.findings[index],))
+    alone = case.asking((case.findings[index],))
     return lambda features: alone.score_features(features)[:, 0]
 
 
 def _pixel_score(case: Case, index: int) -> Score:
-    alone = dataclasses.replace(case, findings=(case.findings[index],))
+    alone = case.asking((case.findings[index],))
     return lambda pixel_values: alone.score_pixels(pixel_values)[:, 0]
 
 

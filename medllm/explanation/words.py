@@ -134,9 +134,7 @@ def _wordings(case: Case, finding: str) -> list[tuple[Case, float]]:
         return [(case, 1.0)]
     texts = question.wordings
     alone = (dataclasses.replace(question, text=text, paraphrases=()) for text in texts)
-    return [
-        (dataclasses.replace(case, model=case.model.asking([one])), 1 / len(texts)) for one in alone
-    ]
+    return [(case.before(case.model.asking([one])), 1 / len(texts)) for one in alone]
 
 
 def _scaled(one: PromptAttribution, factor: float) -> PromptAttribution:

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from scipy.special import expit
 from typer.testing import CliRunner
 
+from medllm import evaluate
 from medllm.cli import app
 from medllm.datasets import read_csv
 from medllm.dicom import read_radiograph
@@ -25,6 +27,14 @@ PATIENTS, IMAGES = 60, 2
 # The tiny model's log-odds spread by about 0.3; labels drawn at ten times that call for a
 # temperature of a tenth.
 SHARPER = 10.0
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_resamples():
+    """Resample less; what the figures are is tested where they are made."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, "recalibrate", partial(evaluate.recalibrate, n_resamples=50))
+        yield
 
 
 def run(*arguments):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,6 @@ from medllm.evaluate.explanations.raster import labels_on_grid
 from medllm.evaluate.explanations.sanity import try_methods
 from medllm.evaluate.explanations.table import Row
 from medllm.explanation import AttributionMap, Explanation
-from medllm.explanation.anatomy import find_zones
 from medllm.explanation.case import Case
 from medllm.explanation.composition import attributed, explain_case
 from medllm.machine import peak_memory_mib
@@ -90,7 +89,7 @@ class _Explainer:
         self.findings = tuple(opened.outlines)
         self.case = Case(model, opened.scan, self.findings)
         self.error: MedllmError | None = None
-        regions = labels_on_grid(find_zones(opened.scan).labels)
+        regions = labels_on_grid(self.case.zones.labels)
         self.truths = {
             finding: Truth(outline, regions, opened.scan.rows, opened.scan.columns)
             for finding, outline in opened.outlines.items()
@@ -173,7 +172,7 @@ class _Explainer:
 
     def _checked_alone(self, method: str, finding: str) -> Row:
         try:
-            (explanation,) = explain_case(replace(self.case, findings=(finding,)), method)
+            (explanation,) = explain_case(self.case.asking((finding,)), method)
         except AttributionError as error:
             return self._failed(error)
         return _checks(explanation)

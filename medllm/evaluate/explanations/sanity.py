@@ -46,7 +46,7 @@ def try_methods(case: Case, methods: Sequence[str]) -> dict[str, dict[str, Row]]
     """
     tested = {name: _Tested(_by(name)) for name in methods}
     tested[EDGES] = _Tested(lambda shown: [edge_map(shown).values] * len(shown.findings))
-    scrambled = (dataclasses.replace(case, model=model) for model in cascade(case.model))
+    scrambled = (case.before(model) for model in cascade(case.model))
     for shown in chain([case], scrambled):
         for one in tested.values():
             one.explain(shown)
@@ -79,7 +79,7 @@ class _Tested:
 
     def row(self, case: Case, finding: str) -> Row:
         """Test one finding's map."""
-        alone = dataclasses.replace(case, findings=(finding,))
+        alone = case.asking((finding,))
         index = case.findings.index(finding)
         try:
             if self.error is not None:
