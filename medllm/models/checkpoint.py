@@ -36,7 +36,7 @@ from medllm.models.measured import read_measured
 from medllm.models.model import Model
 from medllm.models.tokenizer import open_tokenizer
 from medllm.models.weights import load_weights, some_of
-from medllm.phantom import make_phantom
+from medllm.phantom import pixels_to_try
 
 logger = logging.getLogger(__name__)
 
@@ -302,7 +302,7 @@ def run_self_test(model: Model) -> None:
     test = model.card.self_test
     if test is None:
         return
-    pixels = make_phantom(test.phantom_seed).pixels
+    pixels = pixels_to_try(test.phantom_seed)
     with torch.inference_mode():
         got = model.log_odds(model.card.preprocessing.prepare(pixels), list(test.log_odds))
     for (finding, wanted), value in zip(test.log_odds.items(), got[0].tolist(), strict=True):

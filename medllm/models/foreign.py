@@ -37,7 +37,7 @@ from medllm.models.prompts import contrastive_question, prompt_template, prompts
 from medllm.models.scoring import adds_special_tokens
 from medllm.models.tokenizer import check_prompt, find_answer_words, open_tokenizer
 from medllm.models.weights import load_weights, placement, refuse_missing
-from medllm.phantom import make_phantom
+from medllm.phantom import pixels_to_try
 
 # Smallest change of the log-odds between two images that is not rounding.
 _LEAST_CHANGE = 1e-5
@@ -261,7 +261,7 @@ def check_sight(model: Model) -> None:
             own input.
     """
     contract, finding = model.card.preprocessing, model.card.questions[0].finding
-    pixels = make_phantom(0).pixels
+    pixels = pixels_to_try(0)
     shown = torch.cat([contract.prepare(pixels), contract.prepare(1 - pixels)])
     with torch.inference_mode(), _on_its_own_input(model):
         first, second = model.log_odds(shown, [finding])[:, 0].double().tolist()

@@ -20,7 +20,7 @@ from medllm.models.card import NOT_MEASURED, ModelCard
 from medllm.models.foreign import check_sight, check_tokens
 from medllm.models.labels import finding_of, label_question
 from medllm.models.model import Model
-from medllm.phantom import make_phantom
+from medllm.phantom import pixels_to_try
 
 # What a network's outputs can be.
 OUTPUTS = ("logits", "probabilities", "softmax logits")
@@ -208,7 +208,7 @@ def _count_outputs(name: str, network: nn.Module, contract: Preprocessing) -> in
     weight = next(network.parameters(), None)
     if weight is None:
         raise CheckpointError(f"'{name}' has no parameters; wanted is a network that was trained.")
-    shown = contract.prepare(make_phantom(0).pixels)
+    shown = contract.prepare(pixels_to_try(0))
     try:
         with torch.inference_mode():
             given = _run(network, shown.to(weight.device, weight.dtype))

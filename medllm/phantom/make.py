@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -102,6 +103,23 @@ def make_phantom(
         sex=body.sex,
         seed=seed,
     )
+
+
+def pixels_to_try(seed: int) -> Image:
+    """Give the pixels of a phantom that every opened model is shown, drawn once a process.
+
+    Args:
+        seed: As for `make_phantom`, whose other arguments are left to it.
+
+    Returns:
+        The pixels, a copy for each caller.
+    """
+    return _pixels(seed).copy()
+
+
+@lru_cache(maxsize=2)
+def _pixels(seed: int) -> Image:
+    return make_phantom(seed).pixels
 
 
 def _attenuation(grid: Grid, body: Body, chest: Chest, vessels: Image, seed: int) -> Image:

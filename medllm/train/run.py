@@ -14,7 +14,7 @@ import torch
 from medllm.errors import TrainingError
 from medllm.models import Model, SelfTest, save_model
 from medllm.models.hub import quiet_transformers
-from medllm.phantom import make_phantom
+from medllm.phantom import pixels_to_try
 from medllm.train.claim import claim, claim_images
 from medllm.train.image_set import ImageSet
 from medllm.train.measure import (
@@ -184,7 +184,7 @@ def _told_of(division: Division, part: Part) -> dict[str, str]:
 def _with_self_test(model: Model) -> Model:
     # Expected values are those of the stored half-precision weights, by a CPU: a GPU rounds more.
     stored = dataclasses.replace(model, network=model.network.half().float().cpu())
-    pixels = make_phantom(_SELF_TEST_SEED).pixels
+    pixels = pixels_to_try(_SELF_TEST_SEED)
     with torch.inference_mode():
         values = stored.log_odds(model.card.preprocessing.prepare(pixels))[0]
     expected = dict(zip(model.card.findings, values.tolist(), strict=True))
