@@ -90,10 +90,13 @@ def configure(
         for question in model.questions(findings)
     )
     shown = model.card.preprocessing
+    if tiles > 1:  # what patches leave unread is at the end of each tile, and not of the image
+        size = tiles * (shown.size + shown.unread)
+        shown = dataclasses.replace(shown, size=size, unread=0)
     card = dataclasses.replace(
         model.card,
         questions=asked,
-        preprocessing=dataclasses.replace(shown, size=tiles * shown.size),
+        preprocessing=shown,
         prompt_template=_template(model, folder, texts, reasons=reasoning_tokens > 0),
         reasoning_tokens=reasoning_tokens,
         bits=bits,
@@ -127,11 +130,6 @@ def _refuse_tiles(model: Model, tiles: int) -> None:
     name, most = model.card.name, getattr(model.architecture, "most_tiles", 1)
     if tiles > most == 1:
         raise CheckpointError(f"'{name}' is shown an image whole, not in tiles; leave --tiles out.")
-    if tiles > 1 and model.card.preprocessing.unread:
-        raise CheckpointError(
-            f"the patches of '{name}' do not divide a tile, so that a map of several would be "
-            "misplaced; leave --tiles out."
-        )
     if tiles > most:
         raise CheckpointError(f"'{name}' is shown at most {most} x {most} tiles; got {tiles}.")
 

@@ -279,7 +279,6 @@ def test_a_file_of_other_words_is_refused_with_the_place(tmp_path, text, message
         ("vit-classifier", {"bits": 8}, "has no LLM"),
         ("llava", {"tiles": 2}, "an image whole, not in tiles"),
         ("internvl", {"tiles": 4}, "at most 3 x 3 tiles; got 4"),
-        ("smolvlm-so400m", {"tiles": 2}, "patches of .* do not divide a tile"),
     ],
 )
 def test_what_a_kind_cannot_do_is_refused_and_nothing_is_written(
@@ -299,7 +298,8 @@ def test_the_bundled_model_and_unknown_findings_are_refused(published, tmp_path)
         configure(published("llava"), tmp_path / "own", findings=["mas"])
 
 
-TILED = ["idefics3", "smolvlm", "internvl"]
+# The patches of the last end before its tile.
+TILED = ["idefics3", "smolvlm", "internvl", "smolvlm-so400m"]
 
 
 def in_tiles(folder: Path, at: Path, side: int) -> Path:
@@ -333,7 +333,8 @@ def test_tiles_are_cut_and_named_as_the_familys_own_processor_does(published, tm
     pixel_values = model.card.preprocessing.prepare(grey / np.float32(255))
     given = model.architecture.image_inputs(model.network.config, pixel_values)
     apart = theirs["pixel_values"].reshape(given["pixel_values"].shape) - given["pixel_values"]
-    assert apart.abs().max() * min(model.card.preprocessing.std) * 255 < 1.0  # grey steps
+    # In steps of grey, to which Pillow rounds after each of its two passes.
+    assert float(apart.abs().max()) * min(model.card.preprocessing.std) * 255 < 1.5
     with torch.inference_mode():
         got = model.log_odds(pixel_values)
         plain = model.network(input_ids=ids[None], **given).logits[:, -1:]
@@ -344,7 +345,7 @@ def test_tiles_are_cut_and_named_as_the_familys_own_processor_does(published, tm
 
 @pytest.mark.parametrize("kind", [*TILED, "llava-next"])
 def test_tokens_of_tiles_lie_where_their_patches_are(published, tmp_path, kind):
-    """A change of one patch moves the tokens most that the layout puts there."""
+    """A change within one patch moves the tokens most that the layout puts there."""
     if kind == "llava-next":
         model = load_model(published(kind))
     else:
@@ -356,13 +357,14 @@ def test_tokens_of_tiles_lie_where_their_patches_are(published, tmp_path, kind):
         before = model.image_features(contract.prepare(grey))
         for row, column in ((0, 0), (1, 5), (6, 2), (7, 7)):
             changed = grey.copy()
-            changed[row * step : (row + 1) * step, column * step : (column + 1) * step] = 1.0
+            inner = (slice(at * step + 3, (at + 1) * step - 3) for at in (row, column))
+            changed[tuple(inner)] = 1.0
             moved = (model.image_features(contract.prepare(changed)) - before)[0].norm(dim=-1)
             shares = torch.from_numpy(model.layout.shares)
-            fine = shares.max(dim=1).values == 1.0  # of tiles; the whole image's are spread
-            there = shares[:, row * columns + column] > 0
+            fine = shares.max(dim=1).values > 0.5  # of tiles; the whole image's are spread
+            there = shares[:, row * columns + column]
             for part in (fine, ~fine & (shares.sum(dim=1) > 0)):
-                assert int((moved * part).argmax()) == int((there & part).nonzero())
+                assert int((moved * part).argmax()) == int((there * part).argmax())
 
 
 def test_tiles_are_explained_on_their_common_grid(published, scan, tmp_path):

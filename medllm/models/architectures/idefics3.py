@@ -37,10 +37,12 @@ class Idefics3(VisionLanguage):
 
     def layout(self, network: Any, size: int) -> Layout:
         """Lay the tokens tile by tile, and those of the whole image behind."""
-        tile = network.config.vision_config.image_size
+        vision = network.config.vision_config
+        tile = vision.image_size
         if size <= tile:
             return super().layout(network, size)
-        return layout_of(size // tile, self.side(network.config, tile))
+        side = self.side(network.config, tile)
+        return layout_of(size // tile, side, tile=tile, patch=vision.patch_size)
 
     def side(self, config: Any, size: int) -> int:
         """Count the tokens that are left after patches are folded together."""

@@ -27,10 +27,11 @@ class InternVL(VisionLanguage):
 
     def layout(self, network: Any, size: int) -> Layout:
         """Lay the tokens tile by tile, and those of the whole image behind."""
-        tile, _ = network.config.vision_config.image_size
+        vision = network.config.vision_config
+        (tile, _), (patch, _) = vision.image_size, vision.patch_size
         if size <= tile:
             return super().layout(network, size)
-        return layout_of(size // tile, self.side(network.config, tile))
+        return layout_of(size // tile, self.side(network.config, tile), tile=tile, patch=patch)
 
     def side(self, config: Any, size: int) -> int:
         """Count the tokens that are left after patches are folded together."""

@@ -33,9 +33,10 @@ class LlavaNext(VisionLanguage):
 
     def layout(self, network: Any, size: int) -> Layout:
         """Lay the tokens of the small image over those of the tiles; a newline shows nothing."""
-        tile = network.config.vision_config.image_size
+        vision = network.config.vision_config
+        tile, patch = vision.image_size, vision.patch_size
         side = self.side(network.config, tile)
-        return layout_of(size // tile, side, whole_first=True, closed=True)
+        return layout_of(size // tile, side, tile=tile, patch=patch, whole_first=True, closed=True)
 
     def image_inputs(
         self, config: Any, pixel_values: Float[torch.Tensor, "batch channels size size"]

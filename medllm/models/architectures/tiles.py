@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64, Int64
 from PIL import Image
 
 from medllm.models.architectures.architecture import Layout
@@ -55,26 +55,55 @@ def _filter(size: int, tile: int, resample: Image.Resampling) -> np.ndarray:
     return np.array(units.resize((size, tile), resample))
 
 
-def layout_of(tiles: int, side: int, *, whole_first: bool = False, closed: bool = False) -> Layout:
-    """Lay the tokens of tiles, and of the whole image, on the patches of the tiles.
+def layout_of(
+    tiles: int,
+    side: int,
+    *,
+    tile: int,
+    patch: int,
+    whole_first: bool = False,
+    closed: bool = False,
+) -> Layout:
+    """Lay the tokens of tiles, and of the whole image, on a common grid.
 
     Args:
         tiles: Tiles along a side.
         side: Tokens along a side of a tile, and of the whole image.
+        tile: Rows and columns of a tile.
+        patch: Rows and columns of a patch. What whole patches leave of a tile is not read.
         whole_first: Whether the whole image comes before its tiles and not behind.
         closed: Whether the tiles' tokens go row by row over all tiles, each row closed by a token
             that shows nothing; else tile by tile.
 
     Returns:
-        The layout. A token of the whole image falls on all patches that it covers, in equal parts.
+        The layout. Its cells are the tokens' own places where patches divide a tile; else as many
+        of whole pixels as can be had and are no more than the tokens, and each token falls on those
+        that it covers, in proportion.
     """
-    full = tiles * side
-    fine = np.eye(full * full).reshape(full, full, -1)
-    coarse = fine.reshape(side, tiles, side, tiles, -1).mean(axis=(1, 3))
+    cells = next(count for count in range(side, 0, -1) if tile % count == 0)
+    full, n_cells, read = tiles * side, tiles * cells, tile // patch * patch
+    starts = (np.arange(tiles)[:, None] * tile * side + np.arange(side) * read).ravel()
+    size = tile * side // cells
+    fine = _on_cells(starts, read, n_cells, size)
+    coarse = _on_cells(np.arange(side) * tiles * read, tiles * read, n_cells, size)
     if closed:
-        parts = np.concatenate([fine, np.zeros((full, 1, full * full))], axis=1)
+        parts = np.concatenate([fine, np.zeros((full, 1, *fine.shape[2:]))], axis=1)
     else:
         parts = fine.reshape(tiles, side, tiles, side, -1).transpose(0, 2, 1, 3, 4)
     order = (coarse, parts) if whole_first else (parts, coarse)
-    shares = np.concatenate([part.reshape(-1, full * full) for part in order])
-    return Layout((full, full), len(shares), shares)
+    shares = np.concatenate([part.reshape(-1, n_cells**2) for part in order])
+    return Layout((n_cells, n_cells), len(shares), shares)
+
+
+def _on_cells(
+    starts: Int64[np.ndarray, " tokens"], width: int, n_cells: int, size: int
+) -> Float64[np.ndarray, "tokens tokens cells cells"]:
+    """Share of each token of a square that falls on each cell.
+
+    Counted in pixels over the tokens along a side of a tile, which is whole for each edge.
+    """
+    edges = np.arange(n_cells) * size
+    ends = np.minimum(starts[:, None] + width, edges + size)
+    along = (ends - np.maximum(starts[:, None], edges)).clip(min=0) / width
+    shares: np.ndarray = np.einsum("ik,jl->ijkl", along, along)
+    return shares
