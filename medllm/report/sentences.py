@@ -10,6 +10,13 @@ from medllm.models.card import UNFITTED, Question
 from medllm.models.prediction import FindingPrediction
 from medllm.report.wording import calibrated, probability, signed, subject, title, where
 
+# Of maps of answers that were right, benchmarks/checks_tell_good_from_bad.py refuses most without
+# the finding and none with it.
+_ABSENCE = (
+    "The answer leans to no, and that a finding is absent has no place that a map could mark: most "
+    "maps of such answers are not drawn."
+)
+
 
 def answer(finding: Finding, question: Question, prediction: FindingPrediction) -> str:
     """Say the call of one finding, with its probability against the thresholds.
@@ -109,4 +116,7 @@ def why_withheld(explanation: Explanation) -> str:
         What the checks that forbid it mean, in sentences; the others that failed are in the table.
     """
     decided = [check.sentence for check in forbidding(explanation.checks)]
-    return " ".join(decided) or "Its checks do not support it."
+    said = " ".join(decided) or "Its checks do not support it."
+    if explanation.against is None and explanation.log_odds < 0:
+        return f"{said} {_ABSENCE}"
+    return said

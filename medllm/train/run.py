@@ -170,7 +170,7 @@ def _finish(
         image_use=image_use(model, unseen, recipe.measure),
         training_cost=stages.cost(),
     )
-    model = _with_self_test(dataclasses.replace(model, card=card))
+    model = with_self_test(dataclasses.replace(model, card=card))
     return save_model(model, recipe.out / "checkpoint", dtype=torch.float16)
 
 
@@ -181,9 +181,22 @@ def _told_of(division: Division, part: Part) -> dict[str, str]:
     return dict.fromkeys(division.records, _PATIENTS[part])
 
 
-def _with_self_test(model: Model) -> Model:
+def with_self_test(model: Model) -> Model:
+    """Round the weights to those that are stored, and keep what they answer of a phantom.
+
+    Args:
+        model: Changed in place.
+
+    Returns:
+        The model on the CPU, with the self-test in its card.
+    """
     # Expected values are those of the stored half-precision weights, by a CPU: a GPU rounds more.
-    stored = dataclasses.replace(model, network=model.network.half().float().cpu())
+    # What is not stored, such as the LLM's rotary frequencies, is not rounded either.
+    network = model.network.cpu()
+    network.load_state_dict(
+        {name: value.half().to(value.dtype) for name, value in network.state_dict().items()}
+    )
+    stored = dataclasses.replace(model, network=network)
     pixels = pixels_to_try(_SELF_TEST_SEED)
     with torch.inference_mode():
         values = stored.log_odds(model.card.preprocessing.prepare(pixels))[0]

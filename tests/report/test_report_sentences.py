@@ -26,3 +26,13 @@ def test_a_value_that_prints_like_its_threshold_is_not_said_to_be_above_it():
     assert sentences.answer(finding("mass"), question, said) == (
         "Lung mass: positive (calibrated probability 0.62, at the 0.62 threshold)."
     )
+
+
+def test_a_refused_map_of_a_no_is_said_to_be_the_rule(explanations):
+    refused = explanations[1]
+    no, yes = (replace(refused, log_odds=value) for value in (-1.0, 1.0))
+    assert sentences.why_withheld(no).startswith(sentences.why_withheld(yes))
+    assert "no place that a map could mark" in sentences.why_withheld(no)
+    assert "no place" not in sentences.why_withheld(yes)
+    difference = replace(no, against="mass")
+    assert sentences.why_withheld(difference) == sentences.why_withheld(yes)

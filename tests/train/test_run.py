@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 
 from medllm.cli import app
 from medllm.errors import CheckpointError, TrainingError
-from medllm.models import load_model
+from medllm.models import load_model, save_model
 from medllm.models.checkpoint import BUNDLED
 from medllm.train.network import new_model
 from medllm.train.reading import read_recipe
-from medllm.train.run import train
+from medllm.train.run import train, with_self_test
 
 ON_A_CPU = {"ACCELERATE_USE_CPU": "true"}
 
@@ -47,6 +47,15 @@ def finished(unbroken, recipe_values, write_recipe):
     shutil.copytree(unbroken, recipe_values["out"])
     recipe = read_recipe(str(write_recipe(recipe_values)))
     return recipe, load_model(recipe.out / "checkpoint")
+
+
+def test_the_self_test_is_of_the_network_as_it_loads(new_tiny_model, tmp_path):
+    """Weights are stored in half precision; the LLM's rotary frequencies are not stored."""
+    tested = with_self_test(new_tiny_model(("pneumonia",)))
+    loaded = save_model(tested, tmp_path / "stored", dtype=torch.float16)
+    theirs = dict(loaded.network.named_buffers()) | dict(loaded.network.named_parameters())
+    for name, values in (*tested.network.named_buffers(), *tested.network.named_parameters()):
+        assert torch.equal(values, theirs[name]), name
 
 
 def test_a_recipe_becomes_a_checkpoint_that_transformers_opens(finished):
