@@ -16,9 +16,9 @@ from medllm.dicom.radiograph import Radiograph
 from medllm.explanation.record import AttributionMap
 
 # Log-odds that earn full colour on one hundredth of the map's area. The scale is fixed, so that
-# two maps can be compared and a weak one looks weak. At 0.25, a finding that is raised by 2.5
-# log-odds (odds times 12) from a tenth of the image is in full colour there.
-FULL_COLOUR = 0.25
+# two maps can be compared and a weak one looks weak. At 1, two of three supported maps of
+# the default method reach it where they are strongest, and one of 24 that are refused.
+FULL_COLOUR = 1.0
 
 # Longest side of the picture in pixels: enough for a screen, small enough to send.
 LONGEST_SIDE = 1024

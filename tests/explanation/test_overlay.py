@@ -83,8 +83,8 @@ def test_a_mirrored_map_is_drawn_mirrored():
 
 
 def test_raising_is_warm_and_lowering_is_cool_and_nothing_is_transparent():
-    # Full colour is 8.3 log-odds a patch of three.
-    values = np.array([[10.0, 0.0, -10.0]])
+    # Full colour is 33 log-odds a patch of three.
+    values = np.array([[40.0, 0.0, -40.0]])
     rgba = draw_overlay(_scan(15, 45), AttributionMap(values, (0.0, 0.0, 45.0, 15.0))).rgba
     warm, none, cool = (rgba[7, column].astype(int) for column in (7, 22, 37))
     assert warm[0] > warm[2] + 50
@@ -95,8 +95,9 @@ def test_raising_is_warm_and_lowering_is_cool_and_nothing_is_transparent():
 
 def test_a_weak_map_looks_weak():
     scan, strong = _scan(60, 60), _one_hot(4, 4, (1, 1), (0.0, 0.0, 60.0, 60.0))
+    strong = AttributionMap(strong.values * 4, strong.box)
     weak = AttributionMap(strong.values * 1e-3, strong.box)
-    # Full colour is 1.56 log-odds a patch of 16; opacity grows twice as fast.
+    # Full colour is 6.25 log-odds a patch of 16; opacity grows twice as fast.
     assert draw_overlay(scan, strong).rgba[..., 3].max() == 255
     assert draw_overlay(scan, weak).rgba[..., 3].max() <= 1
 

@@ -162,7 +162,7 @@ def explain(
     """Hand-made explanation whose map has its maximum at one patch and sums to the log-odds."""
     r, c = np.mgrid[0:size, 0:size]
     values = np.exp(-((r - hot[0]) ** 2 + (c - hot[1]) ** 2) / 3.0)
-    values -= 0.5 * np.exp(-((r - 3) ** 2 + (c - 8) ** 2) / 2.0)
+    values -= 1.2 * np.exp(-((r - 3) ** 2 + (c - 8) ** 2) / 2.0)
     values *= (log_odds + 0.9) / values.sum()
     passed = verdict == "supported"
     return Explanation(

