@@ -73,13 +73,7 @@ def explain(
     methods = chosen_names(every if method == "all" else method, METHODS, "--method")
     _check_contrast(finding, against)
     loaded = load_for(model, prevalence)
-    asked = [*(finding or []), *([against] if against else [])]
-    loaded.questions(asked)
-    if not asked and loaded.card.calls_nothing:
-        raise typer.BadParameter(
-            f"{loaded.card.name} is not calibrated and calls nothing; name what to explain.",
-            param_hint="--finding",
-        )
+    require_findings(loaded, [*(finding or []), *([against] if against else [])])
     failed = False
     taken: Counter[str] = Counter()
     for path, read in read_each(inputs, accept, polarity):
@@ -106,6 +100,25 @@ def explain(
         typer.echo(f"{path}  {'  '.join(str(file) for file in written)}")
     if failed:
         raise typer.Exit(1)
+
+
+def require_findings(model: Model, asked: Sequence[str]) -> None:
+    """Refuse what a model cannot be asked, and to choose for one that calls nothing.
+
+    Args:
+        model: The model.
+        asked: Findings to explain; none leaves the choice to its calls.
+
+    Raises:
+        LabelError: The model does not answer for a finding.
+        typer.BadParameter: None is named, and the model is not calibrated.
+    """
+    model.questions(asked)
+    if not asked and model.card.calls_nothing:
+        raise typer.BadParameter(
+            f"{model.card.name} is not calibrated and calls nothing; name what to explain.",
+            param_hint="--finding",
+        )
 
 
 def _check_contrast(findings: Sequence[str] | None, against: str | None) -> None:

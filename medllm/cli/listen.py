@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medllm.cli.explain import write_report
-from medllm.cli.inputs import ModelSource, Prevalence, chosen_names, load_for
+from medllm.cli.explain import require_findings, write_report
+from medllm.cli.inputs import Findings, ModelSource, Prevalence, chosen_names, load_for
 from medllm.cli.peers import ADDRESS, TlsKey, peer_at
 from medllm.errors import DicomError, NetworkError
 
@@ -44,6 +44,7 @@ def listen(
         ),
     ] = None,
     model: ModelSource = None,
+    finding: Findings = None,
     prevalence: Prevalence = None,
     method: Annotated[
         str,
@@ -93,6 +94,9 @@ def listen(
 ) -> None:
     """Take images in over DICOM (C-STORE), explain each complete study, send the results back.
 
+    Of each image the findings are explained that `medllm explain` would choose, or those that
+    --finding names; a model that is not calibrated wants them named.
+
     What was acknowledged is on disk: after a kill, start it again with the same --inbox, and
     nothing is lost or explained twice. One line an event goes to stderr, without identity.
     """
@@ -111,10 +115,11 @@ def listen(
     _log_to_stderr()
     with Inbox(inbox) as box:
         loaded = load_for(model, prevalence)
+        require_findings(loaded, finding or [])
         formats = ["html", "json", "dicom"] if peer is None else ["dicom"]
         node = Node(
             box,
-            _explainer(loaded, formats, methods),
+            _explainer(loaded, formats, methods, finding),
             None if peer is None else _sender(peer),
             access=Access(host, port, ae_title, allowed, tls),
             pace=Pace(quiet_s=quiet_seconds),
@@ -164,13 +169,13 @@ def _sender(peer: Peer) -> Callable[[Sequence[Path]], None]:
 
 
 def _explainer(
-    model: Model, formats: list[str], methods: Sequence[str]
+    model: Model, formats: list[str], methods: Sequence[str], findings: list[str] | None = None
 ) -> Callable[[Path, Path], None]:
     from medllm.dicom.network.journal import tell
 
     def explain(image: Path, results: Path) -> None:
         scan = _read(image)
-        _, refused = write_report(model, scan, results, formats, None, methods)
+        _, refused = write_report(model, scan, results, formats, findings, methods)
         for reason in refused:
             tell("not-explained", study=image.parent.name, image=image.stem, cause=reason)
 

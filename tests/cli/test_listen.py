@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import signal
 import time
@@ -19,9 +20,10 @@ from medllm.cli.listen import _explainer
 from medllm.dicom.network import parse_peer, store
 from medllm.dicom.network.inbox import Inbox
 from medllm.dicom.network.node import PassedOverError
-from medllm.errors import DicomError, MedllmError
-from medllm.models import Calibration, save_model
+from medllm.errors import DicomError, LabelError, MedllmError
+from medllm.models import Calibration, load_model, save_model
 from medllm.phantom import make_phantom, write_dicom
+from tests.models.architectures.checkpoints import write_checkpoint
 
 METHOD = "grad-cam"  # the fastest
 
@@ -239,6 +241,19 @@ def test_wrong_usage_is_said(options, message, tmp_path):
     assert result.exit_code == 2
     assert message in result.output
     assert not (tmp_path / "inbox").exists()
+
+
+def test_a_model_that_calls_nothing_is_told_what_to_explain(study, tmp_path):
+    folder, inbox = write_checkpoint("clip", tmp_path / "model"), tmp_path / "inbox"
+    options = ["listen", "--inbox", str(inbox), "--model", str(folder)]
+    unnamed = CliRunner().invoke(app, options)
+    assert unnamed.exit_code == 2
+    assert "name what to explain" in unnamed.output
+    unknown = CliRunner().invoke(app, [*options, "--finding", "mas"])
+    assert isinstance(unknown.exception, LabelError)
+    _explainer(load_model(folder), ["json"], ["occlusion"], ["mass"])(study[0], tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [one["finding"] for one in report["findings"] if one["explanation"]] == ["mass"]
 
 
 @pytest.fixture
