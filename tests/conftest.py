@@ -95,7 +95,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
 def data_root() -> Path:
     """The folder of real radiographs; tests that need it are skipped without."""
     beside = Path(__file__).parents[2] / "shared" / "data"
-    root = Path(os.environ.get("MEDLLM_DATA", beside))
+    root = Path(os.environ.get("MEDLLM_DATA") or beside)
     if not root.is_dir():
         pytest.skip(f"no real radiographs: set MEDLLM_DATA to their folder ({root.name} is absent)")
     return root

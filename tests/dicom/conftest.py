@@ -79,7 +79,7 @@ def write(tmp_path):
 @pytest.fixture
 def real_dicom():
     """Folder of real DICOM files; the tests that need it say so when it is absent."""
-    root = os.environ.get("MEDLLM_DATA", Path(__file__).parents[3] / "shared" / "data")
+    root = os.environ.get("MEDLLM_DATA") or Path(__file__).parents[3] / "shared" / "data"
     folder = Path(root) / "dicom"
     if not folder.is_dir():
         pytest.skip(f"real DICOM files are not at {folder}; set MEDLLM_DATA")
