@@ -181,7 +181,7 @@ def _report_finding(
     against: FindingPrediction | None,
 ) -> ReportedFinding:
     what = finding(answer.finding)
-    overlay, withheld = _drawn(scan, explanation) if explanation else (None, None)
+    overlay, withheld = _drawn(scan, explanation, answer) if explanation else (None, None)
     return ReportedFinding(
         finding=what,
         question=question,
@@ -193,21 +193,26 @@ def _report_finding(
         withheld=withheld,
         contrast=sentences.contrast(answer, against) if against else None,
         others=tuple(
-            _report_method(scan, other) for other in (explanation.others if explanation else ())
+            _report_method(scan, other, answer)
+            for other in (explanation.others if explanation else ())
         ),
     )
 
 
-def _report_method(scan: Radiograph, other: OtherMethod) -> ReportedMethod:
+def _report_method(
+    scan: Radiograph, other: OtherMethod, answer: FindingPrediction
+) -> ReportedMethod:
     explanation = other.explanation
-    overlay, withheld = _drawn(scan, explanation) if explanation else (None, other.refusal)
+    overlay, withheld = _drawn(scan, explanation, answer) if explanation else (None, other.refusal)
     return ReportedMethod(other.method, explanation, other.correlation, overlay, withheld)
 
 
-def _drawn(scan: Radiograph, explanation: Explanation) -> tuple[Overlay | None, str | None]:
+def _drawn(
+    scan: Radiograph, explanation: Explanation, answer: FindingPrediction
+) -> tuple[Overlay | None, str | None]:
     """Draw the map, or say why it must not be used."""
     if explanation.verdict == "do not use":
-        return None, sentences.why_withheld(explanation)
+        return None, sentences.why_withheld(explanation, answer)
     return draw_overlay(scan, explanation.map), None
 
 

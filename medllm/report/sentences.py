@@ -10,13 +10,6 @@ from medllm.models.card import UNFITTED, Question
 from medllm.models.prediction import FindingPrediction
 from medllm.report.wording import calibrated, probability, signed, subject, title, where
 
-# Of maps of answers that were right, benchmarks/checks_tell_good_from_bad.py refuses most without
-# the finding and none with it.
-_ABSENCE = (
-    "The answer leans to no, and that a finding is absent has no place that a map could mark: most "
-    "maps of such answers are not drawn."
-)
-
 
 def answer(finding: Finding, question: Question, prediction: FindingPrediction) -> str:
     """Say the call of one finding, with its probability against the thresholds.
@@ -106,17 +99,22 @@ def failed_checks(explanation: Explanation) -> str:
     return f"it failed {len(failed)} of {len(explanation.checks)} checks ({', '.join(failed)})"
 
 
-def why_withheld(explanation: Explanation) -> str:
+def why_withheld(explanation: Explanation, prediction: FindingPrediction) -> str:
     """Say why a map must not be used, at length.
 
     Args:
         explanation: An explanation with the verdict `do not use`.
+        prediction: The answer that it explains.
 
     Returns:
         What the checks that forbid it mean, in sentences; the others that failed are in the table.
+        Of a negative answer it says that an absence has no place (ADR 14).
     """
     decided = [check.sentence for check in forbidding(explanation.checks)]
     said = " ".join(decided) or "Its checks do not support it."
-    if explanation.against is None and explanation.log_odds < 0:
-        return f"{said} {_ABSENCE}"
+    if explanation.against is None and prediction.call == "negative":
+        said += (
+            " The call is negative, and that a finding is absent has no place that a map could "
+            "mark."
+        )
     return said

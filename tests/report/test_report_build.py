@@ -176,7 +176,7 @@ def test_all_maps_of_a_report_have_one_scale(compared):
         if one.overlay is not None
     ]
     assert len(overlays) == 4
-    # A quarter of the log-odds on a hundredth of the 144 patches is full colour, whatever the map.
+    # One log-odds on a hundredth of the 144 patches is full colour, whatever the map.
     assert {overlay.scale for overlay in overlays} == {100 / 144}
 
 
