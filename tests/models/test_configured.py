@@ -298,8 +298,7 @@ def test_the_bundled_model_and_unknown_findings_are_refused(published, tmp_path)
         configure(published("llava"), tmp_path / "own", findings=["mas"])
 
 
-# The patches of the last end before its tile.
-TILED = ["idefics3", "smolvlm", "internvl", "smolvlm-so400m"]
+TILED = ["idefics3", "smolvlm", "internvl"]
 
 
 def in_tiles(folder: Path, at: Path, side: int) -> Path:
@@ -317,8 +316,13 @@ def in_tiles(folder: Path, at: Path, side: int) -> Path:
     return at
 
 
-@pytest.mark.parametrize("kind", TILED)
-def test_tiles_are_cut_and_named_as_the_familys_own_processor_does(published, tmp_path, kind):
+# The steps of grey that the small copy of the image may differ by: Pillow rounds it twice.
+@pytest.mark.parametrize(
+    ("kind", "rounding"), [*((kind, 1.0) for kind in TILED), ("smolvlm-so400m", 1.01)]
+)
+def test_tiles_are_cut_and_named_as_the_familys_own_processor_does(
+    published, tmp_path, kind, rounding
+):
     model = configure(published(kind), tmp_path / "own", findings=["nodule"], tiles=2)
     side = 2 * image_size(kind)
     assert (model.grid, model.card.version) == ((8, 8), "as published, 2 x 2 tiles")
@@ -333,8 +337,7 @@ def test_tiles_are_cut_and_named_as_the_familys_own_processor_does(published, tm
     pixel_values = model.card.preprocessing.prepare(grey / np.float32(255))
     given = model.architecture.image_inputs(model.network.config, pixel_values)
     apart = theirs["pixel_values"].reshape(given["pixel_values"].shape) - given["pixel_values"]
-    # In steps of grey, to which Pillow rounds after each of its two passes.
-    assert float(apart.abs().max()) * min(model.card.preprocessing.std) * 255 < 1.5
+    assert float(apart.abs().max()) * min(model.card.preprocessing.std) * 255 < rounding
     with torch.inference_mode():
         got = model.log_odds(pixel_values)
         plain = model.network(input_ids=ids[None], **given).logits[:, -1:]
@@ -343,28 +346,47 @@ def test_tiles_are_cut_and_named_as_the_familys_own_processor_does(published, tm
     torch.testing.assert_close(got, other, atol=2e-5, rtol=0)
 
 
+def moved_tokens(model, rows: slice, columns: slice) -> torch.Tensor:
+    """How far each image token moves when a part of a grey image turns white."""
+    contract = model.card.preprocessing
+    grey = np.full((contract.size, contract.size), 0.5, np.float32)
+    changed = grey.copy()
+    changed[rows, columns] = 1.0
+    with torch.inference_mode():
+        before, after = (model.image_features(contract.prepare(one)) for one in (grey, changed))
+    return (after - before)[0].norm(dim=-1)
+
+
 @pytest.mark.parametrize("kind", [*TILED, "llava-next"])
 def test_tokens_of_tiles_lie_where_their_patches_are(published, tmp_path, kind):
-    """A change within one patch moves the tokens most that the layout puts there."""
+    """A change of one patch moves the tokens most that the layout puts there."""
     if kind == "llava-next":
         model = load_model(published(kind))
     else:
         model = configure(published(kind), tmp_path / "own", findings=["nodule"], tiles=2)
-    contract, (rows, columns) = model.card.preprocessing, model.grid
-    step = contract.size // rows
-    grey = np.full((contract.size, contract.size), 0.5, np.float32)
-    with torch.inference_mode():
-        before = model.image_features(contract.prepare(grey))
-        for row, column in ((0, 0), (1, 5), (6, 2), (7, 7)):
-            changed = grey.copy()
-            inner = (slice(at * step + 3, (at + 1) * step - 3) for at in (row, column))
-            changed[tuple(inner)] = 1.0
-            moved = (model.image_features(contract.prepare(changed)) - before)[0].norm(dim=-1)
-            shares = torch.from_numpy(model.layout.shares)
-            fine = shares.max(dim=1).values > 0.5  # of tiles; the whole image's are spread
-            there = shares[:, row * columns + column]
-            for part in (fine, ~fine & (shares.sum(dim=1) > 0)):
-                assert int((moved * part).argmax()) == int((there * part).argmax())
+    rows, columns = model.grid
+    step = model.card.preprocessing.size // rows
+    shares = torch.from_numpy(model.layout.shares)
+    fine = shares.max(dim=1).values == 1.0  # of tiles; the whole image's are spread
+    for row, column in ((0, 0), (1, 5), (6, 2), (7, 7)):
+        patch = (slice(at * step, (at + 1) * step) for at in (row, column))
+        moved = moved_tokens(model, *patch)
+        there = shares[:, row * columns + column] > 0
+        for part in (fine, ~fine & (shares.sum(dim=1) > 0)):
+            assert int((moved * part).argmax()) == int((there & part).nonzero())
+
+
+def test_tokens_lie_where_they_read_where_patches_end_before_a_tile(published, tmp_path):
+    """Tokens of 14 pixels on cells of 15; what only one of them reads moves that one most."""
+    model = configure(published("smolvlm-so400m"), tmp_path / "own", tiles=2)
+    shares = torch.from_numpy(model.layout.shares)
+    fine = torch.arange(len(shares)) < 4 * 16  # four tiles of 4 x 4, and then the whole
+    for row, column in ((0, 0), (1, 5), (6, 2), (7, 7)):
+        inner = (slice(at * 15 + 3, at * 15 + 12) for at in (row, column))
+        moved = moved_tokens(model, *inner)
+        for part in (fine, ~fine):
+            most = int((moved * part).argmax())
+            assert most == int((shares[:, row * 8 + column] * part).argmax())
 
 
 def test_tiles_are_explained_on_their_common_grid(published, scan, tmp_path):
