@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medllm.cli.explain import require_findings, write_report
-from medllm.cli.inputs import Findings, ModelSource, Prevalence, chosen_names, load_for
+from medllm.cli.inputs import (
+    METHOD_NAMES,
+    Findings,
+    ModelSource,
+    Prevalence,
+    chosen_names,
+    load_for,
+)
 from medllm.cli.peers import ADDRESS, TlsKey, peer_at
 from medllm.errors import DicomError, NetworkError
 
@@ -33,7 +40,9 @@ _PASSED_OVER = frozenset(
 def listen(
     inbox: Annotated[
         Path,
-        typer.Option(metavar="DIR", help="Folder that images and results are queued in."),
+        typer.Option(
+            metavar="DIR", file_okay=False, help="Folder that images and results are queued in."
+        ),
     ] = Path("inbox"),
     send_to: Annotated[
         str | None,
@@ -50,7 +59,8 @@ def listen(
         str,
         typer.Option(
             metavar="NAME",
-            help="Attribution method; several, separated by commas, stand beside each other.",
+            help="Attribution method; several, separated by commas, stand beside each other. Of: "
+            f"{METHOD_NAMES}.",
         ),
     ] = "integrated-gradients",
     host: Annotated[
@@ -98,7 +108,7 @@ def listen(
     --finding names; a model that is not calibrated wants them named.
 
     What was acknowledged is on disk: after a kill, start it again with the same --inbox, and
-    nothing is lost or explained twice. One line an event goes to stderr, without identity.
+    nothing is lost or explained twice. One line per event goes to stderr, without identity.
     """
     from medllm.dicom.network.address import Tls
     from medllm.dicom.network.inbox import Inbox
@@ -113,10 +123,10 @@ def listen(
     peer = None if send_to is None else peer_at(send_to, ae_title, tls_ca, tls_cert, tls_key)
     _require_libraries()
     _log_to_stderr()
+    loaded = load_for(model, prevalence)
+    require_findings(loaded, finding or [])
+    formats = ["html", "json", "dicom"] if peer is None else ["dicom"]
     with Inbox(inbox) as box:
-        loaded = load_for(model, prevalence)
-        require_findings(loaded, finding or [])
-        formats = ["html", "json", "dicom"] if peer is None else ["dicom"]
         node = Node(
             box,
             _explainer(loaded, formats, methods, finding),

@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 
+from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
+
+from medllm.dicom.dataset import transfer_syntax_uid
+
 # Start-of-frame markers of JPEG, and of JPEG-LS (F7); C4, C8 and CC are other segments.
 _START_OF_FRAME = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
-# COM of JPEG 2000; COM and APPn of JPEG.
-_COMMENTS = frozenset({0x64, 0xFE, *range(0xE0, 0xF0)})
-# Start of scan of JPEG, start of tile part of JPEG 2000.
-_IMAGE_BEGINS = frozenset({0xDA, 0x90})
+_SIZE = 0x51  # SIZ of JPEG 2000
+_END = 0xD9
+_FILL = 0xFF  # a byte before a marker, as many times as an encoder likes
+_STRAY = 0x00  # no marker: it stands here for bytes where a segment should begin
+# COM of JPEG 2000; COM and APPn of JPEG; and what is no part of the codestream.
+_COMMENTS = frozenset({0x64, 0xFE, *range(0xE0, 0xF0), _END, _STRAY})
+# These have no length: TEM, RSTn and SOI of JPEG, SOD and the reserved ones of JPEG 2000.
+_BARE = frozenset({_FILL, 0x01, 0x93, *range(0xD0, 0xD9), *range(0x30, 0x40)})
+# After SOS of JPEG and SOD of JPEG 2000 comes the image, up to a marker that cannot be part of it.
+_AFTER_IMAGE = {
+    0xDA: re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]"),
+    0x93: re.compile(rb"\xff[\x90\xd9]"),
+}
+
+
+def codestreams(dataset: Dataset) -> Iterator[bytes]:
+    """Take the frames out of compressed Pixel Data.
+
+    Args:
+        dataset: A data set.
+
+    Yields:
+        Each frame, without its encapsulation; nothing where Pixel Data is not compressed.
+    """
+    if transfer_syntax_uid(dataset).is_encapsulated and dataset.get("PixelData"):
+        n_frames = int(dataset.get("NumberOfFrames") or 1)
+        yield from generate_frames(dataset.PixelData, number_of_frames=n_frames)
 
 
 def codestream_size(codestream: bytes) -> tuple[int, int] | None:
@@ -28,15 +57,24 @@ def codestream_size(codestream: bytes) -> tuple[int, int] | None:
     Source:
         ITU-T T.81 B.2.2, T.87 C.2.2 (start of frame); T.800 A.5.1 (SIZ).
     """
-    try:
-        if codestream.startswith(b"\xff\x4f\xff\x51"):
-            width, height, left, top = struct.unpack_from(">4L", codestream, 8)
-            return height - top, width - left
-        if codestream.startswith(b"\xff\xd8"):
-            return _jpeg_size(codestream)
-    except struct.error:
-        pass  # cut off before its size: the decoder refuses it
-    return None
+    header = _frame_header(codestream)
+    return header[:2] if header is not None else None
+
+
+def codestream_bits(codestream: bytes) -> int | None:
+    """Read the bits of a sample from a JPEG, JPEG-LS or JPEG 2000 codestream.
+
+    Args:
+        codestream: One frame, without its encapsulation.
+
+    Returns:
+        Bits; None where they are not found, as in RLE.
+
+    Source:
+        As for `codestream_size`.
+    """
+    header = _frame_header(codestream)
+    return header[2] if header is not None else None
 
 
 def is_cut_off(codestream: bytes) -> bool:
@@ -54,45 +92,68 @@ def is_cut_off(codestream: bytes) -> bool:
     Source:
         ITU-T T.81 B.1.1.3 (EOI), T.800 A.4.4 (EOC).
     """
-    has_markers = codestream.startswith((b"\xff\xd8", b"\xff\x4f"))
-    return has_markers and b"\xff\xd9" not in codestream[-16:]
+    return _has_markers(codestream) and b"\xff\xd9" not in codestream[-16:]
 
 
-def comments(codestream: bytes) -> Iterator[bytes]:
-    """Read the segments of a JPEG, JPEG-LS or JPEG 2000 codestream that hold no image.
+def comments_of(dataset: Dataset) -> Iterator[bytes]:
+    """Read what JPEG, JPEG-LS or JPEG 2000 codestreams hold beside the image.
 
     Args:
-        codestream: One frame, without its encapsulation.
+        dataset: A data set.
 
     Yields:
-        What stands in each comment and application segment before the image's own bytes.
+        What stands in each comment and application segment, and behind the image's end; the
+        rest as a whole from where no segment begins, though one should.
 
     Source:
         ITU-T T.81 B.2.4.5 and B.2.4.6 (COM, APPn), T.800 A.9.2 (COM).
     """
-    position = 2
-    while codestream[position : position + 1] == b"\xff":
-        try:
-            marker, length = struct.unpack_from(">BH", codestream, position + 1)
-        except struct.error:
-            return
-        if marker in _IMAGE_BEGINS:
-            return
-        if marker in _COMMENTS:
-            yield codestream[position + 4 : position + 2 + length]
-        position += 2 + length
+    for codestream in codestreams(dataset):
+        for marker, content in _segments(codestream):
+            if marker in _COMMENTS:
+                yield content
 
 
-def _jpeg_size(codestream: bytes) -> tuple[int, int] | None:
-    position = 2
-    while True:
-        prefix, marker, length = struct.unpack_from(">BBH", codestream, position)
+def _frame_header(codestream: bytes) -> tuple[int, int, int] | None:
+    """Read rows, columns and the bits of a sample."""
+    try:
+        for marker, content in _segments(codestream):
+            if marker == _SIZE:
+                width, height, left, top = struct.unpack_from(">4L", content, 2)
+                # The first component's bits less one, below a bit that says whether it is signed.
+                return height - top, width - left, (content[36] & 0x7F) + 1
+            if marker in _START_OF_FRAME:
+                bits, rows, columns = struct.unpack_from(">BHH", content)
+                return rows, columns, bits
+    except (struct.error, IndexError):
+        pass  # cut off before its size: the decoder refuses it
+    return None
+
+
+def _has_markers(codestream: bytes) -> bool:
+    return codestream.startswith((b"\xff\xd8", b"\xff\x4f"))
+
+
+def _segments(codestream: bytes) -> Iterator[tuple[int, bytes]]:
+    """Walk over the segments, with what follows the end; the image itself is passed over.
+
+    Source:
+        ITU-T T.81 B.1.1, T.87 A.1, T.800 A.1.
+    """
+    position = 2 if _has_markers(codestream) else len(codestream)
+    while position + 1 < len(codestream):
+        prefix, marker = codestream[position : position + 2]
         if prefix != 0xFF:
-            return None
-        if marker == 0xFF:  # fill byte
-            position += 1
-            continue
-        if marker in _START_OF_FRAME:
-            rows, columns = struct.unpack_from(">HH", codestream, position + 5)
-            return rows, columns
-        position += 2 + length
+            yield _STRAY, codestream[position:]
+            return
+        position += 1 if marker == _FILL else 2
+        if marker == _END:
+            yield marker, codestream[position:]
+            return
+        if marker not in _BARE:
+            length = int.from_bytes(codestream[position : position + 2])
+            yield marker, codestream[position + 2 : position + length]
+            position += length
+        if marker in _AFTER_IMAGE:
+            found = _AFTER_IMAGE[marker].search(codestream, position)
+            position = found.start() if found else len(codestream)

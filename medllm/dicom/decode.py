@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 from jaxtyping import Integer
@@ -22,11 +23,14 @@ _EXTRAS = {
 }
 
 
-def stored_values(dataset: Dataset) -> Integer[np.ndarray, "rows columns"]:
+def stored_values(
+    dataset: Dataset, *, all_bits: bool = False
+) -> Integer[np.ndarray, "rows columns"]:
     """Decode the pixel data of a single-frame grey image.
 
     Args:
         dataset: A data set that passed `medllm.dicom.encoding_gates.ENCODING_GATES`.
+        all_bits: Leave the bits above Bits Stored (0028,0101) as they are.
 
     Returns:
         Stored values; bits above Bits Stored (0028,0101), such as old overlays, are removed.
@@ -51,7 +55,8 @@ def stored_values(dataset: Dataset) -> Integer[np.ndarray, "rows columns"]:
             _require_sound_codestream(dataset)
         else:
             _require_all_bytes(dataset)
-        values, _ = decoder.as_array(dataset, raw=True, index=0)
+        options: Any = {"bits_stored": int(dataset.BitsAllocated)} if all_bits else {}
+        values, _ = decoder.as_array(dataset, raw=True, index=0, **options)
     except DicomError:
         raise
     except Exception as error:  # noqa: BLE001  turned into one kind, never passed over

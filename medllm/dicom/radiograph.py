@@ -96,6 +96,10 @@ class Radiograph:
     series_instance_uid: str | None = None
     study_instance_uid: str | None = None
 
+    def __repr__(self) -> str:
+        """Name the file and its size; a notebook shows this."""
+        return f"Radiograph({self.path.name}: {self.file_format} {self.rows} x {self.columns})"
+
     @property
     def rows(self) -> int:
         """Number of pixel rows."""

@@ -67,7 +67,8 @@ def read_radiograph(
     try:
         data, kind = read_image_file(path)
         if kind == "png" or kind == "jpeg":
-            return _from_picture(path, data, kind, accept, polarity)
+            pixels, steps = read_picture(data, kind, polarity)
+            return _pictured(path, data, kind, pixels, steps, accept=accept, polarity=polarity)
         with in_silence(), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             scan = _from_dicom(path, data, accept, polarity, force=kind != "dicom")
@@ -147,17 +148,6 @@ def _from_dicom(
         series_instance_uid=word(dataset, "SeriesInstanceUID"),
         study_instance_uid=word(dataset, "StudyInstanceUID"),
     )
-
-
-def _from_picture(
-    path: Path,
-    data: bytes,
-    file_format: Literal["png", "jpeg"],
-    accept: Collection[str],
-    polarity: Polarity,
-) -> Radiograph:
-    pixels, steps = read_picture(data, file_format, polarity)
-    return _pictured(path, data, file_format, pixels, steps, accept=accept, polarity=polarity)
 
 
 def _pictured(

@@ -75,9 +75,13 @@ def _in_folder(folder: Path, above: tuple[Path, ...], may_be_meant: _May) -> Ite
         if entry.name.startswith(".") or entry.name.upper() == "DICOMDIR":
             continue
         path = folder / entry.name
-        if entry.is_dir():
+        try:
+            is_folder, is_file = entry.is_dir(), entry.is_file()
+        except OSError:  # a link to itself, or to where nobody may look: no file
+            continue
+        if is_folder:
             yield from _in_folder(path, (*above, real), may_be_meant)
-        elif entry.is_file() and may_be_meant(path):
+        elif is_file and may_be_meant(path):
             yield path
 
 

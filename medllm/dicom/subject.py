@@ -52,15 +52,13 @@ def view_of(dataset: Dataset) -> View | None:
     Returns:
         From View Position (0018,5101), else View Code Sequence (0054,0220), else the
         descriptions, else Patient Orientation (0020,0020), whose rows run to front or back
-        in a lateral view. `other` is oblique or decubitus; None where nothing says it, or
-        where a description names frontal and lateral.
+        in a lateral view. One that names no view (ERECT) or frontal and lateral says nothing.
+        `other` is oblique or decubitus; None where nothing says it.
     """
-    stated = word(dataset, "ViewPosition")
-    if stated:
-        return _view_in(stated)
+    view = _view_in(word(dataset, "ViewPosition") or "")
     for item in items(dataset, "ViewCodeSequence"):
-        return _view_of_code(word(item, "CodeValue"))
-    view = _view_in(_described(dataset, *_DESCRIPTIONS))
+        view = view or _view_of_code(item)
+    view = view or _view_in(_described(dataset, *_DESCRIPTIONS))
     if view is None and (word(dataset, "PatientOrientation") or "").startswith(("A", "P")):
         return "lateral"
     return view
@@ -94,8 +92,8 @@ def is_animal(dataset: Dataset) -> bool:
     species = word(dataset, "PatientSpeciesDescription")
     if species and not _HOMO_SAPIENS.search(species):
         return True
-    codes = {word(item, "CodeValue") for item in items(dataset, "PatientSpeciesCodeSequence")}
-    if codes - _HOMO_SAPIENS_CODES:
+    codes = {_code(item) for item in items(dataset, "PatientSpeciesCodeSequence")}
+    if codes - _HOMO_SAPIENS_CODES - {None}:
         return True
     if word(dataset, "PatientBreedDescription") or items(dataset, "PatientBreedCodeSequence"):
         return True
@@ -113,10 +111,18 @@ def _view_in(text: str) -> View | None:
     return "frontal" if frontal else "lateral"
 
 
-def _view_of_code(code: str | None) -> View:
+def _view_of_code(item: Dataset) -> View | None:
+    code = _code(item)
     if code in _FRONTAL_CODES:
         return "frontal"
-    return "lateral" if code in _LATERAL_CODES else "other"
+    if code in _LATERAL_CODES:
+        return "lateral"
+    return _view_in(word(item, "CodeMeaning") or "")  # oblique, or a maker's own code
+
+
+def _code(item: Dataset) -> str | None:
+    values = (word(item, keyword) for keyword in ("CodeValue", "LongCodeValue", "URNCodeValue"))
+    return next(filter(None, values), None)
 
 
 def _described(dataset: Dataset, *keywords: str) -> str:

@@ -26,7 +26,7 @@ _DATE, _TIME = "20000101", "120000"  # fixed, so that a second write gives the s
 # Code Value, Coding Scheme Designator, Code Meaning; DICOM PS3.16 CID 4009 and CID 4010.
 _CHEST = ("51185008", "SCT", "Chest")
 _VIEWS = {
-    "PA": ("399148004", "SCT", "postero-anterior"),
+    "PA": ("272479007", "SCT", "postero-anterior"),
     "AP": ("399348003", "SCT", "antero-posterior"),
 }
 

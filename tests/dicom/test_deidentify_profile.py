@@ -123,7 +123,6 @@ def test_what_the_table_misses_is_removed(keyword):
         (0x00080000, "UL"),  # length of a group
         (0x00189998, "LO"),  # in no edition
         (0x00280010, "LO"),  # Rows, said to be text
-        (0x00180060, "UN"),  # kVp, of unknown kind
         (0x00080020, "LO"),  # a date that is said to be text
         (0x40080300, "ST"),  # retired: Impressions
         (0x00203100, "CS"),  # retired: Source Image IDs

@@ -186,6 +186,39 @@ def test_a_header_without_pixels_is_refused(make_dataset, write):
         ({"ViewPosition": None}, "view-unknown"),
         ({"ViewPosition": None, "SeriesDescription": "CHEST PA AND LAT"}, "view-unknown"),
         ({"ViewPosition": "AP"}, None),
+        ({"ViewPosition": "ERECT", "SeriesDescription": "Thorax lat."}, "lateral-view"),
+        ({"ViewPosition": "STANDING", "SeriesDescription": "Chest PA"}, None),
+        (
+            {"ViewPosition": "OTHER", "ViewCodeSequence": item(CodeValue="399067008")},
+            "lateral-view",
+        ),
+        ({"ViewPosition": "OTHER"}, "view-unknown"),
+        (
+            {
+                "ViewPosition": None,
+                "ViewCodeSequence": item(CodeValue="V17"),
+                "SeriesDescription": "Thorax lat.",
+            },
+            "lateral-view",
+        ),
+        (
+            {
+                "ViewPosition": None,
+                "ViewCodeSequence": item(CodeValue="V17", CodeMeaning="Lateral"),
+                "StudyDescription": "Chest PA",
+            },
+            "lateral-view",
+        ),
+        (
+            {
+                "ViewPosition": None,
+                "ViewCodeSequence": item(
+                    CodeValue="399135007", CodeMeaning="left anterior oblique"
+                ),
+                "SeriesDescription": "Chest PA",
+            },
+            "view-unknown",
+        ),
     ],
 )
 def test_view_comes_from_what_the_header_says_most_plainly(make_dataset, write, attributes, code):
@@ -218,6 +251,7 @@ def test_another_body_part_is_warned_of(make_dataset, write, attributes, passed)
     [
         {"PatientSpeciesDescription": "Canis lupus familiaris"},
         {"PatientSpeciesCodeSequence": item(CodeValue="448771007")},
+        {"PatientSpeciesCodeSequence": item(LongCodeValue="448771007")},
         {"PatientBreedDescription": "Beagle"},
         {"AcquisitionDeviceProcessingDescription": "CANINE THORAX VD"},
     ],
@@ -233,6 +267,8 @@ def test_an_animal_is_read_only_when_accepted(make_dataset, write, attributes):
     [
         {"PatientSpeciesDescription": "Homo sapiens"},
         {"PatientSpeciesCodeSequence": item(CodeValue="337915000")},
+        {"PatientSpeciesCodeSequence": item(LongCodeValue="337915000")},
+        {"PatientSpeciesCodeSequence": item(CodeMeaning="Homo sapiens")},
         {"StudyDescription": "dog bite"},
     ],
 )

@@ -69,6 +69,7 @@ def test_links_in_a_circle_end(folder):
     (folder / "a" / "loop").symlink_to(folder)
     (folder / "a" / "self").symlink_to(folder / "a")
     (folder / "a" / "broken.dcm").symlink_to(folder / "nothing")
+    (folder / "a" / "itself.dcm").symlink_to(folder / "a" / "itself.dcm")
     assert names(folder, [folder]) == LISTED
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.pixels import apply_voi_lut
+from pydicom.sr.codedict import codes
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -72,6 +73,20 @@ def test_the_header_says_what_the_phantom_is(tmp_path, phantom):
     assert dataset.PatientSex == phantom.sex
     assert list(dataset.PatientOrientation) == ["L", "F"]
     np.testing.assert_allclose(dataset.ImagerPixelSpacing, phantom.pixel_spacing_mm, atol=1e-6)
+
+
+@pytest.mark.parametrize("view", ["PA", "AP"])
+def test_the_view_code_is_the_views(tmp_path, view):
+    phantom = next(made for made in map(_small, range(50)) if made.view == view)
+    dataset = pydicom.dcmread(write_dicom(phantom, tmp_path / "a.dcm"))
+    (code,) = dataset.ViewCodeSequence
+    named = {"PA": codes.cid4010.PosteroAnterior, "AP": codes.cid4010.AnteroPosterior}[view]
+    assert (code.CodeValue, code.CodingSchemeDesignator) == (named.value, named.scheme_designator)
+    assert code.CodeMeaning == named.meaning
+
+
+def _small(seed):
+    return make_phantom(seed, size=64)
 
 
 @pytest.mark.parametrize(

@@ -34,11 +34,15 @@ def vr_of(dataset: Dataset, tag: BaseTag) -> str:
         tag: The attribute.
 
     Returns:
-        The Value Representation that the file states or, in an implicit encoding, that of the
-        dictionary, which may be a choice such as `US or SS`; `UN` where neither says it.
+        The Value Representation that the file states or, in an implicit encoding and where it
+        states `UN`, that of the dictionary, by which readers take the value; it may be a choice
+        such as `US or SS`. `UN` where neither says it.
+
+    Source:
+        DICOM PS3.5 6.2.2, Unknown (UN) Value Representation.
     """
     stated = stored_element(dataset, tag).VR
-    if stated is not None:
+    if stated not in (None, "UN"):
         return str(stated)
     return dictionary_VR(tag) if dictionary_has_tag(tag) else "UN"
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Callable, Collection
 
-import numpy as np
-from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from medllm.dicom.attributes import is_given, numbers, word
-from medllm.dicom.dataset import transfer_syntax_uid
+from medllm.dicom.attributes import is_given, word
+from medllm.dicom.codestream import comments_of
+from medllm.dicom.deidentify.hidden_bits import hidden_bits_gate, image_bytes
 from medllm.dicom.deidentify.profile import is_registered
 from medllm.dicom.gates import make_gate
 from medllm.dicom.radiograph import Gate
@@ -22,13 +21,15 @@ from medllm.errors import DicomError
 # What a person who has looked at the image may accept.
 ACCEPTABLE = frozenset({"burned-in-annotation", "hidden-bits", "not-human", "secondary-capture"})
 
-_IMAGE = (
-    "Rows",
-    "Columns",
-    "SamplesPerPixel",
-    "BitsAllocated",
-)
 _MODALITIES = frozenset({"CR", "DX", "RG", "OT", "SC", None})
+# Segments without a word of a person's: padding, JFIF without a picture, Adobe's colours, and what
+# encoders write of themselves into each file.
+_WORDLESS = re.compile(
+    rb"[\x00\x01\xff\s]*|JFIF\x00.{7}\x00\x00|Adobe.{7}"
+    rb"|\x00\x01(Created by OpenJPEG version |Kakadu-v?)[\d.]+"
+    rb"|LEAD Technologies Inc\. V[\d.]+\x00?",
+    re.DOTALL,
+)
 
 
 def judge(dataset: Dataset, accept: Collection[str]) -> tuple[Gate, ...]:
@@ -70,7 +71,7 @@ def _radiograph(dataset: Dataset) -> Gate:
 
 
 def _whole(dataset: Dataset) -> Gate:
-    found, wanted = len(dataset.get("PixelData") or b""), _image_bytes(dataset) or 1
+    found, wanted = len(dataset.get("PixelData") or b""), image_bytes(dataset) or 1
     return make_gate(
         "truncated",
         "error",
@@ -115,18 +116,6 @@ def _human(dataset: Dataset) -> Gate:
     )
 
 
-def _no_hidden_bits(dataset: Dataset) -> Gate:
-    return make_gate(
-        "hidden-bits",
-        "error",
-        not (_overlay_in_pixels(dataset) or _more_than_the_image(dataset)),
-        "the pixel data holds the image alone",
-        "Pixel Data (7FE0,0010) holds bits above Bits Stored (0028,0101) or bytes behind the "
-        "image, where old devices keep overlays with written names; convert the file without "
-        "them, or look at them and accept 'hidden-bits'.",
-    )
-
-
 def _annotation_stated(dataset: Dataset) -> Gate:
     stated = word(dataset, "BurnedInAnnotation") in ("YES", "NO")
     return make_gate(
@@ -136,6 +125,17 @@ def _annotation_stated(dataset: Dataset) -> Gate:
         "Burned In Annotation (0028,0301) is stated",
         "Burned In Annotation (0028,0301) is absent: nothing says whether text stands in the "
         "pixels; look at the image.",
+    )
+
+
+def _no_comment(dataset: Dataset) -> Gate:
+    return make_gate(
+        "text-in-codestream",
+        "warning",
+        all(map(_WORDLESS.fullmatch, comments_of(dataset))),
+        "no comment stands in compressed pixel data",
+        "compressed Pixel Data (7FE0,0010) holds a comment, Exif data or bytes behind the image, "
+        "and they stay; look at them, or decompress the file first, with dcmdjpeg or gdcmconv.",
     )
 
 
@@ -150,47 +150,14 @@ def _patient_stated(dataset: Dataset) -> Gate:
     )
 
 
-def _overlay_in_pixels(dataset: Dataset) -> bool:
-    # An overlay of its own has one bit allocated, at position 0; PS3.3 C.9.2.
-    own = {"OverlayBitsAllocated": 1.0, "OverlayBitPosition": 0.0}
-    for tag in list(dataset.keys()):
-        keyword = keyword_for_tag(tag) if tag.group >> 8 == 0x60 else ""
-        if keyword in own and dataset[tag].value not in (None, "", own[keyword]):
-            return True
-    return False
-
-
-def _more_than_the_image(dataset: Dataset) -> bool:
-    size = _image_bytes(dataset)
-    if size is None:
-        return False
-    data = dataset.get("PixelData") or b""
-    if any(data[size:]):
-        return True
-    bits = [next(iter(numbers(dataset, name)), 16) for name in ("BitsAllocated", "BitsStored")]
-    if bits[0] != 16 or numbers(dataset, "PixelRepresentation") != (0,):
-        return False  # of negative numbers the upper bits are set
-    order = "<" if transfer_syntax_uid(dataset).is_little_endian else ">"
-    values = np.frombuffer(data[: size // 2 * 2], f"{order}u2")
-    return bool(values.size) and int(values.max()) >> int(bits[1]) > 0
-
-
-def _image_bytes(dataset: Dataset) -> int | None:
-    """Work out how long Pixel Data is; None where it is compressed or not described."""
-    described = [next(iter(numbers(dataset, keyword)), None) for keyword in _IMAGE]
-    if transfer_syntax_uid(dataset).is_encapsulated or None in described:
-        return None
-    n_frames = next(iter(numbers(dataset, "NumberOfFrames")), 1)
-    return int(n_frames * math.prod(number or 0 for number in described)) // 8
-
-
 _CHECKS: tuple[Callable[[Dataset], Gate], ...] = (
     _radiograph,
     _whole,
     _human,
     _nothing_declared,
     _not_captured,
-    _no_hidden_bits,
+    hidden_bits_gate,
     _annotation_stated,
+    _no_comment,
     _patient_stated,
 )

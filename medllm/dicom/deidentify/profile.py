@@ -127,6 +127,24 @@ _EXCEPTIONS: dict[str, Action] = {
     ),
 }
 
+# Without one of these, or with another, the same pixels show another image.
+_SHOW_PIXELS = frozenset(
+    {
+        "ModalityLUTSequence",
+        "RescaleIntercept",
+        "RescaleSlope",
+        "VOILUTSequence",
+        "VOILUTFunction",
+        "WindowCenter",
+        "WindowWidth",
+        "LUTDescriptor",
+        "LUTData",
+        "PresentationLUTShape",
+        "PixelPaddingValue",
+        "PixelPaddingRangeLimit",
+    }
+)
+
 # UIDs that name a kind of thing, never a thing.
 _KINDS = ("ClassUID", "CodingSchemeUID", "ContextUID", "MappingResourceUID", "TransferSyntaxUID")
 _FREE_TEXT = frozenset({"LT", "ST", "UT", "UC", "UR"})
@@ -181,6 +199,18 @@ def removable(keyword: str) -> BaseTag | None:
     if tag is None or dictionary_VR(tag) not in {*_SHORT_TEXT, *_FREE_TEXT, "DS", "IS", "SQ"}:
         return None
     return Tag(tag)
+
+
+def shows_pixels(tag: BaseTag) -> bool:
+    """Tell whether an attribute decides how the pixels are shown.
+
+    Args:
+        tag: The attribute.
+
+    Returns:
+        Whether it is one of rescale, window, lookup table, polarity and padding.
+    """
+    return keyword_for_tag(tag) in _SHOW_PIXELS
 
 
 def is_registered(uid: str) -> bool:

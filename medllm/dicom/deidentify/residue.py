@@ -9,12 +9,10 @@ from dataclasses import dataclass, field
 
 from pydicom.datadict import dictionary_description, keyword_for_tag
 from pydicom.dataset import Dataset
-from pydicom.encaps import generate_frames
 from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import STR_VR
 
-from medllm.dicom.codestream import comments
-from medllm.dicom.dataset import transfer_syntax_uid
+from medllm.dicom.codestream import comments_of
 from medllm.dicom.deidentify.dates import notations, parse_date
 from medllm.dicom.deidentify.elements import items_of, stored_element, values_of, vr_of
 from medllm.dicom.deidentify.ordinary_words import ORDINARY_WORDS
@@ -162,7 +160,7 @@ def require_no_residue(dataset: Dataset, taken: Taken, made: Collection[Place]) 
             continue
         if any(taken.is_in(value, number=is_number) for value in values):
             raise _residue(where)
-    for comment in _comments(dataset):
+    for comment in comments_of(dataset):
         if taken.is_in(comment.decode("latin-1")):
             raise DicomError(
                 "a comment within the compressed Pixel Data (7FE0,0010) holds what was taken "
@@ -189,13 +187,6 @@ def _readings(dataset: Dataset, tag: BaseTag) -> list[str]:
         codecs = ("utf-8", "latin-1", *(("utf-16-le", "utf-16-be") if b"\0" in raw[:-1] else ()))
         readings += [part for codec in codecs for part in raw.decode(codec, "ignore").split("\\")]
     return readings
-
-
-def _comments(dataset: Dataset) -> Iterator[bytes]:
-    if transfer_syntax_uid(dataset).is_encapsulated and dataset.get("PixelData"):
-        n_frames = int(dataset.get("NumberOfFrames") or 1)
-        for frame in generate_frames(dataset.PixelData, number_of_frames=n_frames):
-            yield from comments(frame)
 
 
 def _residue(where: Place) -> DicomError:

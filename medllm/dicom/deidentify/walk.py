@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydicom.datadict import keyword_for_tag
+from pydicom.datadict import dictionary_description, dictionary_VR, keyword_for_tag
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
@@ -16,8 +16,15 @@ from pydicom.tag import BaseTag
 from medllm.dicom.deidentify.dates import is_time, shift_date, shift_date_time
 from medllm.dicom.deidentify.elements import items_of, stored_element, values_of, vr_of
 from medllm.dicom.deidentify.key import Key
-from medllm.dicom.deidentify.profile import Action, action_on, is_registered
+from medllm.dicom.deidentify.profile import (
+    Action,
+    action_on,
+    is_registered,
+    removable,
+    shows_pixels,
+)
 from medllm.dicom.deidentify.residue import Place, Taken
+from medllm.errors import DicomError
 
 # Everybody over 89 is one group: HIPAA 45 CFR 164.514(b)(2)(i)(C).
 _OLDEST_AGE_YEARS = 90
@@ -56,8 +63,12 @@ class Walk:
         """
         for tag in list(dataset.keys()):
             at = _Element(dataset, tag, vr_of(dataset, tag), (*place, int(tag)))
-            action = "removed" if tag in self.also_removed else action_on(tag, at.vr)
-            self.actions.add((tag, _DO[action](self, at)))
+            if tag in self.also_removed:
+                done = _remove(self, at)
+            else:
+                done = _DO[action_on(tag, at.vr)](self, at)
+                _require_shown_alike(at, done)
+            self.actions.add((tag, done))
 
     def take(self, dataset: Dataset, tag: BaseTag, vr: str) -> None:
         """Remember what an attribute, or all that is in a sequence, held.
@@ -165,6 +176,18 @@ def _keep(walk: Walk, at: _Element) -> Action:
     elif at.vr in ("DS", "IS") and not _NUMBERS.fullmatch(_raw(at)):
         return _remove(walk, at)
     return "kept"
+
+
+def _require_shown_alike(at: _Element, done: Action) -> None:
+    if done == "removed" and shows_pixels(at.tag):
+        keyword = keyword_for_tag(at.tag)
+        remedy = f", or take it out with --remove {keyword}" if removable(keyword) else ""
+        raise DicomError(
+            f"{dictionary_description(at.tag)} {at.tag}, by which the pixels are shown, is stored "
+            f"as {at.vr}, wanted is a sound {dictionary_VR(at.tag)}; such a value is taken out, "
+            f"and another image would be shown: correct the header{remedy}.",
+            code="bad-header",
+        )
 
 
 def _raw(at: _Element) -> str:

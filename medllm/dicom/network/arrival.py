@@ -6,13 +6,13 @@ import hashlib
 from dataclasses import dataclass
 
 import pydicom
-from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
 
 from medllm.dicom.network.disk import Outcome
+from medllm.dicom.network.objects import has_pixels, is_whole, uid_of
 from medllm.errors import MedllmError
 
 # PS3.4 B.2.3 and PS3.7 C: statuses of C-STORE.
@@ -21,9 +21,6 @@ DUPLICATE_INSTANCE = 0x0111
 OUT_OF_RESOURCES = 0xA700
 DOES_NOT_MATCH_CLASS = 0xA900
 CANNOT_UNDERSTAND = 0xC000
-
-_UNDEFINED_LENGTH = 0xFFFFFFFF
-_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData", "PixelDataProviderURL")
 
 
 @dataclass(frozen=True)
@@ -86,8 +83,8 @@ def read_arrival(
     try:
         # No warning filter is set here, in a thread: Python's are of the whole process.
         dataset = pydicom.dcmread(DicomBytesIO(data))
-        found = (_uid(dataset, "SOPClassUID"), _uid(dataset, "SOPInstanceUID"))
-        study = _uid(dataset, "StudyInstanceUID")
+        found = (uid_of(dataset, "SOPClassUID"), uid_of(dataset, "SOPInstanceUID"))
+        study = uid_of(dataset, "StudyInstanceUID")
         cut_off = _is_cut_off(dataset, sop_class)
     except Exception as error:  # noqa: BLE001  turned into one kind, never passed over
         raise _refusal(
@@ -122,29 +119,13 @@ def read_arrival(
 
 
 def _is_cut_off(dataset: Dataset, sop_class: str) -> bool:
-    """Look for an end that came too early, which pydicom passes over in silence.
-
-    The last value is then shorter than stated. Pixel data in pieces is dropped whole; so an image
-    has none.
-    """
-    last = dataset.get_item(max(dataset.keys())) if len(dataset) else None
-    stated = last.length if isinstance(last, RawDataElement) else 0
-    if stated != _UNDEFINED_LENGTH and last is not None and len(last.value or b"") < stated:
-        return True
-    is_image = "Rows" in dataset or "Image Storage" in UID(sop_class).name
-    return is_image and not any(keyword in dataset for keyword in _PIXELS)
+    """Look for an end that came too early, even before Rows, by which `is_whole` knows an image."""
+    is_image = "Image Storage" in UID(sop_class).name
+    return not is_whole(dataset) or (is_image and not has_pixels(dataset))
 
 
 def _refusal(status: int, arrival: Arrival, code: str, message: str) -> RefusalError:
     return RefusalError(status, arrival, Outcome("refused", code, message))
-
-
-def _uid(dataset: Dataset, keyword: str) -> str:
-    """Read a UID from its bytes: pydicom's conversion can warn, and quote what it read."""
-    element = dataset.get_item(keyword)
-    value = element.value if element is not None else b""
-    text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value or "")
-    return text.strip("\0 ")
 
 
 def _file(sop_class: str, sop_instance: str, transfer_syntax: str, encoded: bytes) -> bytes:

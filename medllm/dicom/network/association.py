@@ -18,7 +18,11 @@ from medllm.errors import NetworkError
 if TYPE_CHECKING:
     from pynetdicom.ae import ApplicationEntity
     from pynetdicom.association import Association
+    from pynetdicom.events import Event
 
+# 128 contexts of 30 transfer syntaxes each, the longest request for an association, have 140 KiB;
+# pieces of data sets are shorter.
+_LONGEST_PDU_BYTES = 2**20
 # An odd byte names a presentation context: PS3.8 9.3.2.2.
 MAX_CONTEXTS = 128
 # Abstract syntax (a SOP class) and transfer syntax.
@@ -49,6 +53,25 @@ def application_entity(ae_title: str) -> ApplicationEntity:
     if log.level == logging.NOTSET:
         log.setLevel(logging.CRITICAL)
     return AE(ae_title)
+
+
+def bound_pdus(event: Event) -> None:
+    """Hang up on a peer that announces more than any PDU needs; for `evt.EVT_CONN_OPEN`.
+
+    pynetdicom reads what the head of a PDU announces, up to 4 GiB, into memory, and does so before
+    it knows who calls.
+
+    Args:
+        event: A connection to our node was opened.
+    """
+    connection: Any = event.assoc.dul.socket
+    receive = connection.recv
+
+    def bounded(n_bytes: int) -> Any:
+        # No bytes say that the peer has hung up: pynetdicom closes the connection.
+        return receive(n_bytes) if n_bytes <= _LONGEST_PDU_BYTES else b""
+
+    connection.recv = bounded
 
 
 @contextmanager

@@ -58,7 +58,13 @@ class Delivery:
     def _run(self) -> None:
         while not self._ended.is_set():
             self._woken.clear()
-            self._woken.wait(self._send_all())
+            try:
+                pause = self._send_all()
+            except OSError as error:
+                # The inbox's disk fails: the results stay where they are until that passes.
+                tell("failed", cause=cause(error))
+                pause = self._pause_s
+            self._woken.wait(pause)
 
     def _send_all(self) -> float | None:
         """Send what is due; tell after how many seconds something of the rest is, if any."""

@@ -13,7 +13,13 @@ from pydicom import Dataset
 from pydicom.uid import UID, ImplicitVRLittleEndian
 
 from medllm.dicom.network.address import DicomPeer
-from medllm.dicom.network.association import accepts, application_entity, associate, held
+from medllm.dicom.network.association import (
+    accepts,
+    application_entity,
+    associate,
+    bound_pdus,
+    held,
+)
 from medllm.dicom.network.faults import lost
 from medllm.dicom.network.query import find_instances, find_studies
 from medllm.dicom.network.retry import Patience
@@ -191,7 +197,7 @@ def _reception(
             (_own_address(peer), port),
             block=False,
             ssl_context=None if peer.tls is None else peer.tls.context(server=True),
-            evt_handlers=[(evt.EVT_C_STORE, arrivals.take)],
+            evt_handlers=[(evt.EVT_CONN_OPEN, bound_pdus), (evt.EVT_C_STORE, arrivals.take)],
         )
     except OSError as error:
         raise NetworkError(

@@ -116,7 +116,28 @@ def is_whole(dataset: pydicom.Dataset) -> bool:
         and len(last.value or b"") < last.length
     ):
         return False
-    return "Rows" not in dataset or any(keyword in dataset for keyword in _PIXELS)
+    return "Rows" not in dataset or has_pixels(dataset)
+
+
+def has_pixels(dataset: pydicom.Dataset) -> bool:
+    """Tell whether a data set holds pixels, or says where they are."""
+    return any(keyword in dataset for keyword in _PIXELS)
+
+
+def uid_of(dataset: pydicom.Dataset, keyword: str) -> str:
+    """Read a UID from its bytes: pydicom's conversion can warn, and quote what it read.
+
+    Args:
+        dataset: As it was read.
+        keyword: Keyword of the attribute.
+
+    Returns:
+        The UID, unchecked; empty where it is absent.
+    """
+    element = dataset.get_item(keyword)
+    value = element.value if element is not None else b""
+    text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value or "")
+    return text.strip("\0 ")
 
 
 def load_object(item: DicomObject) -> pydicom.Dataset:

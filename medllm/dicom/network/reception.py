@@ -31,7 +31,7 @@ from medllm.dicom.network.arrival import (
     RefusalError,
     read_arrival,
 )
-from medllm.dicom.network.association import application_entity
+from medllm.dicom.network.association import application_entity, bound_pdus
 from medllm.dicom.network.inbox import Inbox, OtherContentError
 from medllm.dicom.network.journal import cause, tell
 from medllm.errors import NetworkError
@@ -120,6 +120,7 @@ def reception(access: Access, inbox: Inbox, arrived: Callable[[str], None]) -> I
             evt_handlers=[
                 (evt.EVT_C_STORE, _on_store, [inbox, arrived]),
                 (evt.EVT_C_ECHO, lambda _: SUCCESS),
+                (evt.EVT_CONN_OPEN, bound_pdus),
                 (evt.EVT_PDU_RECV, _on_pdu, [sizes]),
                 (evt.EVT_DIMSE_RECV, lambda event: sizes.pop(event.assoc, None)),
                 (evt.EVT_REJECTED, _on_ended, ["turned-away"]),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pydicom
 
-from medllm.dicom.network.objects import is_uid, is_whole, load
+from medllm.dicom.network.objects import is_uid, is_whole, load, uid_of
 from medllm.dicom.silence import in_silence
 from medllm.errors import DicomError, NetworkError
 from medllm.files import replace_file
@@ -106,28 +106,39 @@ class Shelf:
             content: The DICOM file that came.
 
         Returns:
-            What became of it: `other-object` where something else came.
+            What became of it, as `turned_away` says where something else came.
 
         Raises:
             OSError: It cannot be written; nothing lies there then, or what lay there before.
         """
-        path = self.path(sop_instance_uid)
         if not self._is(_header(content), sop_instance_uid):
-            return Fetched(
-                path,
-                sop_instance_uid,
-                "other-object",
-                "the peer sent another object than the one asked for, or one that cannot be "
-                "parsed; it was not kept.",
-            )
+            return self.turned_away(sop_instance_uid)
+        path = self.path(sop_instance_uid)
         replace_file(path, content)
         return Fetched(path, sop_instance_uid)
+
+    def turned_away(self, sop_instance_uid: str) -> Fetched:
+        """Say that what came is not the object asked for, or not all of it.
+
+        Args:
+            sop_instance_uid: Which one was asked for.
+
+        Returns:
+            That it has not come: `other-object`.
+        """
+        return Fetched(
+            self.path(sop_instance_uid),
+            sop_instance_uid,
+            "other-object",
+            "the peer sent another object than the one asked for, or one that is cut off or "
+            "cannot be parsed; it was not kept.",
+        )
 
     def _is(self, dataset: pydicom.Dataset, sop_instance_uid: str) -> bool:
         return (
             is_whole(dataset)
-            and _uid(dataset, "StudyInstanceUID") == self.study_instance_uid
-            and _uid(dataset, "SOPInstanceUID") == sop_instance_uid
+            and uid_of(dataset, "StudyInstanceUID") == self.study_instance_uid
+            and uid_of(dataset, "SOPInstanceUID") == sop_instance_uid
         )
 
 
@@ -168,11 +179,3 @@ def _header(content: bytes) -> pydicom.Dataset:
         return pydicom.dcmread(BytesIO(content))
     except Exception:  # noqa: BLE001  told as an object that cannot be parsed
         return pydicom.Dataset()
-
-
-def _uid(dataset: pydicom.Dataset, keyword: str) -> str:
-    """Read a UID from its bytes: pydicom's conversion can warn, and quote what it read."""
-    element = dataset.get_item(keyword)
-    value = element.value if element is not None else b""
-    text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value or "")
-    return text.strip("\0 ")

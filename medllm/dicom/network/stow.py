@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydicom import Dataset
 
-from medllm.dicom.attributes import items, numbers
+from medllm.dicom.attributes import items, numbers, text
 from medllm.dicom.network.address import WebPeer
 from medllm.dicom.network.objects import DicomObject, load_object
 from medllm.dicom.network.retry import Patience
@@ -62,10 +62,9 @@ def _send(client: DICOMwebClient, peer: WebPeer, item: DicomObject) -> Sent:
     except NetworkError as error:
         if error.code != "refused":
             raise
-        answer = _body(error)
-        if not items(answer, "FailedSOPSequence"):
-            return failed(error)
-    return judged(item, peer, _status(answer))
+        sent = _judged(item, peer, _body(error))
+        return sent if sent.error == "refused" else failed(error)
+    return _judged(item, peer, answer)
 
 
 def _body(error: NetworkError) -> Dataset:
@@ -76,9 +75,23 @@ def _body(error: NetworkError) -> Dataset:
     return Dataset()
 
 
-def _status(answer: Dataset) -> int:
-    for item in items(answer, "FailedSOPSequence"):
-        return int(next(iter(numbers(item, "FailureReason")), _PROCESSING_FAILURE))
-    for item in items(answer, "ReferencedSOPSequence"):
-        return int(next(iter(numbers(item, "WarningReason")), _SUCCESS))
-    return _SUCCESS
+def _judged(item: DicomObject, peer: WebPeer, answer: Dataset) -> Sent:
+    """Take for stored what the answer names as stored: a proxy or a login page names nothing."""
+    for failure in (*items(answer, "FailedSOPSequence"), *items(answer, "OtherFailuresSequence")):
+        sent = judged(item, peer, _reason(failure, "FailureReason", _PROCESSING_FAILURE))
+        if sent.error is not None:
+            return sent
+    for stored in items(answer, "ReferencedSOPSequence"):
+        if text(stored, "ReferencedSOPInstanceUID") == item.sop_instance_uid:
+            return judged(item, peer, _reason(stored, "WarningReason", _SUCCESS))
+    return Sent(
+        item.path,
+        item.sop_instance_uid,
+        "not-confirmed",
+        f"{peer} answered without an error, but did not name the object as stored; look for it "
+        "there, and check that the address is the root of a DICOMweb service.",
+    )
+
+
+def _reason(item: Dataset, keyword: str, absent: int) -> int:
+    return int(next(iter(numbers(item, keyword)), absent))

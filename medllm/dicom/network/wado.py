@@ -11,6 +11,7 @@ import pydicom
 
 from medllm.dicom.attributes import text
 from medllm.dicom.network.address import WebPeer
+from medllm.dicom.network.objects import is_whole
 from medllm.dicom.network.retry import Patience
 from medllm.dicom.network.shelf import Fetched, Instance, Shelf, unwritable
 from medllm.dicom.network.web import asked, web_client
@@ -95,6 +96,9 @@ class WebArchive:
                         shelf.study_instance_uid, instance.series_instance_uid, uid
                     ),
                 )
+                # Written anew, one that is cut off would pass for whole.
+                if not is_whole(dataset):
+                    return shelf.turned_away(uid)
                 content = asked(self._peer, lambda: _encoded(dataset))
             except NetworkError as error:
                 if error.code not in ("refused", "no-service", "bad-answer"):

@@ -19,7 +19,7 @@ from medllm.errors import NetworkError
 if TYPE_CHECKING:
     from dicomweb_client.web import DICOMwebClient
     from requests import ConnectionError as HttpConnectionError
-    from requests import PreparedRequest, Session
+    from requests import PreparedRequest, Response, Session
 
 _BUSY = frozenset({408, 429, 502, 503, 504})
 _NO_SERVICE = frozenset({404, 405, 410})
@@ -105,7 +105,14 @@ def _session(peer: WebPeer) -> Session:
             given = self.verify if verify is None else verify
             return super().merge_environment_settings(url, proxies, stream, given, cert)
 
+    def bare_type(response: Response, **_: object) -> None:
+        # The client reads an answer only where its type stands alone; some servers add a charset.
+        kind = response.headers.get("Content-Type", "")
+        if kind.startswith(("application/dicom+", "application/json", "application/xml")):
+            response.headers["Content-Type"] = kind.partition(";")[0].strip()
+
     session = CheckedSession()
+    session.hooks["response"].append(bare_type)
     session.headers["Accept"] = "application/dicom+json"  # else STOW-RS may answer in XML
     # To pack pixels costs Orthanc 0.6 s for 2 MB, twenty times what sending them as they are does.
     session.headers["Accept-Encoding"] = "identity"

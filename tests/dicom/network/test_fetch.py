@@ -225,6 +225,16 @@ def test_another_object_than_the_one_asked_for_is_not_kept(web_archive, study_ui
     assert [path.stem for path in tmp_path.iterdir()] == [uids[1]]
 
 
+def test_an_object_that_is_cut_off_is_not_kept(web_archive, study_uid, uids, tmp_path):
+    for uid in (uids[0], uids[2]):  # stored values, and a codestream
+        web_archive.contents[uid] = web_archive.contents[uid][:-500]
+    found = find_study(web_archive.peer, study_instance_uid=study_uid)
+    for _ in range(2):
+        got = {one.sop_instance_uid: one.error for one in fetch(web_archive.peer, found, tmp_path)}
+        assert got == {uids[0]: "other-object", uids[1]: None, uids[2]: "other-object"}
+        assert [path.stem for path in tmp_path.iterdir()] == [uids[1]]
+
+
 def test_faults_that_pass_are_tried_again(web_archive, study_uid, uids, tmp_path, quick):
     found = find_study(web_archive.peer, study_instance_uid=study_uid)
     right, faults = web_archive.answer, iter([(503, {}, b""), (0, {}, b""), (429, {}, b"")])
@@ -329,6 +339,21 @@ def test_a_move_that_brings_foreign_objects_keeps_only_what_was_asked_for(
     assert got[uids[0]] == Fetched(tmp_path / f"{uids[0]}.dcm", uids[0])
     assert got[uids[1]].error == "other-object"
     assert [path.stem for path in tmp_path.iterdir()] == [uids[0]]
+
+
+def test_who_sends_what_no_pdu_is_while_a_move_runs_is_hung_up_on(node, tmp_path, free_port):
+    def answer(_):
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as stranger:
+            stranger.sendall(b"\x01\0\xff\xff\xff\xf0")
+            heard.append(stranger.recv(1))
+        yield None, None
+
+    heard, port = [], free_port()
+    made = node(contexts=[MOVE], handlers=[(evt.EVT_C_MOVE, answer)])
+    wanted = Study("1.2", (Instance("1.2", "1.3"),))
+    with pytest.raises(NetworkError):
+        list(fetch(made.peer, wanted, tmp_path, port=port))
+    assert heard == [b""]
 
 
 def test_a_move_that_ends_too_early_says_what_did_not_come(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from medllm.dicom.network import Patience, WebPeer, store
@@ -9,15 +11,19 @@ from medllm.errors import NetworkError
 
 
 def _answer(**sequences: list[tuple[str, int]]) -> dict[str, object]:
-    """A STOW-RS answer, PS3.18 I.2: FailedSOPSequence or ReferencedSOPSequence with a reason."""
-    tags = {"failed": ("00081198", "00081197"), "referenced": ("00081199", "00081196")}
+    """A STOW-RS answer, PS3.18 I.2: sequences of objects with a reason; 0 is none."""
+    tags = {
+        "failed": ("00081198", "00081197"),
+        "referenced": ("00081199", "00081196"),
+        "other": ("0008119A", "00081197"),
+    }
     return {
         tags[name][0]: {
             "vr": "SQ",
             "Value": [
                 {
                     "00081155": {"vr": "UI", "Value": [uid]},
-                    tags[name][1]: {"vr": "US", "Value": [reason]},
+                    **({tags[name][1]: {"vr": "US", "Value": [reason]}} if reason else {}),
                 }
                 for uid, reason in items
             ],
@@ -26,20 +32,26 @@ def _answer(**sequences: list[tuple[str, int]]) -> dict[str, object]:
     }
 
 
-def test_a_busy_server_is_tried_again(site, study, quick):
+def _stored(uid: str) -> dict[str, object]:
+    return _answer(referenced=[(uid, 0)])
+
+
+def test_a_busy_server_is_tried_again(site, study, uids, quick):
     made = site()
-    for status in (503, 429, 200, 200, 200):
-        made.lay(status, {})
+    made.lay(503)
+    made.lay(429)
+    for uid in uids:
+        made.lay(200, _stored(uid))
     assert [one.error for one in store(study, made.peer, patience=quick)] == [None] * 3
     assert [method for method, _, _ in made.asked] == ["POST"] * 5
     assert all(path == "/dicom-web/studies" for _, path, _ in made.asked)
 
 
-def test_a_dropped_connection_is_tried_again(site, study, quick):
+def test_a_dropped_connection_is_tried_again(site, study, uids, quick):
     made = site()
     made.lay(0)
-    for _ in study:
-        made.lay(200, {})
+    for uid in uids:
+        made.lay(200, _stored(uid))
     assert [one.error for one in store(study, made.peer, patience=quick)] == [None] * 3
 
 
@@ -70,6 +82,56 @@ def test_a_partly_accepted_answer_is_a_failure(site, study, uids):
     (sent,) = store(study[:1], made.peer)
     assert sent.error == "refused"
     assert "Cannot Understand" in sent.message
+
+
+XML = """<?xml version="1.0" encoding="UTF-8"?>
+<NativeDicomModel xmlns="http://dicom.nema.org/PS3.19/models/NativeDicom" xml:space="preserve">
+<DicomAttribute keyword="ReferencedSOPSequence" tag="00081199" vr="SQ"><Item number="1">
+<DicomAttribute keyword="ReferencedSOPInstanceUID" tag="00081155" vr="UI">
+<Value number="1">{}</Value></DicomAttribute></Item></DicomAttribute></NativeDicomModel>"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("application/dicom+json", lambda uid: json.dumps(_stored(uid))),
+        ("application/dicom+json; charset=utf-8", lambda uid: json.dumps(_stored(uid))),
+        ("application/dicom+xml", XML.format),  # whatever was asked for
+        ("application/dicom+xml;charset=UTF-8", XML.format),
+    ],
+    ids=["json", "json with a charset", "xml", "xml with a charset"],
+)
+def test_an_object_is_taken_that_the_answer_names(site, study, uids, kind, body):
+    made = site()
+    made.answer = lambda _: (200, {"Content-Type": kind}, body(uids[0]).encode())
+    (sent,) = store(study[:1], made.peer)
+    assert (sent.error, sent.message) == (None, "")
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("application/dicom+json", b"{}"),
+        ("application/dicom+json", b""),
+        ("application/dicom+json", json.dumps(_stored("1.2.3")).encode()),
+        ("text/html", b"<html>Please log in</html>"),
+    ],
+    ids=["says nothing", "has no body", "names another", "is a login page"],
+)
+def test_an_answer_that_does_not_name_the_object_confirms_nothing(site, study, uids, kind, body):
+    made = site()
+    made.answer = lambda _: (200, {"Content-Type": kind}, body)
+    (sent,) = store(study[:1], made.peer)
+    assert (sent.error, sent.sop_instance_uid) == ("not-confirmed", uids[0])
+    assert "did not name the object as stored" in sent.message
+
+
+def test_a_failure_that_is_told_of_no_object_is_a_failure(site, study):
+    made = site()
+    made.lay(202, _answer(other=[("", 0x0110)]))
+    (sent,) = store(study[:1], made.peer)
+    assert sent.error == "refused"
+    assert "0x0110, Processing Failure" in sent.message
 
 
 @pytest.mark.parametrize(("status", "code"), [(401, "not-authorised"), (403, "not-authorised"),

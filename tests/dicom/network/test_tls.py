@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import ssl
 import subprocess
@@ -44,7 +45,7 @@ def _server(authority, *, ask: bool) -> ssl.SSLContext:
 
 
 @pytest.fixture(params=["dicoms", "https"])
-def secured(request, authority, node, site):
+def secured(request, authority, node, site, uids):
     """Start a server that wants TLS, with or without a certificate of ours; give its peer."""
 
     def start(*, ask: bool = False):
@@ -52,7 +53,9 @@ def secured(request, authority, node, site):
         if request.param == "dicoms":
             return node(ssl_context=context, tls=Tls()).peer
         made = site(context)
-        made.answer = lambda _: (200, {"Content-Type": "application/dicom+json"}, b"{}")
+        named = [{"00081155": {"vr": "UI", "Value": [uid]}} for uid in uids]
+        stored = json.dumps({"00081199": {"vr": "SQ", "Value": named}}).encode()
+        made.answer = lambda _: (200, {"Content-Type": "application/dicom+json"}, stored)
         return made.peer
 
     return start

@@ -19,6 +19,7 @@ from pydicom.uid import (
     JPEGExtended12Bit,
     JPEGLosslessSV1,
 )
+from pynetdicom import ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts
 
 from medllm.dicom.network import Tls, parse_peer
 from medllm.dicom.network import reception as reception_module
@@ -181,6 +182,25 @@ def test_a_data_set_too_large_for_memory_is_broken_off(
         with connected(node) as association:
             statuses = [association.send_c_store(small).Status for _ in range(30)]
             assert set(statuses) == {0}, "each data set is counted anew"
+
+
+def test_who_announces_more_than_a_pdu_can_hold_is_hung_up_on(run_node, make, store):
+    with run_node(allow=["TESTER"]) as node:
+        with socket.create_connection(("127.0.0.1", node.port), timeout=10) as stranger:
+            stranger.sendall(b"\x01\0\xff\xff\xff\xf0")  # a request for an association of 4 GiB
+            assert stranger.recv(1) == b"", "and none of it is waited for"
+        assert store(node, make(1)) == [0]
+
+
+def test_the_longest_request_for_an_association_gets_through(run_node, connected):
+    everything = [
+        (context.abstract_syntax, *ALL_TRANSFER_SYNTAXES)
+        for context in AllStoragePresentationContexts[:128]
+    ]
+    with run_node() as node, connected(node, *everything) as association:
+        assert len(association.accepted_contexts) == 128
+        sent = sum(len(uid) + 4 for contexts in everything for uid in contexts)
+        assert 2**17 < sent < 2**18
 
 
 def test_only_those_on_the_list_may_send(run_node, make, store, connected):
