@@ -15,7 +15,7 @@ from medllm.errors import AttributionError
 from medllm.explanation.attribution import PatchAttribution
 from medllm.explanation.case import Case
 from medllm.models.architectures import Llava
-from medllm.models.scoring import log_odds_of, prompt_ids, read_prompt
+from medllm.models.scoring import log_odds_at, prompt_ids, read_prompt
 
 
 def gradient_attention(case: Case) -> tuple[PatchAttribution, ...]:
@@ -154,10 +154,9 @@ def _answer(case: Case, index: int, row: int) -> _Answered:
                 "method 'integrated-gradients'.",
                 code="no-attention",
             )
-    logits = kind.logits(network, read.last_hidden_state[:, -1:])
     slots = (prompt_ids(encoded, row) == encoded.image_token_id).nonzero()[:, 0]
     return _Answered(
-        log_odds_of(logits, encoded.take([row]))[0, 0],
+        log_odds_at(network, read.last_hidden_state[:, -1:], encoded.take([row]), kind)[0, 0],
         seen.attentions[: _layers_used(network, len(seen.attentions))],
         read.attentions,
         slots.to(features.device),

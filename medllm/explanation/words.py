@@ -22,9 +22,9 @@ from medllm.models.build import IMAGE_TOKEN
 from medllm.models.scoring import (
     adds_special_tokens,
     embedded_as,
-    log_odds_of,
+    log_odds_at,
     prompt_ids,
-    prompt_logits,
+    prompt_states,
 )
 
 
@@ -209,8 +209,8 @@ class _Prompt:
 
         def score(features: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
             with embedded_as(network, words, at):
-                logits = prompt_logits(network, features, encoded, 0, kind)
-            return log_odds_of(logits[:, None], encoded)[:, 0]
+                states = prompt_states(network, features, encoded, 0, kind)
+            return log_odds_at(network, states[:, None], encoded, kind)[:, 0]
 
         self.score = score
 

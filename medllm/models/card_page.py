@@ -10,6 +10,8 @@ from medllm.metrics import Estimate
 from medllm.models.card import Calibration, Comparison, ImageUse, ModelCard, Question
 from medllm.models.measured import MeasuredExplanations
 
+# What the name of a test set says of figures that `medllm calibrate` measured.
+RECALIBRATED = "calibration cross-fitted over patients"
 _LIBRARY = "medllm"
 # transformers' name of what a LLaVA does.
 _TASK = "image-text-to-text"
@@ -65,9 +67,7 @@ def _lines(card: ModelCard) -> Iterator[str]:
     yield "Intervals are 95%, by resampling patients.\n"
     yield f"## Intended use\n\n{card.intended_use}\n"
     yield from _list("Trained on", card.training_data)
-    yield "## Figures on images that no weight was fitted on\n"
-    for question in card.questions:
-        yield from _figures(question)
+    yield from _measured(card)
     if card.comparisons:
         yield from _comparisons(card.comparisons)
     if card.image_use:
@@ -83,6 +83,27 @@ def _list(title: str, sentences: Sequence[str]) -> Iterator[str]:
         yield f"## {title}\n"
         yield from (f"- {sentence}" for sentence in sentences)
         yield ""
+
+
+def _measured(card: ModelCard) -> Iterator[str]:
+    """Write figures by finding, those of a recalibration under their own heading."""
+    again = [one for one in card.questions if _is_recalibrated(one)]
+    if kept := [one for one in card.questions if one not in again]:
+        yield "## Figures on images that no weight was fitted on\n"
+        for question in kept:
+            yield from _figures(question)
+    if again:
+        yield (
+            "## Figures at recalibration; whether a weight was fitted on these images is not "
+            "known\n"
+        )
+        for question in again:
+            yield from _figures(question)
+
+
+def _is_recalibrated(question: Question) -> bool:
+    """Whether the figures are those of a recalibration, which replace all that were there."""
+    return any(RECALIBRATED in one.test_set for one in question.measurements)
 
 
 def _figures(question: Question) -> Iterator[str]:

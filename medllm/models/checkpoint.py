@@ -146,6 +146,8 @@ def save_model(model: Model, folder: Path, *, dtype: torch.dtype = torch.float32
         if folder.exists():
             folder.rename(Path(beside) / "replaced")
         draft.rename(folder)
+    if model.card.base:  # no weight was written, and the base is not held twice
+        return dataclasses.replace(model, card=read_card(folder), sha256=sha256_of(folder))
     return load_model(folder, device=str(model.device))
 
 

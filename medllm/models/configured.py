@@ -13,13 +13,7 @@ from medllm.findings import FINDINGS
 from medllm.models.architectures import Contrastive, VisionLanguage
 from medllm.models.card import ModelCard, Question
 from medllm.models.checkpoint import is_foreign, require_replaceable, resolve, save_model
-from medllm.models.foreign import (
-    architecture_of,
-    check_sight,
-    check_tokens,
-    check_written,
-    open_foreign,
-)
+from medllm.models.foreign import architecture_of, check_reading, open_foreign
 from medllm.models.hub import read_config
 from medllm.models.model import Model
 from medllm.models.prompts import (
@@ -28,7 +22,12 @@ from medllm.models.prompts import (
     in_words,
     prompt_template,
     prompts_of,
+    read_texts,
 )
+
+# Keys of a file of own texts that reach a model of one kind, and of the other.
+_GENERATIVE = ("wording", "paraphrases", "reasoning", "conclusion", "questions")
+_CONTRASTIVE = ("for", "against")
 
 _REASONS = (
     "It writes up to {} tokens before it answers. An explanation is of the answer behind that "
@@ -107,9 +106,7 @@ def configure(
         said = _REASONS.format(reasoning_tokens)
         card = dataclasses.replace(card, limitations=(*card.limitations, said))
     configured = dataclasses.replace(model, card=card)
-    check_written(configured)
-    check_tokens(configured)
-    check_sight(configured)
+    check_reading(configured)
     return save_model(configured, out)
 
 
@@ -120,9 +117,17 @@ def _refuse_words(model: Model, prompts: Path | None, *, words: bool) -> None:
             f"'{model.card.name}' is asked nothing in sentences, and writes none; leave "
             "--paraphrases and --reasoning out."
         )
-    if prompts and not isinstance(kind, VisionLanguage | Contrastive):
+    if prompts is None:
+        return
+    if not isinstance(kind, VisionLanguage | Contrastive):
         raise CheckpointError(
             f"'{model.card.name}' is a classifier and reads no words; leave --prompts out."
+        )
+    read = _CONTRASTIVE if isinstance(kind, Contrastive) else _GENERATIVE
+    if idle := [key for key in read_texts(prompts) if key not in read]:
+        raise CheckpointError(
+            f"{prompts} has '{idle[0]}', which '{model.card.name}' is never asked by; it reads "
+            f"{', '.join(read)}. Leave '{idle[0]}' out."
         )
 
 

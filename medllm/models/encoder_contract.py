@@ -18,7 +18,11 @@ from medllm.errors import CheckpointError, first_line
 from medllm.models.hub import quiet_transformers
 
 _FILES = ("preprocessor_config.json", "processor_config.json")
-_REMEDY = "Say how an image becomes its input with preprocessing=Preprocessing(...)"
+# What to do where a contract cannot be read off, of a model that is opened whole.
+_REMEDY = (
+    "Take its preprocessor_config.json from where the model was published, or choose another "
+    "checkpoint"
+)
 # Names of Pillow's numbers.
 _INTERPOLATION = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 # Steps of 8-bit grey. Measured on noise without saturation: at most 1.2, since an image processor
@@ -27,12 +31,13 @@ _TOLERANCE = 2.0
 _LEAST_UNCROPPED = 384
 
 
-def read_preprocessing(folder: Path, channels: int) -> Preprocessing:
+def read_preprocessing(folder: Path, channels: int, *, remedy: str = _REMEDY) -> Preprocessing:
     """Take over what an encoder's image processor does, and check that it is the same.
 
     Args:
         folder: The encoder's folder.
         channels: Channels of the encoder's input.
+        remedy: What to do where that cannot be had, for the message.
 
     Returns:
         The contract.
@@ -40,11 +45,10 @@ def read_preprocessing(folder: Path, channels: int) -> Preprocessing:
     Raises:
         CheckpointError: There is no image processor, or it does what no contract can say.
     """
-    processor = open_image_processor(folder)
-    with _told(folder):
+    with _told(folder, remedy):
+        processor = open_image_processor(folder)
         contract = contract_of(processor, channels, _geometry(processor))
-        difference = _difference(processor, contract)
-    _refuse_difference(folder, difference)
+        _refuse_difference(_difference(processor, contract))
     return contract
 
 
@@ -55,7 +59,7 @@ def read_square(
     options: dict[str, bool],
     inputs: Callable[[torch.Tensor], dict[str, Any]],
 ) -> Preprocessing:
-    """Take over what a vision-language model's image processor does to a square image.
+    """Take over what a vision-language model's image processor does.
 
     Args:
         folder: The model's folder.
@@ -66,31 +70,45 @@ def read_square(
             processor gives.
 
     Returns:
-        The contract.
+        The contract. Where the family gives no geometry it is that of an upright image too; else
+        the family's own, of which a square alone can be compared.
 
     Raises:
         CheckpointError: There is no image processor, or it does what no contract can say.
     """
-    processor = open_image_processor(folder)
-    with _told(folder):
-        contract = contract_of(processor, channels, geometry(processor) or _geometry(processor))
-        grey = _waves(contract.size)
-        picture = Image.fromarray(np.stack([grey] * channels, axis=-1))
-        theirs = processor(picture, return_tensors="pt", **options)["pixel_values"]
-        ours = inputs(contract.prepare(grey.astype(np.float32) / 255))["pixel_values"]
-        if theirs.numel() != ours.numel():
-            raise ValueError(
-                f"of a square of {contract.size} pixels it gives {tuple(theirs.shape)}, wanted "
-                f"is {tuple(ours.shape)}."
-            )
-        apart = (theirs.reshape(ours.shape) - ours).abs().max()
-    _refuse_difference(folder, float(apart) * max(contract.std) * 255)
-    return contract
+    with _told(folder, _REMEDY):
+        processor = open_image_processor(folder)
+        chosen = geometry(processor)
+        contract = contract_of(processor, channels, chosen or _geometry(processor))
+
+        def apart(contract: Preprocessing, rows: int) -> float:
+            grey = _waves(rows, contract.size)
+            picture = Image.fromarray(np.stack([grey] * channels, axis=-1))
+            theirs = processor(picture, return_tensors="pt", **options)["pixel_values"]
+            ours = inputs(contract.prepare(grey.astype(np.float32) / 255))["pixel_values"]
+            if theirs.numel() != ours.numel():
+                raise ValueError(
+                    f"of {rows} x {contract.size} pixels it gives {tuple(theirs.shape)}, wanted "
+                    f"is {tuple(ours.shape)}."
+                )
+            steps = (theirs.reshape(ours.shape) - ours).abs().max() * max(contract.std) * 255
+            return float(steps)
+
+        _refuse_difference(apart(contract, contract.size))
+        if chosen is not None:
+            return contract
+        # A square cannot tell a crop, a margin and a stretch apart.
+        upright = contract.size * 3 // 2
+        padded = replace(contract, aspect="pad", shortest_edge=None)
+        fits = {shape: apart(shape, upright) for shape in (contract, padded)}
+        best = min(fits, key=fits.__getitem__)
+        _refuse_difference(fits[best])
+        return best
 
 
-def _waves(size: int) -> np.ndarray:
+def _waves(rows: int, columns: int) -> np.ndarray:
     """Draw an image that enlarging and reducing leaves as it is, and that has no symmetry."""
-    down, across = np.mgrid[0:size, 0:size] / size
+    down, across = np.mgrid[0:rows, 0:columns] / np.array([rows, columns])[:, None, None]
     waves = np.sin(2 * np.pi * (down + 0.2)) + 0.5 * np.sin(4 * np.pi * (across + 0.1 * down))
     return np.asarray((128 + 60 * waves).round(), dtype=np.uint8)
 
@@ -105,35 +123,34 @@ def open_image_processor(folder: Path) -> Any:
         The processor, on Pillow.
 
     Raises:
-        CheckpointError: There is none, or it does not open.
+        ValueError: There is none, or it does not open.
     """
     if not any((folder / name).is_file() for name in _FILES):
-        raise CheckpointError(f"{folder} has neither {' nor '.join(_FILES)}. {_REMEDY}.")
+        raise ValueError(f"there is neither {' nor '.join(_FILES)}.")
     try:
         with quiet_transformers():
             return AutoImageProcessor.from_pretrained(
                 folder, backend="pil", local_files_only=True, trust_remote_code=False
             )
     except (OSError, ValueError, TypeError, ImportError) as error:
-        reason = first_line(error)
-        raise CheckpointError(
-            f"the image processor of {folder} does not open: {reason} {_REMEDY}."
-        ) from error
+        raise ValueError(f"it does not open: {first_line(error)}") from error
 
 
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
+def _told(folder: Path, remedy: str) -> Iterator[None]:
+    """Say whose image processor it is; one that lacks a setting fails where that is used."""
     try:
         yield
-    except ValueError as error:
-        raise CheckpointError(f"the image processor of {folder}: {error} {_REMEDY}.") from error
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        reason = first_line(error).rstrip(".")
+        raise CheckpointError(f"the image processor of {folder}: {reason}. {remedy}.") from error
 
 
-def _refuse_difference(folder: Path, difference: float) -> None:
-    if difference > _TOLERANCE:
-        raise CheckpointError(
-            f"the image processor of {folder} does more than its size, crop, mean and std say: an "
-            f"image differs by {difference:.1f} of 255 grey steps. {_REMEDY}."
+def _refuse_difference(steps: float) -> None:
+    if steps > _TOLERANCE:
+        raise ValueError(
+            "it does more than its size, crop, mean and std say: an image differs by "
+            f"{steps:.1f} of 255 grey steps."
         )
 
 
@@ -161,7 +178,7 @@ def contract_of(processor: Any, channels: int, geometry: dict[str, Any]) -> Prep
 
 
 def _interpolation(processor: Any) -> Any:
-    found = int(processor.resample)
+    found = processor.resample
     if found not in _INTERPOLATION:
         raise ValueError(f"resample is {found}; medllm has {_INTERPOLATION}.")
     return _INTERPOLATION[found]
@@ -169,6 +186,8 @@ def _interpolation(processor: Any) -> Any:
 
 def _geometry(processor: Any) -> dict[str, Any]:
     size = processor.size
+    if size is None:
+        raise ValueError("size is null.")
     # The square that is cut, as a share of what the shorter edge is brought to; ConvNeXt and
     # ResNet have it in place of a crop size, and no crop from 384 pixels on.
     share = getattr(processor, "crop_pct", None)
@@ -215,6 +234,9 @@ def _normalization(processor: Any) -> dict[str, Any]:
     scale = 255 * processor.rescale_factor
     if not processor.do_normalize:
         return {"mean": (0.0,), "std": (1 / scale,)}
+    for name in ("image_mean", "image_std"):
+        if getattr(processor, name) is None:
+            raise ValueError(f"do_normalize is true and {name} is null.")
     return {
         name: tuple(float(value) / scale for value in np.atleast_1d(values))
         for name, values in (("mean", processor.image_mean), ("std", processor.image_std))

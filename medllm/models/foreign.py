@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -110,9 +111,7 @@ def open_foreign(folder: Path, name: str, device: str, *, bits: int | None = Non
         sha256=card.base_sha256,
         architecture=kind,
     )
-    check_written(model)
-    check_tokens(model)
-    check_sight(model)
+    check_reading(model)
     return model
 
 
@@ -178,7 +177,7 @@ def foreign_card(
     """Say of a model of another's making what medllm can say of it.
 
     Args:
-        name: Its name.
+        name: Its name: where it was found, a folder or on the hub.
         folder: Its folder.
         questions: What it is asked.
         contract: How an image becomes its input.
@@ -188,8 +187,13 @@ def foreign_card(
         The card.
     """
     title, _, revision = name.partition("@")
+    base = name
+    if Path(name).is_dir():
+        # Found from any directory, and never taken for a name on the hub.
+        base = str(Path(name).resolve())
+        title, revision = Path(base).name, ""
     return ModelCard(
-        name=Path(title).name if Path(title).is_dir() else title,
+        name=title,
         version=revision or "as published",
         description=f"A model of another's making, {Path(title).name}, asked closed questions.",
         intended_use="Research on methods. Never for a diagnosis.",
@@ -198,7 +202,7 @@ def foreign_card(
         questions=questions,
         preprocessing=contract,
         prompt_template=template,
-        base=name,
+        base=base,
         base_sha256=sha256_of_files(folder),
     )
 
@@ -231,47 +235,58 @@ def check_tokens(model: Model) -> None:
         )
 
 
-def check_written(model: Model) -> None:
-    """Write a prompt out as the network reads it, of a network that is asked in words.
+def check_reading(model: Model, *, clip: float = math.inf) -> None:
+    """See that a model reads its prompt and its image as it was meant, and looks at the image.
 
     Args:
         model: The model.
+        clip: Log-odds beyond which its answers are cut off.
 
     Raises:
-        CheckpointError: As `check_prompt` says.
+        CheckpointError: As `check_prompt` and `check_tokens` say; or a finding's answer is the same
+            to another image, or no number.
     """
-    card = model.card
-    if not isinstance(model.architecture, VisionLanguage):
-        return
-    check_prompt(
-        model.tokenizer,
-        model.prompt(card.questions[0]).replace(IMAGE_TOKEN, model.image_text),
-        add_special_tokens=adds_special_tokens(model.tokenizer, card.prompt_template),
-    )
+    if isinstance(model.architecture, VisionLanguage):
+        check_prompt(
+            model.tokenizer,
+            model.prompt(model.card.questions[0]).replace(IMAGE_TOKEN, model.image_text),
+            add_special_tokens=adds_special_tokens(model.tokenizer, model.card.prompt_template),
+        )
+    check_tokens(model)
+    _check_sight(model, clip)
 
 
-def check_sight(model: Model) -> None:
-    """See that another image gives another answer.
-
-    Args:
-        model: The model.
-
-    Raises:
-        CheckpointError: The answer is the same, or no number, or the network does not take its
-            own input.
-    """
-    contract, finding = model.card.preprocessing, model.card.questions[0].finding
+def _check_sight(model: Model, clip: float) -> None:
+    contract, findings = model.card.preprocessing, model.card.findings
+    if model.architecture.reads_questions:
+        findings = findings[:1]  # one network for all; another answer is a pass of its own
     pixels = pixels_to_try(0)
     shown = torch.cat([contract.prepare(pixels), contract.prepare(1 - pixels)])
     with torch.inference_mode(), _on_its_own_input(model):
-        first, second = model.log_odds(shown, [finding])[:, 0].double().tolist()
-    if not abs(first - second) >= _LEAST_CHANGE:
+        answers = zip(*model.log_odds(shown, findings).double().tolist(), strict=True)
+    same = {
+        finding: (first, second)
+        for finding, (first, second) in zip(findings, answers, strict=True)
+        if not abs(first - second) >= _LEAST_CHANGE
+    }
+    if not same:
+        return
+    told = ", ".join(
+        f"{name} {first:.4f} and {second:.4f}" for name, (first, second) in same.items()
+    )
+    if all(abs(first) >= clip - _LEAST_CHANGE for first, _ in same.values()):
         raise CheckpointError(
-            f"'{model.card.name}' answers {first:.4f} to a radiograph and {second:.4f} to its "
-            "negative: it does not look at the image. Its weights are damaged, its input is of "
-            "another range, or no image ever reached its answer.",
-            code="blind",
+            f"'{model.card.name}' answers to a radiograph and to its negative: {told}, where "
+            "probabilities are cut off: they are saturated, and no change of the image shows. Wrap "
+            'what goes into its sigmoid with output="logits", or leave the finding out.',
+            code="saturated",
         )
+    raise CheckpointError(
+        f"'{model.card.name}' answers to a radiograph and to its negative: {told}; it does not "
+        "look at the image. Its weights are damaged, its input is of another range, or no image "
+        "ever reached its answer.",
+        code="blind",
+    )
 
 
 @contextmanager

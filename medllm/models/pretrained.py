@@ -66,6 +66,9 @@ _ENCODERS = {
     "siglip_vision_model": _Encoder(feature_layer=-2),
 }
 
+# What to do where an encoder's own preprocessing cannot be taken over.
+_SAY = "Say how an image becomes its input with preprocessing=Preprocessing(...)"
+
 # Tensors of an encoder that no hidden state depends on: pooled outputs, and the mask token of
 # pretraining.
 _IDLE = ("pooler.", "head.", "embeddings.mask_token")
@@ -121,7 +124,7 @@ def join_pretrained(
     vision_config = _vision_config(vision_folder)
     kind = _ENCODERS[vision_config.model_type]
     contract = preprocessing or what_is_read(
-        read_preprocessing(vision_folder, vision_config.num_channels), vision_config
+        read_preprocessing(vision_folder, vision_config.num_channels, remedy=_SAY), vision_config
     )
     check_preprocessing(contract, vision_config, any_size=kind.any_size)
     tokenizer = load_tokenizer(text_folder)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
+from jinja2 import TemplateError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
@@ -22,13 +24,32 @@ from medllm.models.scoring import REASONING, THINK, THOUGHT
 
 
 def _asks(text: str) -> str:
-    if text.count("{question}") != 1 or IMAGE_TOKEN in text or REASONING in text:
+    if text.count("{question}") != 1 or IMAGE_TOKEN in text:
         raise ValueError("wanted is a text with {question} once; the image is put before it")
     return text
 
 
-Wording = Annotated[str, AfterValidator(_asks)]
-Texts = Annotated[tuple[str, ...], Field(min_length=1)]
+def _naming(known: str = "nothing", *, needed: bool = False) -> AfterValidator:
+    """Allow one placeholder; any other would be shown to the model as it is, in braces."""
+
+    def check(text: str) -> str:
+        if needed and known not in text:
+            raise ValueError(f"'{text}' lacks {known}, and would be the same for every finding")
+        if unknown := set(re.findall(r"\{\w*\}", text)) - {known}:
+            raise ValueError(f"'{text}' has {min(unknown)}; what is put in here is {known}")
+        return text
+
+    return AfterValidator(check)
+
+
+Plain = Annotated[str, _naming()]
+Wording = Annotated[str, AfterValidator(_asks), _naming("{question}")]
+Questions = Annotated[tuple[Plain, ...], Field(min_length=1)]
+Texts = Annotated[
+    tuple[Annotated[str, _naming("{finding}", needed=True)], ...], Field(min_length=1)
+]
+# One prompt can stand against all findings, such as that of a normal radiograph.
+Against = Annotated[tuple[Annotated[str, _naming("{finding}")], ...], Field(min_length=1)]
 
 
 class Prompts(BaseModel):
@@ -42,7 +63,7 @@ class Prompts(BaseModel):
         conclusion: What stands between that text and the answer.
         questions: Own questions by the key of a finding; the log-odds are the mean over them.
         positive: Prompts for a finding of a contrastive model, with `{finding}`.
-        negative: Prompts against it.
+        negative: Prompts against it, with `{finding}` or without.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,10 +71,10 @@ class Prompts(BaseModel):
     wording: Wording
     paraphrases: Texts
     reasoning: Wording | None
-    conclusion: str
-    questions: dict[str, Texts] = Field(default_factory=dict)
+    conclusion: Plain
+    questions: dict[str, Questions] = Field(default_factory=dict)
     positive: Texts = Field(alias="for")
-    negative: Texts = Field(alias="against")
+    negative: Against = Field(alias="against")
 
 
 @cache
@@ -77,7 +98,7 @@ def prompts_of(model_type: str, file: Path | None = None) -> Prompts:
         CheckpointError: The file cannot be read, has an unknown key or finding, or a text lacks
             its placeholder.
     """
-    own = {} if file is None else _read(file)
+    own = {} if file is None else read_texts(file)
     entries = _published()
     try:
         prompts = Prompts.model_validate(
@@ -98,7 +119,18 @@ def prompts_of(model_type: str, file: Path | None = None) -> Prompts:
     return prompts
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_texts(file: Path) -> dict[str, Any]:
+    """Read a file of own texts, not yet checked.
+
+    Args:
+        file: YAML.
+
+    Returns:
+        What is in it, by key.
+
+    Raises:
+        CheckpointError: It cannot be read, or is no table.
+    """
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -163,14 +195,17 @@ def _in_chat(
     try:
         written: str = tokenizer.apply_chat_template(
             [{"role": "user", "content": parts}],
-            chat_template=_chat_template(tokenizer, folder),
+            chat_template=_chat_template(folder),
             add_generation_prompt=True,
             tokenize=False,
         )
-    except ValueError as error:
-        reason = first_line(error)
+    # A template is a program of others, which fails as it likes on what it was not written for.
+    except (ValueError, TypeError, LookupError, AttributeError, TemplateError) as error:
+        reason = first_line(error).rstrip(".")
         raise CheckpointError(
-            f"{folder} has no chat template that writes an image and a question: {reason}"
+            f"{folder} has no chat template that writes an image and a question: {reason}. "
+            "Choose a checkpoint that was tuned for chat about images.",
+            code="chat-template",
         ) from error
     marker = kind.marker(config, tokenizer)
     if written.count(marker) != 1 or wording not in written:
@@ -183,12 +218,18 @@ def _in_chat(
     return written.replace(marker, IMAGE_TOKEN)
 
 
-def _chat_template(tokenizer: Any, folder: Path) -> str | None:
-    """Find the template; older folders have it in a file of its own."""
-    file = folder / "chat_template.json"
-    if tokenizer.chat_template is None and file.is_file():
-        template: str = json.loads(file.read_text(encoding="utf-8"))["chat_template"]
-        return template
+def _chat_template(folder: Path) -> str | None:
+    """Find the template that a folder's processor has beside the tokenizer's, and takes first.
+
+    An older folder has it in a file of its own, and the tokenizer may hold that of the LLM alone,
+    which writes no image. A newer folder's is what the tokenizer holds.
+    """
+    for name in ("processor_config.json", "chat_template.json"):
+        if (folder / name).is_file():
+            values = json.loads((folder / name).read_text(encoding="utf-8"))
+            found = values.get("chat_template") if isinstance(values, dict) else None
+            if isinstance(found, str):
+                return found
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from medllm.errors import CheckpointError
 from medllm.models.build import IMAGE_TOKEN
 from medllm.models.card import Question
+from medllm.models.tokenizer import answer_ids
 
 if TYPE_CHECKING:
     from medllm.models.architectures import VisionLanguage
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 REASONING = "{reasoning}"
 # What opens a text that some models write for themselves alone, and what ends it.
 THINK, THOUGHT = "<think>", "</think>"
+# Bytes of key-value cache that the copies of a prefix may take: a small network has all questions
+# in one pass, and a large one as many at a time as there is room for.
+_MOST_COPIED = 2**31
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +44,7 @@ class EncodedQuestions:
         yes: Ids of each row's yes words.
         no: Ids of each row's no words.
         image_token_id: Id of the placeholder.
-        wordings: How many rows each question has; one each when empty.
+        wordings: How many rows each question has.
     """
 
     prefix: Int64[torch.Tensor, " prefix"]
@@ -48,7 +53,7 @@ class EncodedQuestions:
     yes: tuple[tuple[int, ...], ...]
     no: tuple[tuple[int, ...], ...]
     image_token_id: int
-    wordings: tuple[int, ...] = ()
+    wordings: tuple[int, ...]
 
     def take(self, rows: Sequence[int]) -> EncodedQuestions:
         """Take some of the rows, in the order given, each as a question of its own."""
@@ -61,6 +66,7 @@ class EncodedQuestions:
             tuple(self.yes[row] for row in chosen),
             tuple(self.no[row] for row in chosen),
             self.image_token_id,
+            (1,) * len(chosen),
         )
 
 
@@ -127,8 +133,8 @@ def encode_questions(
             padding_value=tokenizer.pad_token_id or 0,
         ),
         answer_positions=torch.tensor([len(prompt) - shared - 1 for prompt in prompts]),
-        yes=tuple(_answer_ids(tokenizer, row.yes) for row in rows),
-        no=tuple(_answer_ids(tokenizer, row.no) for row in rows),
+        yes=tuple(answer_ids(tokenizer, row.yes) for row in rows),
+        no=tuple(answer_ids(tokenizer, row.no) for row in rows),
         image_token_id=image_token_id,
         wordings=tuple(len(question.wordings) for question in questions),
     )
@@ -146,19 +152,6 @@ def fill_in(template: str, question: Question) -> str:
     """
     asked = template.replace("{question}", question.text)
     return asked if question.reasoning is None else asked.replace(REASONING, question.reasoning)
-
-
-def _answer_ids(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> tuple[int, ...]:
-    ids = []
-    for word in words:
-        pieces = tokenizer(word, add_special_tokens=False)["input_ids"]
-        if len(pieces) != 1 or pieces[0] == tokenizer.unk_token_id:
-            raise CheckpointError(
-                f"the answer word '{word}' is {len(pieces)} token(s) or unknown to the tokenizer; "
-                "an answer is read at one position, so name words of one known token."
-            )
-        ids.append(int(pieces[0]))
-    return tuple(ids)
 
 
 def adds_special_tokens(tokenizer: PreTrainedTokenizerBase, template: str) -> bool:
@@ -180,6 +173,26 @@ def answer_logits(
     encoded: EncodedQuestions,
     architecture: VisionLanguage,
 ) -> Float[torch.Tensor, "batch rows vocabulary"]:
+    """Give the logits of every word at each question's answer position, for a loss over them all.
+
+    Args:
+        network: The network.
+        features: Image tokens. Gradients pass through.
+        encoded: The questions.
+        architecture: The network's.
+
+    Returns:
+        Logits in the precision of the head.
+    """
+    return architecture.logits(network, answer_states(network, features, encoded, architecture))
+
+
+def answer_states(
+    network: Any,
+    features: Float[torch.Tensor, "batch tokens width"],
+    encoded: EncodedQuestions,
+    architecture: VisionLanguage,
+) -> Float[torch.Tensor, "batch rows hidden"]:
     """Run the LLM: the prefix once an image, the questions behind its key-value cache.
 
     Where image and question see each other there is no such prefix, and each question is a run
@@ -192,12 +205,12 @@ def answer_logits(
         architecture: The network's.
 
     Returns:
-        Logits at each question's answer position.
+        Hidden states at each question's answer position.
     """
-    batch, questions = len(features), len(encoded.suffixes)
+    batch, n_rows = len(features), len(encoded.suffixes)
     if not architecture.shares_prefix:
-        asked = range(questions)
-        alone = [prompt_logits(network, features, encoded, at, architecture) for at in asked]
+        asked = range(n_rows)
+        alone = [prompt_states(network, features, encoded, at, architecture) for at in asked]
         return torch.stack(alone, dim=1)
     prefix = encoded.prefix.to(features.device).expand(batch, -1)
     told = architecture.prompt_inputs(network.config, prefix, features.shape[1])
@@ -205,39 +218,86 @@ def answer_logits(
     cache = network.model(
         input_ids=prefix, mm_encoder_outputs={"image": image}, use_cache=True, **told
     ).past_key_values
-    cache.batch_repeat_interleave(questions)
-    suffixes = encoded.suffixes.to(features.device).repeat(batch, 1)  # (batch * questions, suffix)
-    told = architecture.suffix_inputs(network, prefix.shape[1], suffixes)
-    hidden = network.model(
-        input_ids=suffixes, past_key_values=cache, use_cache=True, **told
-    ).last_hidden_state
-    rows = torch.arange(batch * questions, device=features.device)
-    positions = encoded.answer_positions.to(features.device).repeat(batch)
-    logits = architecture.logits(network, hidden[rows, positions])
-    return logits.reshape(batch, questions, -1)
+    states = []
+    for rows in torch.split(torch.arange(n_rows), _rows_at_once(cache)):
+        # (batch * rows, suffix)
+        suffixes = encoded.suffixes[rows].to(features.device).repeat(batch, 1)
+        told = architecture.suffix_inputs(network, prefix.shape[1], suffixes)
+        hidden = network.model(
+            input_ids=suffixes, past_key_values=_repeated(cache, len(rows)), use_cache=True, **told
+        ).last_hidden_state
+        positions = encoded.answer_positions[rows].to(hidden.device).repeat(batch)
+        read = hidden[torch.arange(len(hidden), device=hidden.device), positions]
+        states.append(read.reshape(batch, len(rows), -1))
+    return torch.cat(states, dim=1)
 
 
-def prompt_logits(
+def _rows_at_once(cache: Any) -> int:
+    """Say how many questions can have a copy of the images' prefix each; at least one."""
+    size = sum(int(layer.keys.nbytes + layer.values.nbytes) for layer in cache.layers)
+    return max(1, _MOST_COPIED // size)
+
+
+def _repeated(cache: Any, times: int) -> Any:
+    """Copy a prefix for each question, and leave the prefix itself as it is for the next ones.
+
+    A layer's record alone is copied: what is written behind a prefix becomes a new tensor.
+    """
+    repeated = copy.copy(cache)
+    repeated.layers = [copy.copy(layer) for layer in cache.layers]
+    repeated.batch_repeat_interleave(times)
+    return repeated
+
+
+def prompt_states(
     network: Any,
     features: Float[torch.Tensor, "batch tokens width"],
     encoded: EncodedQuestions,
-    question: int,
+    row: int,
     architecture: VisionLanguage,
-) -> Float[torch.Tensor, "batch vocabulary"]:
-    """Run the LLM over one question's whole prompt, nothing shared.
+) -> Float[torch.Tensor, "batch hidden"]:
+    """Run the LLM over one whole prompt, nothing shared.
 
     Args:
         network: The network.
         features: Image tokens. Gradients pass through.
         encoded: The questions.
-        question: Number of the question.
+        row: Number of the prompt.
         architecture: The network's.
 
     Returns:
-        Logits where the answer is read.
+        Hidden states where the answer is read.
     """
-    read = read_prompt(network, features, encoded, question, architecture)
-    return architecture.logits(network, read.last_hidden_state[:, -1])
+    read = read_prompt(network, features, encoded, row, architecture)
+    states: torch.Tensor = read.last_hidden_state[:, -1]
+    return states
+
+
+def log_odds_at(
+    network: Any,
+    states: Float[torch.Tensor, "batch rows hidden"],
+    encoded: EncodedQuestions,
+    architecture: VisionLanguage,
+) -> Float[torch.Tensor, "batch questions"]:
+    """Read the log-odds from hidden states, by the answer words' part of the head alone.
+
+    Args:
+        network: The network.
+        states: At the answer positions, a row a wording. Gradients pass through.
+        encoded: The questions they belong to.
+        architecture: The network's.
+
+    Returns:
+        As `log_odds_of` has them.
+    """
+    words = sorted({word for ids in (*encoded.yes, *encoded.no) for word in ids})
+    place = {word: at for at, word in enumerate(words)}
+    yes, no = (
+        tuple(tuple(place[word] for word in ids) for ids in side)
+        for side in (encoded.yes, encoded.no)
+    )
+    logits = architecture.logits(network, states, words)
+    return log_odds_of(logits, dataclasses.replace(encoded, yes=yes, no=no))
 
 
 def read_prompt(
@@ -312,12 +372,12 @@ def prompt_ids(encoded: EncodedQuestions, question: int) -> Int64[torch.Tensor, 
 
 
 def log_odds_of(
-    logits: Float[torch.Tensor, "batch rows vocabulary"], encoded: EncodedQuestions
+    logits: Float[torch.Tensor, "batch rows words"], encoded: EncodedQuestions
 ) -> Float[torch.Tensor, "batch questions"]:
     """Take the log-odds of yes against no.
 
     Args:
-        logits: At the answer positions, a row a wording.
+        logits: At the answer positions, a row a wording; a column an id of `encoded`.
         encoded: The questions they belong to.
 
     Returns:
@@ -328,8 +388,5 @@ def log_odds_of(
         logits[:, index, list(yes)].logsumexp(-1) - logits[:, index, list(no)].logsumexp(-1)
         for index, (yes, no) in enumerate(zip(encoded.yes, encoded.no, strict=True))
     ]
-    rows = torch.stack(columns, dim=1)
-    if not encoded.wordings:
-        return rows
-    wordings = torch.split(rows, list(encoded.wordings), dim=1)
+    wordings = torch.split(torch.stack(columns, dim=1), list(encoded.wordings), dim=1)
     return torch.stack([one.mean(dim=1) for one in wordings], dim=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from medllm.errors import CheckpointError, first_line
 from medllm.models.build import IMAGE_TOKEN
 from medllm.models.hub import quiet_transformers
 
-# As the words may stand behind a prompt: at the start of a line or behind a space.
-_SPELLINGS = ("{}", " {}")
+# As the words may stand behind a prompt: at the start of a text, behind a space, or close behind
+# other text. SentencePiece's tokenizers put a space before a word that stands alone, so that only
+# the last gives the token without one (Llama 2: 'Yes' alone is 3869, behind a line's end 8241).
+_SPELLINGS = ("{}", " {}", "\n{}")
 
 
 def open_tokenizer(folder: Path, kind: Any = AutoTokenizer) -> PreTrainedTokenizerBase:
@@ -41,9 +44,13 @@ def open_tokenizer(folder: Path, kind: Any = AutoTokenizer) -> PreTrainedTokeniz
                 folder, local_files_only=True, trust_remote_code=False
             )
             return opened
-    except (OSError, ValueError, ImportError) as error:
-        reason = first_line(error)
-        raise CheckpointError(f"the tokenizer of {folder} does not open: {reason}") from error
+    # `tokenizers` raises Exception itself; a file that lacks a part, what reading it does.
+    except Exception as error:
+        reason = first_line(error).rstrip(".")
+        raise CheckpointError(
+            f"the tokenizer of {folder} does not open: {reason}. Fetch its tokenizer.json and "
+            "tokenizer_config.json again."
+        ) from error
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -73,14 +80,15 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 def find_answer_words(
     tokenizer: PreTrainedTokenizerBase,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Find the spellings of yes and no that are one token each.
+    r"""Find the spellings of yes and no that are one token each.
 
     Args:
         tokenizer: Of the LLM.
 
     Returns:
-        Yes words and no words, among `yes`, ` yes`, `Yes`, ` Yes` and the same of no. Of
-        spellings that are the same token the first is kept, so that none counts twice.
+        Yes words and no words, among `yes`, ` yes`, `\nyes` (close behind other text), the same
+        of `Yes`, and of no. Of spellings that are the same token the first is kept, so that none
+        counts twice.
 
     Raises:
         CheckpointError: One of the two has no spelling of one token.
@@ -92,16 +100,59 @@ def _spellings(tokenizer: PreTrainedTokenizerBase, word: str) -> tuple[str, ...]
     candidates = [form.format(case) for case in (word, word.title()) for form in _SPELLINGS]
     found: dict[int, str] = {}
     for candidate in candidates:
-        pieces = tokenizer(candidate, add_special_tokens=False)["input_ids"]
+        pieces = answer_pieces(tokenizer, candidate)
         # An unknown word is one token too, which does not read as the word.
         if len(pieces) == 1 and tokenizer.decode(pieces).strip().lower() == word:
-            found.setdefault(int(pieces[0]), candidate)
+            found.setdefault(pieces[0], candidate)
     if not found:
         raise CheckpointError(
             f"the tokenizer has no single token for any of {candidates}; an answer is read at "
             "one position. Choose an LLM whose vocabulary has the word."
         )
     return tuple(found.values())
+
+
+def answer_pieces(tokenizer: PreTrainedTokenizerBase, word: str) -> list[int]:
+    """Tokenise an answer word.
+
+    Args:
+        tokenizer: Of the LLM.
+        word: As a card has it. The end of a line before it stands for other text, and is no part
+            of it.
+
+    Returns:
+        Its ids; none where it is not apart from what it stands behind.
+    """
+    ids: list[int] = tokenizer(word, add_special_tokens=False)["input_ids"]
+    if not word.startswith("\n"):
+        return ids
+    before: list[int] = tokenizer("\n", add_special_tokens=False)["input_ids"]
+    return ids[len(before) :] if ids[: len(before)] == before else []
+
+
+def answer_ids(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> tuple[int, ...]:
+    """Give the tokens that an answer is read from.
+
+    Args:
+        tokenizer: Of the LLM.
+        words: A card's yes words, or its no words.
+
+    Returns:
+        An id a word.
+
+    Raises:
+        CheckpointError: A word is not one known token.
+    """
+    ids = []
+    for word in words:
+        pieces = answer_pieces(tokenizer, word)
+        if len(pieces) != 1 or pieces[0] == tokenizer.unk_token_id:
+            raise CheckpointError(
+                f"the answer word '{word}' is {len(pieces)} token(s) or unknown to the tokenizer; "
+                "an answer is read at one position, so name words of one known token."
+            )
+        ids.append(pieces[0])
+    return tuple(ids)
 
 
 def check_prompt(

@@ -68,9 +68,11 @@ def placement(
             "it was made of."
         )
     if bits or published:
-        if find_spec("bitsandbytes") is None:
+        # What another method needs is told when the weights are opened.
+        by_bitsandbytes = bits or _method(published) == "bitsandbytes"
+        if by_bitsandbytes and find_spec("bitsandbytes") is None:
             raise CheckpointError(
-                "a quantized model is opened by bitsandbytes; install it with "
+                "a model that is quantized so is opened by bitsandbytes; install it with "
                 "pip install 'medllm[quantized]'.",
                 code="no-bitsandbytes",
             )
@@ -78,6 +80,12 @@ def placement(
         return {**given, "device_map": {"": device}}
     is_large = device.startswith("cuda") and _bytes_of(folder, dtype) > torch.cuda.mem_get_info()[0]
     return {"device_map": "auto"} if is_large else {}
+
+
+def _method(published: Any) -> str:
+    """Name the method that weights were quantized by; older folders name none but their bits."""
+    values = published if isinstance(published, dict) else published.to_dict()
+    return str(values.get("quant_method") or "bitsandbytes")
 
 
 def _quantization(bits: int | None) -> BitsAndBytesConfig:
@@ -129,7 +137,11 @@ def load_weights(
                 output_loading_info=True,
                 **options,
             )
-    except (OSError, RuntimeError, ValueError, ImportError) as error:
+    except ImportError as error:
+        raise CheckpointError(
+            f"the weights of {folder} are opened by a package that is not here: {first_line(error)}"
+        ) from error
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         reason = first_line(error)
         raise CheckpointError(
             f"the weights of {folder} do not load: {reason} Wanted is safetensors, whole."

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import nn
@@ -17,7 +19,7 @@ from medllm.errors import CheckpointError, first_line
 from medllm.findings import finding
 from medllm.models.architectures.classifier import Classifier, top_parts
 from medllm.models.card import NOT_MEASURED, ModelCard
-from medllm.models.foreign import check_sight, check_tokens
+from medllm.models.foreign import check_reading
 from medllm.models.labels import finding_of, label_question
 from medllm.models.model import Model
 from medllm.phantom import pixels_to_try
@@ -27,6 +29,7 @@ OUTPUTS = ("logits", "probabilities", "softmax logits")
 
 # Probabilities are kept this far from 0 and 1, which are 14 in log-odds; float32 tells no more.
 _LEAST_PROBABILITY = 1e-6
+_MOST_LOG_ODDS = float(torch.logit(torch.ones(()), eps=_LEAST_PROBABILITY))  # in float32
 # What torchxrayvision's networks were trained on, and how far a contract may be from it.
 _XRV_RANGE, _XRV_TOLERANCE = (-1024.0, 1024.0), 1.0
 
@@ -105,7 +108,7 @@ class WrappedClassifier(Classifier):
 
 def wrap(
     network: nn.Module,
-    outputs: Mapping[str, int | Sequence[int]],
+    outputs: Mapping[str, int | np.integer[Any] | Sequence[int]],
     preprocessing: Preprocessing,
     *,
     output: str,
@@ -157,8 +160,7 @@ def wrap(
     if output not in OUTPUTS:
         raise ValueError(f"output is '{output}'; use one of: {', '.join(OUTPUTS)}.")
     places = {
-        finding(key).key: (place,) if isinstance(place, int) else tuple(place)
-        for key, place in outputs.items()
+        finding(key).key: tuple(np.atleast_1d(place).tolist()) for key, place in outputs.items()
     }
     name = name or type(network).__name__
     own = getattr(network, "pathologies", None)  # as torchxrayvision names its outputs
@@ -192,8 +194,7 @@ def wrap(
     model = Model(
         wrapped, None, card, sha256=_sha256(wrapped, card), architecture=WrappedClassifier()
     )
-    check_tokens(model)
-    check_sight(model)
+    check_reading(model, clip=_MOST_LOG_ODDS if output == "probabilities" else math.inf)
     return model
 
 

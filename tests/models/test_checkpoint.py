@@ -4,10 +4,13 @@ import dataclasses
 import json
 import shutil
 
+import huggingface_hub
 import pytest
 import torch
 from transformers import LlavaForConditionalGeneration
+from typer.testing import CliRunner
 
+from medllm.cli import app
 from medllm.errors import CheckpointError
 from medllm.models import Model, SelfTest, load_model, save_model
 from medllm.models.checkpoint import BUNDLED, cached_checkpoints, read_card
@@ -167,6 +170,26 @@ def test_a_hub_name_is_found_in_the_local_cache(saved, tmp_path, monkeypatch):
     assert load_model("clinic/tiny").card.name == "tiny"
     with pytest.raises(CheckpointError, match="'clinic/other' is not in the local"):
         load_model("clinic/other")
+
+
+def test_a_cached_checkpoint_of_another_medllm_does_not_end_the_list(
+    copy, saved, tmp_path, monkeypatch
+):
+    _rewrite(copy, lambda card: card.update(schema_version=99))
+    for name, folder in (("newer", copy), ("tiny", saved)):
+        repository = tmp_path / "cache" / f"models--clinic--{name}"
+        shutil.copytree(folder, repository / "snapshots" / ("a" * 40))
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text("a" * 40)
+    cache = str(tmp_path / "cache")
+    scan = huggingface_hub.scan_cache_dir
+    monkeypatch.setattr(huggingface_hub, "scan_cache_dir", lambda: scan(cache))
+    done = CliRunner().invoke(app, ["models", "list"])
+    assert done.exit_code == 0, done.output
+    *_, newer, tiny = done.output.splitlines()
+    assert newer.startswith("clinic/newer")
+    assert "schema version 99" in newer
+    assert tiny.startswith("clinic/tiny")
 
 
 @pytest.mark.skipif(not (BUNDLED / "medllm.json").exists(), reason="no bundled weights here")

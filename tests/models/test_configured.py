@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 import medllm
 from medllm.cli import app
 from medllm.errors import CheckpointError, LabelError
+from medllm.explanation import METHODS
 from medllm.explanation.case import Case
-from medllm.explanation.composition import METHODS
 from medllm.explanation.words import word_gradients
 from medllm.models import foreign as opening
 from medllm.models import load_model, save_model
@@ -258,6 +258,12 @@ def test_own_prompts_of_a_contrastive_model(published, scan, tmp_path):
         ("wording: '<image> {question}'", "the image is put before it"),
         ("questions: {mas: ['x']}", "asks for 'mas', which is no finding"),
         ("questions: {mass: []}", "questions.mass: "),
+        ("questions: {mass: ['Any {finding}?']}", r"questions.mass.0: .* has \{finding\}"),
+        ("for: ['a radiograph with {findings}']", r"for.0: .* lacks \{finding\}"),
+        ("against: ['no {findings}']", r"against.0: .* has \{findings\}"),
+        ("paraphrases: ['Any mass?']", r"paraphrases.0: .* the same for every finding"),
+        ("wording: '{question} {finding}'", r"wording: .* put in here is \{question\}"),
+        ("conclusion: 'So, {question}'", r"conclusion: .* has \{question\}"),
         ("- x", "no table of texts"),
         ("a: [", "cannot be read as YAML"),
     ],
@@ -289,6 +295,45 @@ def test_what_a_kind_cannot_do_is_refused_and_nothing_is_written(
     with pytest.raises(CheckpointError, match=message):
         configure(published(kind), tmp_path / "own", **options)
     assert not (tmp_path / "own").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "key"),
+    [
+        ("clip", "wording: '{question} Yes or no?'", "wording"),
+        ("clip", "questions: {mass: ['Any mass?']}", "questions"),
+        ("llava", "for: ['{finding} is seen']", "for"),
+    ],
+)
+def test_words_that_a_kind_never_reads_are_refused(published, tmp_path, kind, text, key):
+    file = tmp_path / "words.yaml"
+    file.write_text(text)
+    with pytest.raises(CheckpointError, match=f"has '{key}', which .* Leave '{key}' out"):
+        configure(published(kind), tmp_path / "own", prompts=file)
+    assert not (tmp_path / "own").exists()
+
+
+def test_a_model_is_opened_once_to_be_configured(published, tmp_path, monkeypatch):
+    """A network twice in memory is what a large one has no room for."""
+    loaded = []
+    load = opening.load_weights
+    monkeypatch.setattr(opening, "load_weights", lambda *a, **k: loaded.append(a) or load(*a, **k))
+    model = configure(published("clip"), tmp_path / "own", findings=["mass"])
+    assert len(loaded) == 1
+    again = load_model(tmp_path / "own")
+    assert (model.card, model.sha256) == (again.card, again.sha256)
+
+
+def test_a_folder_named_from_where_one_stands_is_found_from_elsewhere(
+    published, scan, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(published("clip").parent.parent)
+    relative = f"{published('clip').parent.name}/clip"  # as a name on the hub would be
+    model = configure(relative, tmp_path / "own", findings=["mass"])
+    assert model.card.base == str(published("clip").resolve())
+    assert model.card.name == "clip"
+    monkeypatch.chdir("/")
+    assert load_model(tmp_path / "own").predict([scan]) is not None
 
 
 def test_the_bundled_model_and_unknown_findings_are_refused(published, tmp_path):

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
+from transformers import AutoImageProcessor
 
 import medllm
 from medllm.errors import AttributionError, CheckpointError
@@ -60,6 +62,50 @@ def test_a_missing_tensor_is_refused(qwen):
         load_model(qwen)
 
 
+def cut_short(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("kind", "damage", "message"),
+    [
+        ("llava", cut_short, "the weights of .* do not load"),
+        (
+            "llava",
+            lambda folder: (folder / "tokenizer.json").write_text("{}"),
+            "the tokenizer of .* does not open",
+        ),
+        (
+            "gemma3",
+            lambda folder: change_json(folder / "tokenizer_config.json", boi_token=None),
+            "has no boi_token",
+        ),
+        (
+            "internvl",
+            lambda folder: change_json(
+                folder / "tokenizer_config.json", start_image_token=None, extra_special_tokens={}
+            ),
+            "has no start_image_token",
+        ),
+    ],
+)
+def test_a_damaged_folder_is_refused_with_what_is_wrong(tmp_path, kind, damage, message):
+    folder = write_checkpoint(kind, tmp_path / kind)
+    damage(folder)
+    with pytest.raises(CheckpointError, match=message):
+        load_model(folder)
+
+
+def test_weights_of_another_quantization_ask_for_what_opens_them(qwen, monkeypatch):
+    awq = {"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm"}
+    change_json(qwen / "config.json", quantization_config=awq)
+    monkeypatch.setattr("medllm.models.weights.find_spec", lambda _: None)
+    with pytest.raises(CheckpointError) as refused:
+        load_model(qwen)
+    assert "bitsandbytes" not in str(refused.value)
+
+
 def test_a_model_that_does_not_look_at_the_image_is_refused(tmp_path):
     # As untrained Gemma 3 networks are: their projector begins as zeros.
     folder = write_checkpoint("gemma3", tmp_path / "gemma3")
@@ -105,6 +151,33 @@ def test_an_older_folders_chat_template_is_found(qwen):
     (qwen / "chat_template.json").write_text(json.dumps({"chat_template": template.read_text()}))
     template.unlink()
     assert load_model(qwen).card.prompt_template == wanted
+
+
+@pytest.mark.parametrize("name", ["chat_template.json", "processor_config.json"])
+def test_the_processors_chat_template_comes_before_that_of_the_llm(qwen, name):
+    wanted = load_model(qwen).card.prompt_template
+    template = qwen / "chat_template.jinja"
+    settings = json.loads((qwen / name).read_text()) if (qwen / name).exists() else {}
+    (qwen / name).write_text(json.dumps(settings | {"chat_template": template.read_text()}))
+    template.unlink()
+    change_json(qwen / "tokenizer_config.json", chat_template="{{ messages[0]['content'] }}")
+    assert load_model(qwen).card.prompt_template == wanted
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% if x %}",
+        "{{ raise_exception('no images') }}",
+        "{{ messages[0].content.strip() }}",
+        "{{ '[INST] ' + messages[0]['content'] }}",
+        "{{ messages[0]['content'] | trim | dictsort }}",
+    ],
+)
+def test_a_template_that_fails_is_refused_with_its_reason(qwen, template):
+    (qwen / "chat_template.jinja").write_text(template)
+    with pytest.raises(CheckpointError, match="no chat template that writes .* Choose a check"):
+        load_model(qwen)
 
 
 def test_a_tower_that_loses_a_patch_is_refused(tmp_path):
@@ -168,6 +241,51 @@ def test_a_pinned_revision_is_found_in_the_hubs_cache_without_a_network(
     assert model.sha256 == load_model(qwen).sha256
     with pytest.raises(CheckpointError, match="'someone/other' is not in the local"):
         load_model("someone/other")
+
+
+def pad_to_a_square(folder: Path, **values: object) -> Path:
+    """Let LLaVA's image processor put an image on a square of its mean colour before all else."""
+    file = folder / "processor_config.json"
+    settings = json.loads(file.read_text())
+    settings["image_processor"] |= {"image_processor_type": "LlavaImageProcessor", "do_pad": True}
+    settings["image_processor"] |= values
+    file.write_text(json.dumps(settings))
+    return folder
+
+
+def test_a_square_that_an_image_is_put_on_is_taken_over_where_it_is_air(tmp_path):
+    """A square image alone would have told it as a crop."""
+    folder = write_checkpoint("llava", tmp_path / "llava")
+    with pytest.raises(CheckpointError, match="does more than its size, crop, .* image differs"):
+        load_model(pad_to_a_square(folder))
+    model = load_model(pad_to_a_square(folder, image_mean=[0.0] * 3, resample=2))
+    contract = model.card.preprocessing
+    assert (contract.aspect, contract.shortest_edge) == ("pad", None)
+    grey = np.rint(make_phantom(3, size=160).pixels[:, :112] * 255).astype(np.uint8)
+    processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+    theirs = processor(Image.fromarray(np.stack([grey] * 3, -1)), return_tensors="pt")
+    apart = theirs["pixel_values"] - contract.prepare(grey.astype(np.float32) / 255)
+    assert apart.abs().max() * max(contract.std) * 255 < 1.2  # steps; rounded twice
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"resample": None}, "resample is None; medllm has"),
+        ({"image_mean": None}, "do_normalize is true and image_mean is null"),
+        ({"size": None, "do_resize": False}, "image processor of "),
+    ],
+)
+def test_a_setting_that_an_image_processor_lacks_is_named(tmp_path, values, message):
+    folder = write_checkpoint("llava", tmp_path / "llava")
+    file = folder / "processor_config.json"
+    settings = json.loads(file.read_text())
+    settings["image_processor"] |= values
+    file.write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match=message) as refused:
+        load_model(folder)
+    # Nothing that is opened by its folder's name takes a contract.
+    assert "Preprocessing(" not in str(refused.value)
 
 
 def test_tiles_that_make_no_square_are_refused(tmp_path):

@@ -208,6 +208,32 @@ def test_a_range_that_the_network_cannot_see_is_refused():
         medllm.wrap(network, {"mass": 1}, fixed, output="logits")
 
 
+def test_each_finding_is_seen_to_follow_the_image():
+    weights = drawn(n_outputs=4)
+    weights[2] = 0.0
+    with pytest.raises(CheckpointError, match=r"negative: mass 0.0000 and 0.0000; it does not"):
+        medllm.wrap(PatchNetwork(weights), {"effusion": 0, "mass": 2}, GREY, output="logits")
+
+
+class Saturated(PatchNetwork):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(super().forward(images) + torch.tensor([-60.0, 0.0, 60.0]))
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_probabilities_that_are_cut_off_are_called_so_and_not_damaged(place):
+    outputs = {"effusion": 1, "mass": place}
+    with pytest.raises(CheckpointError, match=r"negative: mass .* are saturated") as refused:
+        medllm.wrap(Saturated(drawn()), outputs, GREY, output="probabilities")
+    assert refused.value.code == "saturated"
+
+
+def test_an_output_can_be_named_by_a_number_of_numpys():
+    outputs = {"effusion": np.int64(1), "mass": [2]}
+    model = medllm.wrap(PatchNetwork(drawn()), outputs, GREY, output="logits")
+    assert [question.yes for question in model.card.questions] == [("output 1",), ("output 2",)]
+
+
 def test_a_classifier_of_transformers_is_wrapped_with_labels_of_ones_own(tmp_path):
     hub = load_model(write_checkpoint("vit-classifier", tmp_path / "vit"))
     model = medllm.wrap(

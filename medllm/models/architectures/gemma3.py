@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int64
 from transformers import PreTrainedTokenizerBase
 
-from medllm.models.architectures.vision_language import VisionLanguage
+from medllm.models.architectures.vision_language import VisionLanguage, token_named
 
 
 class Gemma3(VisionLanguage):
@@ -37,9 +37,10 @@ class Gemma3(VisionLanguage):
     def marker(self, config: Any, tokenizer: PreTrainedTokenizerBase) -> str:
         """Give the token that opens an image."""
         del config
-        return str(tokenizer.boi_token)
+        return token_named(tokenizer, "boi_token")
 
     def spread(self, config: Any, tokenizer: PreTrainedTokenizerBase, n_tokens: int) -> str:
         """Write the image's tokens between the two that open and close it."""
         image = super().spread(config, tokenizer, n_tokens)
-        return f"\n\n{tokenizer.boi_token}{image}{tokenizer.eoi_token}\n\n"
+        opened, closed = (token_named(tokenizer, name) for name in ("boi_token", "eoi_token"))
+        return f"\n\n{opened}{image}{closed}\n\n"

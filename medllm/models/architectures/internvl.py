@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from medllm.models.architectures.architecture import Layout
 from medllm.models.architectures.tiles import cut, layout_of, shrunk
-from medllm.models.architectures.vision_language import VisionLanguage
+from medllm.models.architectures.vision_language import VisionLanguage, token_named
 
 
 class InternVL(VisionLanguage):
@@ -51,4 +51,6 @@ class InternVL(VisionLanguage):
     def spread(self, config: Any, tokenizer: PreTrainedTokenizerBase, n_tokens: int) -> str:
         """Write the image's tokens between the two that open and close it."""
         image = super().spread(config, tokenizer, n_tokens)
-        return f"{tokenizer.start_image_token}{image}{tokenizer.end_image_token}"
+        names = ("start_image_token", "end_image_token")
+        opened, closed = (token_named(tokenizer, name) for name in names)
+        return f"{opened}{image}{closed}"

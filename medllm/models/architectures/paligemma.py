@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int64
 from transformers import PreTrainedTokenizerBase
 
-from medllm.models.architectures.vision_language import VisionLanguage
+from medllm.models.architectures.vision_language import VisionLanguage, token_named
 from medllm.models.build import IMAGE_TOKEN
 
 
@@ -30,13 +31,16 @@ class PaliGemma(VisionLanguage):
         return {"token_type_ids": torch.zeros_like(ids)}
 
     def logits(
-        self, network: Any, hidden: Float[torch.Tensor, "*rows width"]
-    ) -> Float[torch.Tensor, "*rows vocabulary"]:
+        self,
+        network: Any,
+        hidden: Float[torch.Tensor, "*rows width"],
+        words: Sequence[int] | None = None,
+    ) -> Float[torch.Tensor, "*rows words"]:
         """Apply the head, and the cap on its logits that PaliGemma 2 has."""
-        logits = super().logits(network, hidden)
+        logits = super().logits(network, hidden, words)
         cap = getattr(network.config.text_config, "final_logit_softcapping", None)
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def template(self, tokenizer: PreTrainedTokenizerBase, text: str) -> str:
         """Write the image, the start of the text, the text and the end of its line."""
-        return f"{IMAGE_TOKEN}{tokenizer.bos_token}{text}\n"
+        return f"{IMAGE_TOKEN}{token_named(tokenizer, 'bos_token')}{text}\n"

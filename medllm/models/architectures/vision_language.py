@@ -7,10 +7,12 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from medllm.errors import CheckpointError
 from medllm.models.architectures.architecture import Architecture, Layout
 from medllm.models.build import IMAGE_TOKEN
 from medllm.models.hub import quiet_transformers
@@ -18,9 +20,9 @@ from medllm.models.scoring import (
     REASONING,
     THINK,
     THOUGHT,
-    answer_logits,
+    answer_states,
     fill_in,
-    log_odds_of,
+    log_odds_at,
     prompt_ids,
 )
 
@@ -181,11 +183,32 @@ class VisionLanguage(Architecture):
         return None
 
     def logits(
-        self, network: Any, hidden: Float[torch.Tensor, "*rows width"]
-    ) -> Float[torch.Tensor, "*rows vocabulary"]:
-        """Apply the head to hidden states, as the network itself does behind its last layer."""
-        logits: torch.Tensor = network.lm_head(hidden)
-        return logits
+        self,
+        network: Any,
+        hidden: Float[torch.Tensor, "*rows width"],
+        words: Sequence[int] | None = None,
+    ) -> Float[torch.Tensor, "*rows words"]:
+        """Apply the head to hidden states, as the network itself does behind its last layer.
+
+        Args:
+            network: The network.
+            hidden: Hidden states. Gradients pass through.
+            words: Ids of the words that are wanted; the whole vocabulary when None.
+
+        Returns:
+            Logits; of some words at least in float32 where the head's weights can be read, else in
+            the head's own precision.
+        """
+        head = network.lm_head
+        if words is None or not _is_plain(head):
+            logits: torch.Tensor = head(hidden)
+            return logits if words is None else logits[..., list(words)]
+        # Logits of 20 and more lie an eighth apart in bfloat16, as far as findings do.
+        precision = torch.promote_types(head.weight.dtype, torch.float32)
+        chosen = torch.tensor(words, device=head.weight.device)
+        bias = None if head.bias is None else head.bias[chosen].to(precision)
+        states = hidden.to(head.weight.device, precision)
+        return F.linear(states, head.weight[chosen].to(precision), bias)
 
     def log_odds(
         self,
@@ -206,7 +229,8 @@ class VisionLanguage(Architecture):
                 ]
             )
         encoded = model.encode([question.finding for question in questions])
-        return log_odds_of(answer_logits(model.network, features, encoded, self), encoded)
+        states = answer_states(model.network, features, encoded, self)
+        return log_odds_at(model.network, states, encoded, self)
 
     def reason(
         self, model: Model, features: Float[torch.Tensor, "1 tokens width"], question: Question
@@ -255,3 +279,36 @@ class VisionLanguage(Architecture):
             ("projector", inner.multi_modal_projector),
             ("encoder", inner.vision_tower),
         ]
+
+
+def token_named(tokenizer: PreTrainedTokenizerBase, name: str) -> str:
+    """Give a token that a family's tokenizers have under a name of their own.
+
+    Args:
+        tokenizer: The network's.
+        name: The attribute.
+
+    Returns:
+        The token.
+
+    Raises:
+        CheckpointError: It has none of that name.
+    """
+    token = getattr(tokenizer, name, None)
+    if not token:
+        raise CheckpointError(
+            f"the tokenizer of {tokenizer.name_or_path} has no {name}, which its kind of model "
+            "reads beside an image; fetch its tokenizer_config.json again."
+        )
+    return str(token)
+
+
+def _is_plain(head: nn.Module) -> bool:
+    """Say whether a head is its weights alone: not quantized, adapted, hooked or kept elsewhere."""
+    return (
+        type(head) is nn.Linear
+        and type(head.weight) is nn.Parameter
+        and head.weight.dtype.itemsize > 1
+        and not head.weight.is_meta
+        and not (head._forward_hooks or head._forward_pre_hooks)
+    )

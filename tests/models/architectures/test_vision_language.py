@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,13 +11,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
+from transformers import DynamicCache
 
 import medllm
 from medllm.explanation.case import Case
 from medllm.explanation.integrated_gradients import integrated_gradients
-from medllm.models import Model, load_model
+from medllm.models import Model, load_model, scoring
 from medllm.models.architectures import ARCHITECTURES, VisionLanguage
-from medllm.models.scoring import log_odds_of, prompt_logits
+from medllm.models.scoring import answer_states, log_odds_at, log_odds_of, prompt_states
 from tests.models.architectures.checkpoints import (
     GENERATIVE,
     image_grid,
@@ -124,14 +128,93 @@ def test_batch_company_and_sharing_change_nothing(opened, kind):
         features, encoded = model.image_features(images), model.encode(FINDINGS)
         whole = torch.stack(
             [
-                prompt_logits(model.network, features, encoded, at, model.architecture)
+                prompt_states(model.network, features, encoded, at, model.architecture)
                 for at in range(len(FINDINGS))
             ],
             dim=1,
         )
-    for other in (alone, swapped, log_odds_of(whole, encoded)):
+        unshared = log_odds_at(model.network, whole, encoded, model.architecture)
+    for other in (alone, swapped, unshared):
         torch.testing.assert_close(together, other, atol=2e-5, rtol=0)
     assert (together[0] - together[1]).abs().min() > 1e-4  # the image is seen
+
+
+@pytest.mark.parametrize("kind", [kind for kind in GENERATIVE if "paligemma" not in kind])
+def test_questions_a_few_at_a_time_are_those_of_one_pass(opened, monkeypatch, kind):
+    _, model = opened(kind)
+    images = torch.cat([prepared(model, noise(kind, seed)) for seed in (1, 2)])
+    features = model.image_features(images).detach().requires_grad_()
+    repeated = []
+    repeat = DynamicCache.batch_repeat_interleave
+
+    def spied(cache: DynamicCache, times: int) -> None:
+        repeated.append(times)
+        repeat(cache, times)
+
+    monkeypatch.setattr(DynamicCache, "batch_repeat_interleave", spied)
+
+    def scored() -> tuple[torch.Tensor, torch.Tensor]:
+        log_odds = model.log_odds_from_features(features, FINDINGS)
+        return log_odds, torch.autograd.grad(log_odds.sum(), features)[0]
+
+    whole = scored()
+    monkeypatch.setattr(scoring, "_MOST_COPIED", 1)
+    parts = scored()
+    assert repeated == [3, 1, 1, 1]
+    for one, other in zip(whole, parts, strict=True):
+        # Another padding and another order of summation.
+        torch.testing.assert_close(one, other, atol=5e-5, rtol=1e-4)
+
+
+def in_bfloat16(model: Model) -> Model:
+    """The same network in half its bytes, with the logits of published ones, about 25."""
+    network = copy.deepcopy(model.network)
+    half = dataclasses.replace(model, network=network)
+    encoded = model.encode(FINDINGS)
+    with torch.no_grad():
+        features = model.image_features(prepared(model, np.full((56, 56), 128, np.uint8)))
+        (states,) = answer_states(network, features, encoded, model.architecture)
+        state = states.mean(dim=0)
+        raised = network.lm_head.weight + 25 * state / (state @ state)
+        network.lm_head.weight = nn.Parameter(raised)
+    network.to(torch.bfloat16)
+    return half
+
+
+@pytest.mark.parametrize("kind", ["llava", "paligemma2", "qwen2.5-vl"])
+def test_in_bfloat16_the_answer_is_read_in_float32(opened, kind):
+    _, plain = opened(kind)
+    model = in_bfloat16(plain)
+    features = model.image_features(prepared(model, noise(kind)))
+    encoded = model.encode(FINDINGS)
+    with torch.inference_mode():
+        got = model.log_odds_from_features(features, FINDINGS)
+        states = answer_states(model.network, features, encoded, model.architecture)
+        logits = states.double() @ model.network.lm_head.weight.double().T
+        cap = getattr(model.network.config.text_config, "final_logit_softcapping", None)
+        capped = logits if cap is None else cap * torch.tanh(logits / cap)
+    assert got.dtype == torch.float32
+    assert logits.mean() > 15  # where bfloat16 has steps of an eighth
+    # Of float32 logits of 25, whose steps are 2e-6.
+    wanted = log_odds_of(capped, encoded)
+    torch.testing.assert_close(got.double(), wanted, atol=5e-5, rtol=0)
+
+
+def test_what_hangs_on_a_head_is_not_passed_by(opened):
+    """An adapter's part of the logits, or a hook's, is in no weights of the head."""
+    _, model = opened("llava")
+    features = model.image_features(prepared(model, noise("llava")))
+    yes = model.encode(["mass"]).yes[0]
+    hook = model.network.lm_head.register_forward_hook(
+        lambda _module, _inputs, output: output.index_add(
+            -1, torch.tensor(yes), torch.ones(*output.shape[:-1], len(yes))
+        )
+    )
+    with torch.inference_mode():
+        raised = model.log_odds_from_features(features, ["mass"])
+        hook.remove()
+        plain = model.log_odds_from_features(features, ["mass"])
+    torch.testing.assert_close(raised, plain + 1, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("kind", GENERATIVE)
