@@ -2,14 +2,17 @@
 
     python benchmarks/checks_tell_good_from_bad.py [--n 60] [--first SEED] [--model FOLDER]
 
-Phantoms, half of them with one opacity, that the model answers rightly. Each is judged with four
-maps: its own; the next phantom's; that of the same network with the entries of every weight
-matrix shuffled; and its own, shuffled among the patches. The last three are scaled so that they add
-up, since completeness alone would refuse them. Printed are the verdicts of each, on phantoms with
-the opacity and without, and those of the shuffled network on its own maps; and for each check how
-many pass and how well its value alone tells the own map from the others (AUROC). Last comes the
-trade-off: pass marks that a share of the wrong maps of the first half of the phantoms stays below,
-and what they keep and refuse in the second half.
+Phantoms, half of them with one opacity, that the model answers rightly. Each is judged with its own
+map and with five that are wrong, each as if it were a method's: made again for the altered copies
+that stability is tested on. They are the next phantom's map; that of the same network with the
+entries of every weight matrix shuffled, anew for each phantom; the own map, shuffled among the
+patches; and two that never look at the network, the lungs' outlines and the image's brightness. The
+wrong ones are scaled so that they add up, since completeness alone would refuse them. Printed are
+the verdicts of each, on phantoms with the opacity and without, and those of the shuffled networks
+on their own maps, which are true to a network that knows nothing; for each check how many pass and
+how well its value alone tells the own map from the others (AUROC); and the trade-off: pass marks
+that a share of the wrong maps of the first half of the phantoms stays below, and what they keep and
+refuse in the second half.
 """
 
 from __future__ import annotations
@@ -19,36 +22,42 @@ import copy
 import dataclasses
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from medllm.dicom import Radiograph
 from medllm.errors import AttributionError
 from medllm.explanation import DEFAULT_METHOD, METHODS
+from medllm.explanation.anatomy import REGIONS
 from medllm.explanation.attribution import PatchAttribution
 from medllm.explanation.case import Case
 from medllm.explanation.checks import verdict_of
-from medllm.explanation.composition import explain_case, judge, judge_place
-from medllm.explanation.record import Check
+from medllm.explanation.composition import explain_case
+from medllm.explanation.judgement import judge, judge_place
+from medllm.explanation.record import AttributionMap, Check
+from medllm.explanation.regions import patch_shares
 from medllm.metrics import auroc
 from medllm.models import Model, load_model
 from medllm.phantom import Lesion, make_phantom
 from medllm.phantom.record import Side, Zone
 
-# Checks that refuse a map and whose marks no promise of the method gives.
-LEARNED = ("deletion", "stability")
+# Checks whose marks were learned here and that refuse a map.
+LEARNED = ("deletion", "agreement")
 SHARES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 # Seeds of this range are drawn for this table alone.
 FIRST_SEED = 920_000
 FINDING = "lung_opacity"
 OWN = "own"
-WHOLE = "shuffled model's own"
+WHOLE = "shuffled network's own"
 _WITH = {True: "with it", False: "without"}
+# The key under which the maps are judged, side by side.
+_TOGETHER = "own and wrong"
 
 
 def main() -> None:
@@ -61,33 +70,34 @@ def main() -> None:
     parser.add_argument("--values", type=Path, help="file for every value, as JSON")
     given = parser.parse_args()
     model = load_model(given.model)
-    other = shuffled_model(model)
     rows: list[dict[str, Any]] = []
     values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     passed: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     verdicts: dict[str, Counter[str]] = defaultdict(Counter)
     cases = answered_rightly(model, given.n + 1, given.first)
-    for case, following in pairwise(cases):
-        maps = maps_of(case, following, other, given.method)
-        judged = judge_whole(case, given.method, list(maps.values()))
-        for name, checks in zip(maps, judged, strict=True):
-            verdicts[name][f"{verdict_of(checks)}, {_WITH[bool(case.log_odds[0] > 0)]}"] += 1
-            rows.append({"map": name, **{check.name: check.value for check in checks}})
+    for order, (case, following) in enumerate(pairwise(cases)):
+        shuffled = shuffled_model(model, order)
+        kinds = kinds_of(case, following, shuffled, given.method)
+        there = bool(case.log_odds[0] > 0)
+        for name, checks in zip(kinds, judge_each(case, given.method, kinds), strict=True):
+            verdicts[name][f"{verdict_of(checks)}, {_WITH[there]}"] += 1
+            found = {check.name: check.value for check in checks}
+            rows.append({"map": name, "with it": there, **found})
             for check in checks:
                 values[check.name][name].append(check.value)
                 passed[check.name][name].append(check.passed)
-        verdicts[WHOLE][verdict_on(dataclasses.replace(case, model=other), given.method)] += 1
+        verdicts[WHOLE][verdict_on(case.before(shuffled), given.method)] += 1
     print(f"{given.n} phantoms answered rightly, model {model.card.name}, {given.method}")
     for name, counted in verdicts.items():
         print(f"{name:24}{dict(sorted(counted.items()))}")
     names = [name for name in verdicts if name != WHOLE]
-    print(f"{'check':16}" + "".join(f"{name + ' passed':>24}" for name in names))
+    print(f"{'check':16}" + "".join(f"{name:>20}" for name in names))
     for key, by_map in passed.items():
         cells = []
         for name in names:
             area = "" if name == OWN else f" ({told_apart(values[key], name):.2f})"
             cells.append(f"{np.mean(by_map[name]):.2f}{area}")
-        print(f"{key:16}" + "".join(f"{cell:>24}" for cell in cells))
+        print(f"{key:16}" + "".join(f"{cell:>20}" for cell in cells))
     print_trade_off(rows)
     if given.values:
         given.values.write_text(json.dumps(rows))
@@ -95,7 +105,8 @@ def main() -> None:
 
 def print_trade_off(rows: list[dict[str, Any]]) -> None:
     """Learn marks on the first half of the phantoms and print what they do in the second."""
-    half = len(rows) // 8 * 4  # four maps a phantom
+    n_maps = len({row["map"] for row in rows})
+    half = len(rows) // n_maps // 2 * n_maps
     learn, test = rows[:half], rows[half:]
     print(f"{'below the marks':16}" + "".join(f"{key:>12}" for key in LEARNED), end="")
     print(f"{'own kept':>12}{'wrong refused':>16}")
@@ -129,10 +140,10 @@ def answered_rightly(model: Model, n: int, seed: int) -> Iterator[Case]:
         seed += 1
 
 
-def shuffled_model(model: Model) -> Model:
+def shuffled_model(model: Model, seed: int) -> Model:
     """Shuffle the entries of every weight matrix; their sizes stay what they were."""
     network = copy.deepcopy(model.network)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.ndim > 1:
@@ -141,21 +152,63 @@ def shuffled_model(model: Model) -> Model:
     return dataclasses.replace(model, network=network)
 
 
-def maps_of(case: Case, following: Case, other: Model, method: str) -> dict[str, PatchAttribution]:
-    """Give the four maps, each with its completeness error for this case."""
-    attribute, effect = METHODS[method].attribute, float(case.effect[0])
-    (own,), (next_,) = attribute(case), attribute(following)
-    (foreign,) = attribute(dataclasses.replace(case, model=other))
-    chance = np.random.default_rng(0).permutation(own.values.ravel()).reshape(own.values.shape)
-    wrong = {"another's": next_.values, "shuffled model": foreign.values, "shuffled map": chance}
-    found = {OWN: own}
-    for name, values in wrong.items():
-        total = values.sum()
-        scaled = values * (effect / total) if total else values
-        missed = abs(float(scaled.sum()) - effect)
-        error = None if own.completeness_error is None else missed
-        found[name] = PatchAttribution(scaled, own.n_steps, error)
-    return found
+def kinds_of(
+    case: Case, following: Case, shuffled: Model, method: str
+) -> dict[str, Callable[[Case], np.ndarray]]:
+    """Give the maps by name, each as a function of the case or of an altered copy of it."""
+    attribute = METHODS[method].attribute
+    next_ = attribute(following)[0].values
+    chance = np.random.default_rng(0).permutation(next_.size)
+    lungs = _lungs(case)
+    return {
+        OWN: lambda one: attribute(one)[0].values,
+        "another's": lambda _: next_,
+        "shuffled network's": lambda one: attribute(one.before(shuffled))[0].values,
+        "shuffled": lambda one: attribute(one)[0].values.ravel()[chance].reshape(next_.shape),
+        "lungs": lambda _: lungs,
+        "brightness": _brightness,
+    }
+
+
+def _lungs(case: Case) -> np.ndarray:
+    over = AttributionMap(np.zeros(case.model.grid), case.box)
+    shares = patch_shares(over, case.zones, case.scan.rows, case.scan.columns)
+    sided = [side is not None for _, side in REGIONS]
+    return np.asarray(shares[sided].sum(axis=0))
+
+
+def _brightness(case: Case) -> np.ndarray:
+    grey = F.adaptive_avg_pool2d(case.pixel_values.mean(1), case.model.grid)[0].double().numpy()
+    return np.asarray(grey - grey.min())
+
+
+def judge_each(
+    case: Case, method: str, kinds: dict[str, Callable[[Case], np.ndarray]]
+) -> Iterator[tuple[Check, ...]]:
+    """Make all checks of some maps, as of a method that gives them side by side."""
+
+    def attribute(asked: Case) -> tuple[PatchAttribution, ...]:
+        one = asked.asking(asked.findings[:1])
+        (own,) = METHODS[method].attribute(one)
+        effect = float(one.effect[0])
+        complete = None if own.completeness_error is None else 0.0
+        found = [own]
+        for name, values_of in kinds.items():
+            if name != OWN:
+                values = values_of(one)
+                total = values.sum()
+                scaled = values * (effect / total) if total else values
+                found.append(PatchAttribution(scaled, own.n_steps, complete))
+        return tuple(found)
+
+    METHODS[_TOGETHER] = dataclasses.replace(METHODS[method], attribute=attribute)
+    # Asked about as often as there are maps, so that they share what is computed of the image.
+    asked = case.asking(case.findings * len(kinds))
+    attributions = attribute(asked)
+    for attribution, checks in zip(
+        attributions, judge(asked, _TOGETHER, attributions), strict=True
+    ):
+        yield (*checks, *judge_place(case, attribution))
 
 
 def verdict_on(case: Case, method: str) -> str:
@@ -164,18 +217,6 @@ def verdict_on(case: Case, method: str) -> str:
         return explain_case(case, method)[0].verdict
     except AttributionError as error:
         return f"refused as {error.code}"
-
-
-def judge_whole(
-    case: Case, method: str, attributions: Sequence[PatchAttribution]
-) -> Iterator[tuple[Check, ...]]:
-    """Make all checks of some maps."""
-    # Asked about as often as there are maps, so that they share what is computed of the image.
-    judged = judge(
-        dataclasses.replace(case, findings=case.findings * len(attributions)), method, attributions
-    )
-    for attribution, checks in zip(attributions, judged, strict=True):
-        yield (*checks, *judge_place(case, attribution))
 
 
 def told_apart(values: dict[str, list[float]], name: str) -> float:

@@ -41,6 +41,11 @@ _SIDE = 256
 # radiographs of children none below 1.2; smoothed noise reaches 1.1, mostly it stays below 0.8.
 _LEAST_CONTRAST = 0.8
 
+_SUPPOSED = (
+    "; the file does not say which side is which, and the image's left is taken for the patient's "
+    "right"
+)
+
 # Ribs, pleura and costophrenic angles this near to a lung count as that lung's zone.
 _RIM = 0.05
 
@@ -61,21 +66,34 @@ class Zones:
     found: bool = True
 
 
+def rows_run_to(scan: Radiograph) -> Side | None:
+    """Say to which of the patient's sides the rows of a frontal radiograph run.
+
+    Args:
+        scan: The radiograph.
+
+    Returns:
+        The side that the image's right shows; None where Patient Orientation does not say.
+    """
+    sides: dict[str, Side] = {"L": "left", "R": "right"}
+    return sides.get((scan.patient_orientation or ("", ""))[0][:1])
+
+
 def find_zones(scan: Radiograph) -> Zones:
     """Divide a frontal radiograph into regions.
 
-    The patient's right is taken to be the image's left, unless Patient Orientation says that
-    the rows run towards the right. Upper, middle and lower are thirds of a lung's height, not
-    lobes.
+    Where Patient Orientation does not say which side is which, the patient's right is taken to be
+    the image's left. Upper, middle and lower are thirds of a lung's height, not lobes.
 
     Args:
         scan: A frontal radiograph.
 
     Returns:
-        The regions; at their usual place where no lungs were found, and saying so.
+        The regions; at their usual place where no lungs were found. They say so, and whether
+        the sides are only supposed.
     """
-    orientation = scan.patient_orientation
-    mirrored = orientation is not None and orientation[0].startswith("R")
+    towards = rows_run_to(scan)
+    mirrored = towards == "right"
     pixels = scan.pixels[:, ::-1] if mirrored else scan.pixels
     placement, contrast = fit(np.ascontiguousarray(pixels))
     found_by = "a standard outline of the lungs, fitted to this image"
@@ -83,6 +101,8 @@ def find_zones(scan: Radiograph) -> Zones:
     if not found:
         placement = USUAL
         found_by = "fixed shares of the image, because the lungs were not found in it"
+    if towards is None:
+        found_by += _SUPPOSED
     labels = _frame()[frame_indices(placement, _SIDE)]
     return Zones(np.ascontiguousarray(labels[:, ::-1] if mirrored else labels), found_by, found)
 

@@ -12,14 +12,13 @@ from medllm.explanation.anatomy import REGIONS
 from medllm.explanation.integrated_gradients import completeness_bound
 from medllm.explanation.record import Check, Verdict
 
-# Completeness follows from the method's own promise. The marks of deletion, stability and
-# faithfulness were learned on phantoms with known truth, and that of agreement was found right
-# there, by benchmarks/checks_tell_good_from_bad.py (ADR 7, 14). The others are provisional: they
-# stand for what would be unreasonable to fail.
+# Completeness follows from the method's own promise. The marks of deletion, faithfulness and
+# agreement were learned on phantoms with known truth, by benchmarks/checks_tell_good_from_bad.py
+# (ADR 16). The others are provisional: they stand for what would be unreasonable to fail.
 
 # A change of the odds by a fifth; less leaves nothing to explain.
 LEAST_EFFECT = 0.2
-LEAST_AGREEMENT = 0.3
+LEAST_AGREEMENT = 0.4
 # A map most of which is off the chest is not of a finding in it, however little chest there is.
 MOST_OUTSIDE = 0.5
 # A letter is a part of a patch: by chance alone it can hold a hundredth of a map.
@@ -28,7 +27,14 @@ LEAST_STABILITY = 0.35
 MOST_ALIKE = 0.95
 
 # Checks without which a map says nothing about the model's answer.
-_NECESSARY = {"image-use", "completeness", "deletion", "stability"}
+_NECESSARY = {
+    "image-use",
+    "completeness",
+    "deletion",
+    "faithfulness",
+    "agreement",
+    "stability",
+}
 # What shows parts of a blurred image is asked of a network about what few were trained on: on
 # phantoms its value told right maps from wrong ones no better than chance.
 _TOLD = {"insertion"}
@@ -107,6 +113,24 @@ def agreement(
         "A second method, which works otherwise, points to the same places."
         if passed
         else "A second method, which works otherwise, points to other places.",
+    )
+
+
+def unconfirmed(other_method: str) -> Check:
+    """Say that no unlike method could be asked, in place of `agreement`.
+
+    Args:
+        other_method: Key of the method that refused.
+
+    Returns:
+        The check, which fails.
+    """
+    return Check(
+        "unconfirmed",
+        0.0,
+        f"a map by {other_method} to compare with",
+        False,
+        "The second method, which works otherwise, cannot be used here: nothing confirms the map.",
     )
 
 
@@ -255,12 +279,12 @@ def verdict_of(checks: Sequence[Check]) -> Verdict:
 
     `do not use` when a check fails without which the map says nothing about the answer: the
     image was hardly used, the map does not add up, removing what it marks matters no more than
-    removing anything, or it does not stay under changes that no eye sees. `weak` when these pass
-    and another fails: it does not foretell how far the answer falls, another method points
-    elsewhere, it is that of another finding, avoids the thorax or seeks burned-in text. Else
-    `supported`. Insertion is told and decides nothing. The call has no part in it: a negative
-    answer is explained as well as a positive one, since what is attributed is the difference that
-    the image makes, whatever its sign.
+    removing anything, it does not foretell how far the answer falls, an unlike method points
+    elsewhere, or it does not stay under changes that no eye sees. `weak` when these pass and
+    another fails: no unlike method could be asked, it is that of another finding, avoids the
+    thorax or seeks burned-in text. Else `supported`. Insertion is told and decides nothing. The
+    call has no part in it: what is attributed is the difference that the image makes, whatever its
+    sign.
 
     Args:
         checks: The checks made.

@@ -50,3 +50,21 @@ METHODS = {
 
 # On phantoms it points best, and names the right region far oftener than occlusion (ADR 14).
 DEFAULT_METHOD = "integrated-gradients"
+
+
+def attributed(case: Case, method: str) -> tuple[PatchAttribution, ...]:
+    """Attribute by one method; what was made of the same case before is given again.
+
+    Args:
+        case: The radiograph and its findings.
+        method: Key of `METHODS`.
+
+    Returns:
+        An attribution a finding.
+
+    Raises:
+        AttributionError: The method cannot serve the model, or cannot contrast.
+    """
+    if method not in case.attributions:
+        case.attributions[method] = METHODS[method].attribute(case)
+    return case.attributions[method]

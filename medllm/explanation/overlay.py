@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib
@@ -66,6 +67,24 @@ def display_size(rows: int, columns: int) -> tuple[int, int]:
     """
     factor = min(1.0, LONGEST_SIDE / max(rows, columns))
     return max(1, round(rows * factor)), max(1, round(columns * factor))
+
+
+def in_source_pixels(
+    lines: Sequence[Float64[np.ndarray, "_ 2"]], rows: int, columns: int
+) -> tuple[Float64[np.ndarray, "_ 2"], ...]:
+    """Bring lines of an overlay to the pixels of the image that it is of.
+
+    Args:
+        lines: Points, x and y in pixels of the overlay.
+        rows: Rows of the source image.
+        columns: Columns of the source image.
+
+    Returns:
+        The same lines, x and y in source pixels; 0.5 is the centre of the first.
+    """
+    shown_rows, shown_columns = display_size(rows, columns)
+    scale = np.array([columns / shown_columns, rows / shown_rows])
+    return tuple(line * scale for line in lines)
 
 
 def display_image(scan: Radiograph) -> UInt8[np.ndarray, "rows columns"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from captum.attr import FeatureAblation, Occlusion
+from captum.attr import FeatureAblation
 from jaxtyping import Float, Float64, Int64
 
 from medllm.explanation.attribution import PatchAttribution
@@ -26,8 +26,9 @@ def occlusion(case: Case) -> tuple[PatchAttribution, ...]:
     """Attribute each finding to windows of patches, blurred one after the other.
 
     A window is one patch; on a grid finer than 8 x 8 it is several, which share its drop in
-    log-odds evenly. What is left out is blurred, not blackened: black is air, which is itself a
-    finding. Windows of 2 x 2 patches that overlap put less of the map on the lesions of phantoms.
+    log-odds evenly; a last window that the grid cuts short has fewer. What is left out is blurred,
+    not blackened: black is air, which is itself a finding. Windows of 2 x 2 patches that overlap
+    put less of the map on the lesions of phantoms.
 
     Args:
         case: The radiograph and its findings.
@@ -39,21 +40,8 @@ def occlusion(case: Case) -> tuple[PatchAttribution, ...]:
         Zeiler and Fergus, Visualizing and understanding convolutional networks, ECCV 2014, with
         a blur in place of their grey square.
     """
-    channels, size = case.pixel_values.shape[1:3]
     rows, _ = case.model.grid
-    patch = size // rows
-    window = -(-rows // _STEPS)  # patches, rounded up
-    score = _Counted(case)
-    drops = halve_on_out_of_memory(
-        lambda batch_size: Occlusion(score).attribute(
-            case.pixel_values,
-            sliding_window_shapes=(channels, window * patch, window * patch),
-            strides=(channels, window * patch, window * patch),
-            baselines=case.blurred,
-            perturbations_per_eval=batch_size,
-        )
-    )  # (findings, channels, size, size); the same for all pixels of a patch
-    return _per_patch(drops / window**2, patch, score.passes)
+    return _hidden_in_turn(case, -(-rows // _STEPS))  # patches, rounded up
 
 
 def patch_ablation(case: Case) -> tuple[PatchAttribution, ...]:
@@ -69,11 +57,16 @@ def patch_ablation(case: Case) -> tuple[PatchAttribution, ...]:
     Source:
         Zeiler and Fergus, ECCV 2014, on the encoder's own patches.
     """
-    size = case.pixel_values.shape[-1]
+    return _hidden_in_turn(case, 1)
+
+
+def _hidden_in_turn(case: Case, window: int) -> tuple[PatchAttribution, ...]:
+    """Blur windows of so many patches a side; the last ones hold what is left of the grid."""
     rows, columns = case.model.grid
-    patch = size // rows
-    numbers = torch.arange(rows * columns).reshape(1, 1, rows, columns)
-    pixels = numbers.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
+    patch = case.pixel_values.shape[-1] // rows
+    across = torch.arange(columns) // window
+    numbers = (torch.arange(rows) // window)[:, None] * (int(across[-1]) + 1) + across
+    pixels = numbers.repeat_interleave(patch, 0).repeat_interleave(patch, 1)
     score = _Counted(case)
     drops = halve_on_out_of_memory(
         lambda batch_size: FeatureAblation(score).attribute(
@@ -82,8 +75,10 @@ def patch_ablation(case: Case) -> tuple[PatchAttribution, ...]:
             feature_mask=pixels.expand_as(case.pixel_values),
             perturbations_per_eval=batch_size,
         )
-    )
-    return _per_patch(drops, patch, score.passes)
+    )  # (findings, channels, size, size); the same for all pixels of a window
+    shared = numbers.flatten().bincount()[numbers].double().numpy()
+    each = drops[:, 0, ::patch, ::patch].double().cpu().numpy() / shared
+    return tuple(PatchAttribution(per_finding, score.passes) for per_finding in each)
 
 
 class _Counted:
@@ -98,13 +93,6 @@ class _Counted:
     ) -> Float[torch.Tensor, "copies findings"]:
         self.passes += len(pixel_values)
         return self._case.score_pixels(pixel_values)
-
-
-def _per_patch(
-    drops: Float[torch.Tensor, "findings channels size size"], patch: int, passes: int
-) -> tuple[PatchAttribution, ...]:
-    values = drops[:, 0, ::patch, ::patch].double().cpu().numpy()
-    return tuple(PatchAttribution(per_finding, passes) for per_finding in values)
 
 
 def rise(case: Case) -> tuple[PatchAttribution, ...]:

@@ -130,7 +130,10 @@ class Explanation:
         zone_effects: What each region does to the answer, the largest Shapley value first; they
             sum to the difference of the two log-odds. Empty where the lungs were not found.
         tokens: Attribution of the prompt's words, and of the whole image as `<image>`, from one
-            run; their baseline is the blurred copy, asked in words that mean nothing.
+            run of integrated gradients; their baseline is the blurred copy, asked in words that
+            mean nothing. Where these do not add up: the fall of the log-odds without each.
+        tokens_completeness_error: The error of that run, in log-odds; None where each was left
+            out in turn, which does not promise completeness.
         seconds: Time taken, checks included; of findings explained together, an equal part.
         against: Key of the finding it is explained against: all log-odds above are then
             differences, the finding's less this one's. None where it is explained by itself.
@@ -152,6 +155,12 @@ class Explanation:
     verdict: Verdict
     zone_effects: tuple[ZoneEffect, ...] = ()
     tokens: tuple[TokenAttribution, ...] = ()
+    tokens_completeness_error: float | None = None
     seconds: float = 0.0
     against: str | None = None
     others: tuple[OtherMethod, ...] = ()
+
+    def __repr__(self) -> str:
+        """Say what was explained, how, and what it is worth; a notebook shows this."""
+        what = self.finding + (f" against {self.against}" if self.against else "")
+        return f"Explanation({what} by {self.method}: log-odds {self.log_odds:.2f}, {self.verdict})"

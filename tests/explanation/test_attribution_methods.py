@@ -12,6 +12,7 @@ from medllm.explanation.memory import halve_on_out_of_memory
 from medllm.explanation.methods import METHODS
 from medllm.explanation.perturbation import occlusion
 from medllm.explanation.shapley import zone_effects, zone_shapley
+from medllm.models import Model
 
 FINDINGS = ("pneumonia", "effusion", "nodule")
 
@@ -43,6 +44,25 @@ def test_occlusion_of_a_linear_model_is_its_products(linear_model, scan):
     wanted = pixel_products(linear_model, scan)
     np.testing.assert_allclose([item.values for item in got], wanted, atol=1e-5)
     assert {item.n_steps for item in got} == {17}  # 16 patches and the image
+
+
+class AdditiveCase(Case):
+    """Each pixel adds as much as the next."""
+
+    def score_pixels(self, pixel_values):
+        return pixel_values.sum((1, 2, 3))[:, None]
+
+
+@pytest.mark.parametrize("side", [8, 9, 20, 37])
+def test_occlusion_gives_each_patch_its_worth_where_the_last_windows_are_cut_short(
+    tiny_model, scan, monkeypatch, side
+):
+    monkeypatch.setattr(Model, "grid", (side, side))
+    case = AdditiveCase(tiny_model, scan, FINDINGS[:1])
+    image = torch.ones(1, 1, 2 * side, 2 * side)
+    vars(case).update(pixel_values=image, blurred=torch.zeros_like(image))
+    (got,) = occlusion(case)
+    np.testing.assert_allclose(got.values, np.full((side, side), 4.0), rtol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["patch-ablation", "pixel-integrated-gradients"])

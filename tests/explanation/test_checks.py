@@ -1,17 +1,23 @@
 from __future__ import annotations
 
+import dataclasses
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from medllm.dicom import Radiograph
+from medllm.errors import AttributionError
 from medllm.explanation import checks
 from medllm.explanation.anatomy import REGIONS
 from medllm.explanation.attribution import PatchAttribution
 from medllm.explanation.case import Case
-from medllm.explanation.faithfulness import curves, faithfulness
+from medllm.explanation.faithfulness import curves, faithfulness, hidden_halves
 from medllm.explanation.integrated_gradients import integrated_gradients
+from medllm.explanation.judgement import judge, slightly_altered
+from medllm.explanation.methods import METHODS
 from medllm.explanation.record import Check
 
 FINDINGS = ("pneumonia", "effusion", "nodule")
@@ -65,7 +71,7 @@ def test_faithfulness_is_one_for_a_linear_models_own_products(linear_model, scan
         assert check.passed
     assert not all(check.passed for check in faithfulness(case, shuffled))
     flat = [PatchAttribution(np.ones((4, 4)), 1) for _ in FINDINGS]
-    assert all(abs(check.value) < 1 for check in faithfulness(case, flat))
+    assert all(check.value == 0 for check in faithfulness(case, flat))
 
 
 def test_faithfulness_is_the_correlation_of_foretold_and_measured_falls(tiny_model, scan):
@@ -74,14 +80,32 @@ def test_faithfulness_is_the_correlation_of_foretold_and_measured_falls(tiny_mod
     (check,) = faithfulness(case, [PatchAttribution(values, 1)])
     foretold, fell = [], []
     # The grid is coarser than the cells, of which the first four a side are used.
-    ranks = np.random.default_rng(1).random((64, 49)).argsort(axis=1).reshape(64, 7, 7)
-    for hidden in ranks[:, :4, :4] < 24:
+    drawn = np.random.default_rng(1).random((64, 7, 7))[:, :4, :4]
+    for hidden in drawn < np.median(drawn, axis=(1, 2), keepdims=True):
         foretold.append(values[hidden].sum())
         pixels = np.kron(hidden, np.ones((16, 16))).astype(bool)
         copy = torch.where(torch.from_numpy(pixels), case.blurred, case.pixel_values)
         with torch.no_grad():
             fell.append(case.log_odds[0] - float(tiny_model.log_odds(copy, FINDINGS[:1])))
     assert check.value == pytest.approx(np.corrcoef(foretold, fell)[0, 1], abs=1e-4)
+
+
+@pytest.mark.parametrize("side", [4, 16, 27])
+def test_half_of_the_patches_are_blurred_in_each_copy(side):
+    hidden = hidden_halves((side, side))
+    assert set(hidden.sum(axis=(1, 2)).tolist()) == {side**2 // 2}
+    # In cells: neighbours are mostly blurred together where a cell has several patches.
+    together = (hidden[:, 1:] == hidden[:, :-1]).mean()
+    assert together > 0.6 if side > 7 else together < 0.6
+
+
+@pytest.mark.parametrize("size", [64, 512])
+def test_the_noise_of_stability_reaches_the_model_whatever_the_files_size(tiny_model, size):
+    ramp = np.tile(np.linspace(0, 1, size, dtype=np.float32), (size, 1))
+    case = Case(tiny_model, Radiograph(ramp, Path("x.png"), "png", "0" * 64), FINDINGS)
+    noisy, _ = slightly_altered(case)
+    deviation = (noisy.pixel_values - case.pixel_values).std() / np.ptp(case.pixel_values.numpy())
+    assert float(deviation) == pytest.approx(0.02, rel=0.3)
 
 
 def test_stability_is_the_worst_of_the_altered_copies():
@@ -141,6 +165,27 @@ def test_without_text_the_check_passes_and_promises_nothing():
     assert "no promise" in none.sentence
 
 
+@pytest.mark.parametrize("broken", ["refuses", "does not add up"])
+def test_without_a_second_method_a_map_is_unconfirmed_and_not_refused_for_it(
+    linear_model, scan, monkeypatch, broken
+):
+    def attribute(case):
+        if broken == "refuses":
+            raise AttributionError("it cannot.", code="no-gradient")
+        return (PatchAttribution(np.ones((4, 4)), 1, completeness_error=9.0),)
+
+    case = Case(linear_model, scan, FINDINGS[:1])
+    method = dataclasses.replace(METHODS["integrated-gradients"], attribute=attribute)
+    own = METHODS["occlusion"].attribute(case)
+    names = {check.name for check in judge(case, "occlusion", own)[0]}
+    assert "agreement" in names
+    monkeypatch.setitem(METHODS, "integrated-gradients", method)
+    case = Case(linear_model, scan, FINDINGS[:1])
+    (made,) = judge(case, "occlusion", own)
+    assert {check.name for check in made} == names - {"agreement"} | {"unconfirmed"}
+    assert checks.verdict_of(made) == "weak"
+
+
 def test_outside_thorax_is_measured_against_an_even_spread():
     shares = np.zeros((len(REGIONS), 2, 2))
     shares[REGIONS.index(("outside", None))] = [[1.0, 0.5], [0.0, 0.5]]
@@ -166,10 +211,11 @@ def test_completeness_allows_2_percent_and_at_least_2_hundredths():
 
 
 def test_verdict_falls_with_the_weightiest_failure_and_not_with_insertion():
-    names = ("image-use", "deletion", "stability", "faithfulness", "outside-thorax", "insertion")
-    for results in product((True, False), repeat=6):
+    necessary = ("image-use", "deletion", "stability", "faithfulness", "agreement")
+    names = (*necessary, "outside-thorax", "unconfirmed", "insertion")
+    for results in product((True, False), repeat=len(names)):
         made = [Check(name, 0.0, "", ok, "") for name, ok in zip(names, results, strict=True)]
         wanted = (
-            "do not use" if not all(results[:3]) else "supported" if all(results[3:5]) else "weak"
+            "do not use" if not all(results[:5]) else "supported" if all(results[5:7]) else "weak"
         )
         assert checks.verdict_of(made) == wanted

@@ -12,9 +12,9 @@ from scipy.stats import spearmanr
 from medllm.errors import AttributionError, LabelError
 from medllm.explanation import DEFAULT_METHOD, METHODS, explain, explain_findings
 from medllm.explanation.case import Case
-from medllm.explanation.composition import judge
 from medllm.explanation.faithfulness import faithfulness
 from medllm.explanation.integrated_gradients import completeness_bound, integrated_gradients
+from medllm.explanation.judgement import judge
 from medllm.explanation.words import word_ablation, word_gradients
 
 FINDINGS = ("pneumonia", "effusion", "nodule")

@@ -10,8 +10,9 @@ from medllm.explanation import METHODS, explain, explain_findings
 from medllm.explanation.attribution import PatchAttribution
 from medllm.explanation.burned_in_text import find_text
 from medllm.explanation.case import Case
-from medllm.explanation.composition import judge
-from medllm.explanation.words import PromptAttribution
+from medllm.explanation.judgement import judge
+from medllm.explanation.record import TokenAttribution
+from medllm.explanation.words import PromptAttribution, word_ablation, word_gradients
 from medllm.findings import FINDINGS as KNOWN
 from medllm.models import Question
 from medllm.report.wording import where
@@ -107,6 +108,20 @@ def test_words_and_regions_share_the_same_total(tiny_model, scan):
         assert image.value != 0
 
 
+def test_where_gradients_do_not_add_up_the_words_are_left_out_in_turn(
+    tiny_model, scan, monkeypatch
+):
+    case = Case(tiny_model, scan, ("nodule",))
+    whole = explain(tiny_model, scan, "nodule")
+    assert whole.tokens == word_gradients(case, "nodule").tokens
+    assert 0 <= whole.tokens_completeness_error < 0.1
+    flat = PromptAttribution((TokenAttribution("<image>", 0.0),), 0.0, 2.5)
+    monkeypatch.setattr("medllm.explanation.composition.word_gradients", lambda *_: flat)
+    told = explain(tiny_model, scan, "nodule")
+    assert told.tokens == word_ablation(case, "nodule").tokens != whole.tokens
+    assert told.tokens_completeness_error is None
+
+
 def test_attribution_on_letters_is_that_of_the_pixels_they_were_found_in(tiny_model, scan):
     pixels = scan.pixels.copy()
     pixels[10:20, 8:10] = pixels[18:20, 8:15] = 1.0  # an L
@@ -124,7 +139,7 @@ def test_no_place_is_named_where_the_lungs_are_not_found(tiny_model, scan):
     explanation = explain(tiny_model, dataclasses.replace(scan, pixels=noise), "nodule")
     assert explanation.regions == explanation.zone_effects == ()
     assert "outside-thorax" not in [check.name for check in explanation.checks]
-    assert where(explanation).startswith("no place is named")
+    assert where(explanation, scan).startswith("no place is named")
 
 
 @pytest.mark.parametrize(("values", "code"), [(np.nan, "not-finite"), (0.0, "all-zero-map")])

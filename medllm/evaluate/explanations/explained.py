@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from medllm.errors import AttributionError, MedllmError
 from medllm.evaluate.explanations.controls import EDGES, RANDOM, edge_map, pack, random_map
 from medllm.evaluate.explanations.localised import Truth, localise
@@ -18,7 +16,9 @@ from medllm.evaluate.explanations.sanity import try_methods
 from medllm.evaluate.explanations.table import Row
 from medllm.explanation import AttributionMap, Explanation
 from medllm.explanation.case import Case
-from medllm.explanation.composition import attributed, explain_case
+from medllm.explanation.composition import explain_case
+from medllm.explanation.judgement import refuse_unusable
+from medllm.explanation.methods import attributed
 from medllm.machine import peak_memory_mib
 from medllm.models import Model
 from medllm.models.calibration import call_of, probability_of
@@ -153,10 +153,13 @@ class _Explainer:
             return {finding: self._failed(error) for finding in self.findings}
         seconds = (time.perf_counter() - started) / len(self.findings)
         told = {}
-        for finding, attribution in zip(self.findings, attributions, strict=True):
-            if not np.isfinite(attribution.values).all():
-                words = f"{method} gave no number for {finding}; use another method."
-                told[finding] = self._failed(AttributionError(words, code="not-finite"))
+        for index, (finding, attribution) in enumerate(
+            zip(self.findings, attributions, strict=True)
+        ):
+            try:
+                refuse_unusable(finding, method, attribution, float(self.case.effect[index]))
+            except AttributionError as error:
+                told[finding] = self._failed(error)
                 continue
             over = AttributionMap(attribution.values, self.case.box)
             told[finding] = {**self._measured(over, finding), "seconds": seconds}

@@ -63,7 +63,8 @@ def localise(attribution: AttributionMap, truth: Truth) -> dict[str, Any]:
     scaled, values = on_grid(attribution, truth.rows, truth.columns)
     positive = np.maximum(values, 0)
     highest = float(positive.max())
-    # Nothing of a map without a positive value is above a share of its maximum.
+    # A map without a positive value has nothing above a share of its maximum, or in the outline:
+    # it counts as 0 and is not left out, or a method would gain by what it does not mark.
     edges = [share * highest for share in THRESHOLDS] if highest > 0 else []
     overlaps = [intersection_over_union(positive > edge, truth.outline) for edge in edges]
     regions = regions_of(scaled, Zones(truth.regions, ""), SIDE, SIDE)
@@ -76,8 +77,8 @@ def localise(attribution: AttributionMap, truth: Truth) -> dict[str, Any]:
         "pixel_auroc": pixel_auroc(values, truth.outline),
         "pixel_auroc_lungs": pixel_auroc(values, truth.outline, lungs_of(truth.regions)),
         "side_hit": side_hit(values, truth.outline),
-        "relevance_mass": relevance_mass(values, truth.outline),
-        "energy_ratio": energy_ratio(values, truth.outline),
+        "relevance_mass": relevance_mass(values, truth.outline) if highest > 0 else 0.0,
+        "energy_ratio": energy_ratio(values, truth.outline) if highest > 0 else 0.0,
         "region": None if strongest is None else _name(strongest),
         "region_hit": float(held),
     }

@@ -137,7 +137,12 @@ def outlined_records(
 
 
 def _outlined(record: ImageRecord) -> set[str]:
-    return {key for key, boxes in record.boxes.items() if boxes} | record.masks.keys()
+    """Give the findings with an outline, but for those that the image's label says are not there.
+
+    A data set's outlines may be older than its labels, or of other readers.
+    """
+    drawn = {key for key, boxes in record.boxes.items() if boxes} | record.masks.keys()
+    return {key for key in drawn if record.labels.get(key) != 0}
 
 
 def _outlined_as(record: ImageRecord, asked: Sequence[str]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from medllm.evaluate.explanations.controls import EDGES, edge_map
 from medllm.evaluate.explanations.table import ALIKENESS, Row
 from medllm.explanation.case import Case
 from medllm.explanation.checks import rank_correlation
-from medllm.explanation.composition import attributed
+from medllm.explanation.methods import attributed
 
 # Random squares of patches that are blurred, to see whether a map foretells what that does.
 _SQUARES = 64

@@ -55,6 +55,21 @@ def test_an_opacity_stands_for_pneumonia_only_where_nothing_else_is_asked(
     ]
 
 
+def test_an_outline_of_what_the_label_says_is_not_there_is_none(study_of, root, tiny_model):
+    mask = RunLengthMask((0, 50), 96, 96)
+    drawn = {"masks": {"nodule": mask}, "boxes": {"effusion": BOX}}
+    labels = [{"nodule": 0, "effusion": 1}, {"nodule": 1, "effusion": 0}, {}]
+    study = study_of(
+        *(record(root, f"{at}.png", labels=of, **drawn) for at, of in enumerate(labels))
+    )
+    images = outlined_records(study, tiny_model).images
+    assert [set(image.outlined_as) for image in images] == [
+        {"effusion"},
+        {"nodule"},
+        {"nodule", "effusion"},
+    ]
+
+
 def test_a_mask_is_the_outline_where_there_is_one(study_of, root, tiny_model):
     # 96 columns of 96 pixels: the first 48 columns are inside.
     mask = RunLengthMask((0, 48 * 96), 96, 96)

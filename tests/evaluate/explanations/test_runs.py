@@ -13,6 +13,7 @@ from medllm.evaluate.explanations import CONTROLS
 from medllm.evaluate.explanations import runs as explanation_runs
 from medllm.explanation import DEFAULT_METHOD, explain, methods
 from medllm.explanation import METHODS as KNOWN
+from medllm.explanation.attribution import PatchAttribution
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 
@@ -217,6 +218,22 @@ def test_a_refused_map_is_counted_and_the_others_are_measured(
     assert evaluation.localisation["integrated-gradients"]["nodule"].n == 2
     assert evaluation.localisation["occlusion"]["nodule"].over_mean_map is None
     assert seen[0].message == "1.png: too little memory; use a smaller model."
+
+
+def test_a_map_that_a_report_would_refuse_is_not_measured(
+    outlined, tiny_model, tmp_path, monkeypatch
+):
+    def incomplete(case):
+        flat = PatchAttribution(np.ones(case.model.grid), 1, completeness_error=100.0)
+        return (flat,) * len(case.findings)
+
+    monkeypatch.setitem(
+        methods.METHODS, "occlusion", dataclasses.replace(KNOWN["occlusion"], attribute=incomplete)
+    )
+    few = dataclasses.replace(outlined, images=outlined.images[1:3])
+    evaluation = evaluate_explanations(few, tiny_model, tmp_path, METHODS, checked="none")
+    assert evaluation.costs["occlusion"].failed == {"incomplete-attribution": 2}
+    assert evaluation.localisation["occlusion"]["nodule"].n == 0
 
 
 def test_bad_input_is_told_in_one_line(outlined, tiny_model, tmp_path):

@@ -1,0 +1,180 @@
+"""The checks of maps on the case at hand, whoever made the maps."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from medllm.errors import AttributionError
+from medllm.explanation import checks as tests
+from medllm.explanation.attribution import PatchAttribution
+from medllm.explanation.case import Case
+from medllm.explanation.faithfulness import curves, faithfulness
+from medllm.explanation.integrated_gradients import completeness_bound
+from medllm.explanation.methods import METHODS, attributed
+from medllm.explanation.record import AttributionMap, Check
+from medllm.explanation.regions import patch_coverage, patch_shares
+from medllm.findings import is_kin
+
+# Standard deviation as a share of the range: five grey levels of 256.
+_NOISE = 0.02
+
+
+def refuse_unusable(
+    finding: str, method: str, attribution: PatchAttribution, effect: float
+) -> None:
+    """Refuse an attribution that is not finite, does not add up, or is nothing.
+
+    Args:
+        finding: Key of the finding, for the message.
+        method: Key of the method.
+        attribution: What it gave.
+        effect: Log-odds of the image minus those of its blurred copy.
+
+    Raises:
+        AttributionError: With the code `not-finite`, `incomplete-attribution` or `all-zero-map`.
+    """
+    if not np.isfinite(attribution.values).all():
+        raise AttributionError(
+            f"the attributions of {finding} by '{method}' are not finite; use the method "
+            "'occlusion', and check the model with `medllm models verify`.",
+            code="not-finite",
+        )
+    _refuse_incomplete(finding, attribution, effect)
+    if not attribution.values.any() and abs(effect) >= tests.LEAST_EFFECT:
+        raise AttributionError(
+            f"'{method}' attributes nothing to any patch, while the image moves the log-odds of "
+            f"{finding} by {effect:.2f}; use the method 'occlusion'.",
+            code="all-zero-map",
+        )
+
+
+def _refuse_incomplete(finding: str, attribution: PatchAttribution, effect: float) -> None:
+    error, bound = attribution.completeness_error, completeness_bound(effect)
+    if error is not None and not error <= bound:
+        raise AttributionError(
+            f"the attributions of {finding} miss the log-odds they explain by {error:.3f} after "
+            f"{attribution.n_steps} steps, allowed are {bound:.3f}; use the method 'occlusion'.",
+            code="incomplete-attribution",
+        )
+
+
+def judge(
+    case: Case, method: str, attributions: Sequence[PatchAttribution]
+) -> list[tuple[Check, ...]]:
+    """Make every check of some maps that needs the model, whoever made them.
+
+    Args:
+        case: The radiograph and its findings.
+        method: Key of the method that the maps are said to be of.
+        attributions: A map a finding.
+
+    Returns:
+        The checks of each map; those of `judge_place` are not among them.
+    """
+    unlike = METHODS[method].unlike
+    others = _where_usable(case, unlike)
+    altered = [METHODS[method].attribute(changed) for changed in slightly_altered(case)]
+    rivals = _rivals(case, method)
+    parts = zip(curves(case, attributions), faithfulness(case, attributions), strict=True)
+    made = []
+    for index, (attribution, (of_curves, foretold)) in enumerate(
+        zip(attributions, parts, strict=True)
+    ):
+        values, effect = attribution.values, float(case.effect[index])
+        error, other = attribution.completeness_error, others[index]
+        checks = [
+            tests.image_use(effect),
+            *([] if error is None else [tests.completeness(error, effect)]),
+            *of_curves,
+            foretold,
+            tests.unconfirmed(unlike)
+            if other is None
+            else tests.agreement(values, other.values, unlike),
+            tests.stability(values, [found[index].values for found in altered]),
+        ]
+        if rival := rivals[index]:
+            checks.append(tests.contrast(values, rival[1].values, rival[0]))
+        made.append(tuple(checks))
+    return made
+
+
+def _where_usable(case: Case, method: str) -> list[PatchAttribution | None]:
+    """Attribute by one method; None for a finding where a report by it would be refused."""
+    found: list[PatchAttribution | None] = []
+    try:
+        attributions = attributed(case, method)
+    except AttributionError:
+        return [None] * len(case.findings)
+    for index, attribution in enumerate(attributions):
+        try:
+            refuse_unusable(case.name(index), method, attribution, float(case.effect[index]))
+            found.append(attribution)
+        except AttributionError:
+            found.append(None)
+    return found
+
+
+def judge_place(case: Case, attribution: PatchAttribution) -> tuple[Check, ...]:
+    """Make the checks of where a map lies.
+
+    Args:
+        case: The radiograph.
+        attribution: The map.
+
+    Returns:
+        That of the thorax, where the lungs are found, and that of burned-in text.
+    """
+    values, zones = attribution.values, case.zones
+    over, rows, columns = AttributionMap(values, case.box), case.scan.rows, case.scan.columns
+    checks = []
+    if zones.found:
+        checks.append(tests.outside_thorax(values, patch_shares(over, zones, rows, columns)))
+    checks.append(tests.on_text(values, patch_coverage(over, case.text, rows, columns)))
+    return tuple(checks)
+
+
+def slightly_altered(case: Case) -> tuple[Case, Case]:
+    """Alter a radiograph by what no reader would mind.
+
+    Args:
+        case: The radiograph.
+
+    Returns:
+        Its case with a little noise, and with a shift by a pixel of the model's input.
+    """
+    pixels, scan = case.scan.pixels, case.scan
+    step = max(1, round(max(pixels.shape) / case.pixel_values.shape[-1]))
+    # In grains of a pixel of the input: finer ones would be averaged away before the model.
+    grains = np.random.default_rng(0).normal(scale=_NOISE, size=np.array(pixels.shape) // step + 1)
+    noise = grains.repeat(step, 0).repeat(step, 1)[: pixels.shape[0], : pixels.shape[1]]
+    shifted = np.pad(pixels, ((step, 0), (step, 0)), mode="edge")[:-step, :-step]
+    noisy = np.clip(pixels + noise, 0, 1).astype(pixels.dtype)
+    return (
+        dataclasses.replace(case, scan=dataclasses.replace(scan, pixels=noisy)),
+        dataclasses.replace(case, scan=dataclasses.replace(scan, pixels=shifted)),
+    )
+
+
+def _rivals(case: Case, method: str) -> list[tuple[str, PatchAttribution] | None]:
+    """The map of the finding whose answer differs most, for each; None where none differs.
+
+    A kind of the finding itself is no rival: it lies in the same place.
+    """
+    asked = (question.finding for question in case.model.questions())
+    every = tuple(key for key in asked if key != case.against)
+    asked_all = case.asking(every)
+    effects = asked_all.effect
+    chosen = []
+    for finding, effect in zip(case.findings, case.effect, strict=True):
+        unlike = [not is_kin(finding, key) for key in every]
+        apart = np.abs(effects - effect) * unlike
+        far = int(apart.argmax())
+        chosen.append(every[far] if apart[far] >= tests.LEAST_EFFECT else None)
+    keys = tuple(dict.fromkeys(key for key in chosen if key is not None))
+    others = asked_all.asking(keys)
+    found = METHODS[method].attribute(others) if keys else ()
+    maps = {key: (others.name(index), found[index]) for index, key in enumerate(keys)}
+    return [None if key is None else maps[key] for key in chosen]
