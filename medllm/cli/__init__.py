@@ -30,7 +30,7 @@ from medllm.errors import MedllmError
 app = typer.Typer(
     name="medllm",
     help=(
-        "Chest radiographs in, explained findings out: a calibrated probability a finding, "
+        "Chest radiographs in, explained findings out: a calibrated probability per finding, "
         "a checked explanation, a report. Research use only, never a diagnosis."
     ),
     no_args_is_help=True,
@@ -41,6 +41,8 @@ app = typer.Typer(
 # Libraries that log and warn of values that break the standard, a patient's name among them. They
 # are told apart where their words come out: on import, pydicom sets the level of its log itself.
 _QUOTING = ("pydicom", "highdicom")
+# What Typer makes of a Ctrl-C.
+_STOPPED = 130
 
 app.command()(demo)
 app.command()(inspect)
@@ -88,12 +90,16 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line; exits 0 when done, 1 on a `MedllmError`, 2 on wrong usage."""
+    """Run the command line; exits 0 when done, 1 on a `MedllmError`, 2 on usage, 130 on Ctrl-C."""
     try:
         app()
     except MedllmError as error:
         typer.echo(f"medllm: {error}", err=True)
         sys.exit(1)
+    except SystemExit as ended:
+        if ended.code == _STOPPED:
+            typer.echo("medllm: stopped; what was written is whole.", err=True)
+        raise
     except BrokenPipeError:
         # The reader of our output, such as `head`, has seen enough.
         sys.stderr.close()

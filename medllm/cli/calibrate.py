@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,7 +31,9 @@ def calibrate(
     ],
     out: Annotated[
         Path,
-        typer.Option(metavar="DIR", help="Folder of the new checkpoint.", show_default=False),
+        typer.Option(
+            metavar="DIR", file_okay=False, help="Folder of the new checkpoint.", show_default=False
+        ),
     ],
     model: ModelSource = None,
     name: Annotated[
@@ -38,6 +41,24 @@ def calibrate(
         typer.Option(
             metavar="TEXT",
             help="What the card shall call the data, such as 'Site A, 2024'; DATASET if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="S",
+            help="Part of the data set's split to fit on: train, validation or test; all when left "
+            "out.",
+            show_default=False,
+        ),
+    ] = None,
+    view: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="V",
+            help="View position to keep, such as PA; may be repeated. PA, AP and unknown ones "
+            "when left out.",
             show_default=False,
         ),
     ] = None,
@@ -51,7 +72,7 @@ def calibrate(
     before and after, measured by cross-fitting over patients. A finding with fewer than 20
     patients with it, or without it, keeps its calibration.
     """
-    from medllm.datasets import read_dataset
+    from medllm.datasets import FRONTAL, read_dataset, select
     from medllm.evaluate import (
         Decoder,
         default_workers,
@@ -68,7 +89,8 @@ def calibrate(
     check_accept(accept)
     folder = resolve(model)
     require_destination(out, folder)
-    records = read_dataset(dataset, root)
+    selection = select(read_dataset(dataset, root), views=view or FRONTAL, split=split)
+    records = selection.records
     loaded = load_model(model)
     findings, kept = findings_to_fit(loaded, records)
     labelled = [record for record in records if not record.labels.keys().isdisjoint(findings)]
@@ -78,7 +100,7 @@ def calibrate(
     )
     result = recalibrate(loaded, watched(scored, len(labelled)), name or dataset, kept=kept)
     saved = write_recalibrated(result, out, stored_precision(folder))
-    for line in _json_lines(result) if as_json else _table(result):
+    for line in _json_lines(result) if as_json else _table(result, selection.left_out):
         typer.echo(line)
     if not as_json:
         typer.echo(f"\n{out}  {saved.card.name} {saved.card.version}  sha256 {saved.sha256}")
@@ -93,12 +115,17 @@ def _json_lines(result: Recalibration) -> Iterator[str]:
         yield json.dumps({"finding": finding, **figures})
 
 
-def _table(result: Recalibration) -> Iterator[str]:
+def _table(result: Recalibration, left_out: Mapping[str, int]) -> Iterator[str]:
     yield (
         f"{result.dataset}: {result.n_images} images of {result.n_patients} patients"
         + (f", {sum(result.errors.values())} more could not be scored" if result.errors else "")
         + "; before > after, cross-fitted over patients"
     )
+    for reason, count in left_out.items():
+        yield f"  left out, {reason}: {count}"
+    trained = "; ".join(text.strip(". ") for text in result.source.card.training_data)
+    said = f"the model says it was trained on: {trained or 'not stated'}"
+    yield from textwrap.wrap(said, 100, initial_indent="  ", subsequent_indent="  ")
     yield ""
     heads = "".join(f"{name:<15}" for name in ("Brier", "ECE", "slope", "intercept"))
     yield f"{'finding':<28}{'positive':<14}{heads}".rstrip()

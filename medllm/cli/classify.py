@@ -1,4 +1,4 @@
-"""`medllm classify`: a line a radiograph."""
+"""`medllm classify`: one line per radiograph."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def classify(
     prevalence: Prevalence = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print log-odds, calibrated probability and call of each finding, a line a radiograph.
+    """Print log-odds, calibrated probability and call of each finding, one line per radiograph.
 
     A bad input is reported and the others are done; the exit status is then 1.
     """
@@ -59,6 +59,7 @@ def classify(
 
 def as_line(prediction: Prediction) -> dict[str, Any]:
     """Give a prediction in the form of one JSON line."""
+    thresholds = {question.finding: question.calibration for question in prediction.card.questions}
     return {
         "path": prediction.path,
         "sop_instance_uid": prediction.sop_instance_uid,
@@ -69,6 +70,8 @@ def as_line(prediction: Prediction) -> dict[str, Any]:
                 "log_odds": answer.log_odds,
                 "probability": answer.probability,
                 "call": answer.call,
+                "low": thresholds[answer.finding].low,
+                "high": thresholds[answer.finding].high,
             }
             for answer in prediction.findings
         ],
@@ -89,8 +92,6 @@ def _failure(path: Path, model: Model, error: MedllmError) -> dict[str, Any]:
 
 
 def _words(prediction: Prediction) -> str:
-    answers = "  ".join(
-        f"{answer.finding} {answer.probability:.2f} {answer.call}" for answer in prediction.findings
-    )
+    answers = "  ".join(prediction.in_words())
     warnings = ", ".join(gate.code for gate in prediction.warnings)
     return f"{prediction.path}  {answers}" + (f"  [{warnings}]" if warnings else "")

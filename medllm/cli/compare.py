@@ -27,7 +27,9 @@ def compare(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder for report.html and metrics.json."),
+        typer.Option(
+            metavar="DIR", file_okay=False, help="Folder for report.html and metrics.json."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -56,17 +58,21 @@ def compare(
 
 
 def _table(comparison: Comparison) -> Iterator[str]:
+    from medllm.evaluate.wording import p_value
+
     for name, rows in comparison.others.items():
         yield f"{name} against {comparison.first}; {comparison.use}"
         if comparison.unpaired[name]:
             yield f"  {comparison.unpaired[name]} images were scored by one of them alone"
         yield f"{'finding':<28}{'positive':<14}{'AUROC':<16}{'difference (95%)':<28}p (Holm)"
         for row in rows:
-            areas = f"{row.first_auroc.value:.3f} > {row.second_auroc.value:.3f}"
+            areas = f"{row.first_auroc.value:.3f} to {row.second_auroc.value:.3f}"
             gap = row.auroc_difference
             words = f"{gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})"
             counts = f"{row.n_positive} of {row.n}"
-            yield f"{row.finding:<28}{counts:<14}{areas:<16}{words:<28}{row.p_value_holm:.3f}"
+            yield f"{row.finding:<28}{counts:<14}{areas:<16}{words:<28}{p_value(row.p_value_holm)}"
+            if row.unpaired:
+                yield f"  {row.unpaired} with a label were scored by one of them alone"
         yield ""
 
 
@@ -75,9 +81,9 @@ def _models(comparison: Comparison) -> Iterator[str]:
     for name, one in comparison.models.items():
         told = []
         if one.cost is not None:
-            told.append(f"{one.cost.seconds_median:.3f} s a radiograph on {one.cost.machine}")
+            told.append(f"{one.cost.seconds_median:.3f} s per radiograph on {one.cost.machine}")
         told += [
-            f"ECE of {key} {figures.ece_before.value:.3f} > {figures.ece.value:.3f}"
+            f"ECE of {key} {figures.ece_before.value:.3f} to {figures.ece.value:.3f}"
             for key, figures in one.findings.items()
             if figures.ece_before.value is not None and figures.ece.value is not None
         ]

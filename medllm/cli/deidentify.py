@@ -28,7 +28,10 @@ def deidentify(
         ),
     ],
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder of the new files.", show_default=False)
+        Path,
+        typer.Option(
+            metavar="DIR", file_okay=False, help="Folder of the new files.", show_default=False
+        ),
     ],
     key: Annotated[
         Path,

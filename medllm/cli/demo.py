@@ -15,9 +15,9 @@ _SEED = 1
 
 
 def demo(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the demo.")] = Path(
-        "out/demo"
-    ),
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", file_okay=False, help="Folder of the demo.")
+    ] = Path("out/demo"),
 ) -> None:
     """Make a synthetic radiograph with one opacity, classify it, explain it, write the report."""
     from medllm.dicom import read_radiograph

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -22,6 +23,7 @@ from medllm.cli.progress import watched
 
 if TYPE_CHECKING:
     from medllm.evaluate import Evaluation
+    from medllm.evaluate.study import Study
 
 DataSetName = Annotated[
     str,
@@ -40,9 +42,9 @@ def evaluate(
     dataset: DataSetName,
     root: Root,
     model: ModelSource = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the results.")] = Path(
-        "out/evaluate"
-    ),
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", file_okay=False, help="Folder of the results.")
+    ] = Path("out/evaluate"),
     finding: Findings = None,
     split: Annotated[
         str | None,
@@ -82,6 +84,14 @@ def evaluate(
         Literal["unknown", "negative"] | None,
         typer.Option(help="What a finding is that is not mentioned.", show_default=False),
     ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of images, the first ones, to try something out; all when left out.",
+            show_default=False,
+        ),
+    ] = None,
     group: Annotated[
         list[str] | None,
         typer.Option(
@@ -107,7 +117,8 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="metrics.json of other patients, whose thresholds are tried here too.",
+            help="metrics.json of the same model on other patients, whose thresholds are tried "
+            "here too.",
             show_default=False,
         ),
     ] = None,
@@ -157,10 +168,11 @@ def evaluate(
         columns=group or (),
         thresholds=thresholds,
     )
+    study = _first(study, limit)
     if predictions is not None:
         if model is not None:
             raise typer.BadParameter("a model or predictions, not both", param_hint="--predictions")
-        evaluation = evaluate_predictions(study, predictions, out)
+        evaluation = evaluate_predictions(study, predictions, out, finding)
     else:
         evaluation = evaluate_model(
             study,
@@ -169,6 +181,7 @@ def evaluate(
             finding,
             accept=accept or (),
             polarity=polarity,
+            prevalence=prevalence,
             workers=workers,
             cache=cache,
             watch=watched,
@@ -182,6 +195,16 @@ def evaluate(
         typer.echo(f"\n{out / 'report.html'}")
     if evaluation.errors:
         raise typer.Exit(1)
+
+
+def _first(study: Study, limit: int | None) -> Study:
+    """Keep the first images; the run is known by those it has, and another is refused its place."""
+    chosen, left_out = study.selection.records, study.selection.left_out
+    if limit is None or limit >= len(chosen):
+        return study
+    counted = {**left_out, "beyond the limit": len(chosen) - limit}
+    first = replace(study.selection, records=chosen[:limit], left_out=counted)
+    return replace(study, selection=first)
 
 
 def _table(evaluation: Evaluation) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from medllm.cli.inputs import (
+    METHOD_NAMES,
     Accept,
     AsJson,
     Findings,
@@ -43,7 +44,10 @@ def evaluate_explanations(
     ] = None,
     model: ModelSource = None,
     method: Annotated[
-        str, typer.Option(metavar="NAMES", help="Methods, separated by commas.")
+        str,
+        typer.Option(
+            metavar="NAMES", help=f"Methods, separated by commas, or 'all'; of: {METHOD_NAMES}."
+        ),
     ] = "all",
     finding: Findings = None,
     split: Annotated[
@@ -100,9 +104,9 @@ def evaluate_explanations(
             help="Keep the essence beside the checkpoint's weights, for its card and reports.",
         ),
     ] = False,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the results.")] = Path(
-        "out/evaluate-explanations"
-    ),
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", file_okay=False, help="Folder of the results.")
+    ] = Path("out/evaluate-explanations"),
     partial: Annotated[
         bool, typer.Option("--partial", help="Leave out, and count, files this copy lacks.")
     ] = False,
@@ -218,7 +222,8 @@ def _table(evaluation: ExplanationEvaluation) -> Iterator[str]:
                 f"{_interval(one.over_mean_map):<26}{cells}"
             ).rstrip()
     verdicts = ", ".join(f"{count} {verdict}" for verdict, count in evaluation.verdicts.items())
-    yield f"\n{evaluation.default_method}: {verdicts}"
+    judged = any(evaluation.verdicts.values())
+    yield f"\n{evaluation.default_method}: {verdicts if judged else 'no explanation was checked'}"
     if evaluation.sanity is not None:
         yield from _sanity(evaluation.sanity)
     for method, cost in evaluation.costs.items():

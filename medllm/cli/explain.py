@@ -1,8 +1,7 @@
-"""`medllm explain`: a report a radiograph."""
+"""`medllm explain`: one report per radiograph."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medllm.cli.inputs import (
+    FORMAT_NAMES,
+    METHOD_NAMES,
     Accept,
     Findings,
     Inputs,
     ModelSource,
     Polarity,
     Prevalence,
+    as_key,
     chosen_names,
     load_for,
     read_each,
@@ -36,6 +38,7 @@ def explain(
         str | None,
         typer.Option(
             metavar="F",
+            parser=as_key,
             help="Explain why the one --finding rather than this one: the difference of their "
             "log-odds.",
             show_default=False,
@@ -46,13 +49,18 @@ def explain(
         typer.Option(
             metavar="NAME",
             help="Attribution method. Several, separated by commas, or 'all': the first explains, "
-            "the others stand beside it.",
+            f"the others stand beside it. Of: {METHOD_NAMES}.",
         ),
     ] = "integrated-gradients",
     formats: Annotated[
-        str, typer.Option("--format", help="Encodings, separated by commas.")
+        str,
+        typer.Option(
+            "--format", metavar="NAMES", help=f"Encodings, separated by commas, of: {FORMAT_NAMES}."
+        ),
     ] = "html,json",
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the reports.")] = Path("out"),
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", file_okay=False, help="Folder of the reports.")
+    ] = Path("out"),
     accept: Accept = None,
     polarity: Polarity = "auto",
     prevalence: Prevalence = None,
@@ -60,10 +68,12 @@ def explain(
         bool, typer.Option("--with-identity", help="Put the patient's name and id in.")
     ] = False,
 ) -> None:
-    """Write a report a radiograph: DIR/NAME/report.html and report.json.
+    """Write one report per radiograph: DIR/NAME/report.html and report.json.
 
     Findings called positive or indeterminate are explained; where there is none, the most
-    probable one. --finding chooses others.
+    probable one. --finding chooses others. Where DIR/NAME holds the report of another image, a
+    report goes to DIR/NAME-HASH. A bad input is reported and the others are done; the exit
+    status is then 1.
     """
     from medllm.explanation import DEFAULT_METHOD, METHODS
     from medllm.report.formats import FORMATS
@@ -75,15 +85,14 @@ def explain(
     loaded = load_for(model, prevalence)
     require_findings(loaded, [*(finding or []), *([against] if against else [])])
     failed = False
-    taken: Counter[str] = Counter()
     for path, read in read_each(inputs, accept, polarity):
         try:
             scan = read()
-            name = _folder_name(scan, taken)
+            folder, elsewhere = _folder_for(scan, out)
             written, refused = write_report(
                 loaded,
                 scan,
-                out / name,
+                folder,
                 names,
                 finding,
                 methods,
@@ -94,6 +103,8 @@ def explain(
             failed = True
             tell_error(path, error)
             continue
+        if elsewhere:
+            typer.echo(f"{path}: {elsewhere}; written to {folder}", err=True)
         for reason in refused:
             failed = True
             tell_error(path, reason)
@@ -189,8 +200,22 @@ def _worth_explaining(prediction: Prediction) -> list[str]:
     return called or [max(prediction.findings, key=lambda answer: answer.probability).finding]
 
 
-def _folder_name(scan: Radiograph, taken: Counter[str]) -> str:
-    """Name a report's folder after its file; a second file of that name adds its hash."""
-    stem = scan.path.stem
-    taken[stem] += 1
-    return stem if taken[stem] == 1 else f"{stem}-{scan.sha256[:8]}"
+def _folder_for(scan: Radiograph, out: Path) -> tuple[Path, str]:
+    """Name a report's folder after its file, with its hash where another's report has that name.
+
+    Args:
+        scan: The radiograph.
+        out: Folder of the reports.
+
+    Returns:
+        The folder, and why it has the hash; nothing where it has none.
+    """
+    plain = out / scan.path.stem
+    if not any(True for pattern in ("report*", "dicom/*") for _ in plain.glob(pattern)):
+        return plain, ""
+    telling = [file for name in ("json", "html") if (file := plain / f"report.{name}").is_file()]
+    # Both state the hash of their image. They differ where one was written over by another's.
+    if telling and all(scan.sha256.encode() in file.read_bytes() for file in telling):
+        return plain, ""
+    why = "holds the report of another image" if telling else "holds a report that names no image"
+    return plain.with_name(f"{plain.name}-{scan.sha256[:8]}"), f"{plain} {why}"

@@ -31,7 +31,8 @@ def fetch(
         typer.Option(metavar="NUMBER", help="Or its accession number.", show_default=False),
     ] = None,
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder of the files, UID.dcm each.")
+        Path,
+        typer.Option(metavar="DIR", file_okay=False, help="Folder of the files, UID.dcm each."),
     ] = Path("study"),
     ae_title: AeTitle = "MEDLLM",
     port: Annotated[

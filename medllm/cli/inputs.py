@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,6 +14,20 @@ from medllm.errors import MedllmError
 if TYPE_CHECKING:
     from medllm.dicom import Radiograph
     from medllm.models import Model
+
+# Written out, since help must not wait for the libraries; a test holds them to what there is.
+METHOD_NAMES = (
+    "integrated-gradients, gradient-x-activation, grad-cam, gradient-attention, "
+    "attention-rollout, pixel-integrated-gradients, smooth-integrated-gradients, occlusion, "
+    "patch-ablation, rise, zone-shapley"
+)
+FORMAT_NAMES = "html, json, pdf, pdf-letter, dicom, fhir"
+
+
+def as_key(finding: str) -> str:
+    """Write a finding as its key is written: in lower case, with underscores."""
+    return re.sub(r"[\s_-]+", "_", finding.strip().lower())
+
 
 Inputs = Annotated[
     list[Path],
@@ -34,14 +49,19 @@ ModelSource = Annotated[
 Findings = Annotated[
     list[str] | None,
     typer.Option(
-        "--finding", metavar="F", help="Finding by its key; may be repeated.", show_default=False
+        "--finding",
+        metavar="F",
+        parser=as_key,
+        help="Finding, such as pneumonia; may be repeated. 'medllm models show' lists a model's.",
+        show_default=False,
     ),
 ]
 Accept = Annotated[
     list[str] | None,
     typer.Option(
         metavar="CODE",
-        help="Score an image in spite of this gate, such as for-processing; may be repeated.",
+        help="Score an image in spite of this gate, such as for-processing; may be repeated. "
+        "'medllm inspect' lists an image's gates.",
         show_default=False,
     ),
 ]
@@ -92,7 +112,11 @@ def read_each(
         polarity: Override of the header's.
 
     Yields:
-        Each image's path with a call that reads it, or raises a `DicomError`.
+        Each image's path with a call that reads it, or raises a `DicomError`; so does that of an
+        input which is not there.
+
+    Raises:
+        MedllmError: No image was found, and no input is at fault.
     """
     from rich.console import Console
     from rich.progress import track
@@ -100,7 +124,14 @@ def read_each(
     from medllm.dicom import find_images, read_radiograph
 
     check_accept(accept)
-    paths = list(find_images(inputs))
+    paths: list[Path] = []
+    missing: dict[Path, MedllmError] = {}
+    for given in inputs:
+        try:
+            paths += find_images([given])
+        except MedllmError as error:
+            missing[given] = error
+            paths.append(given)
     if not paths:
         raise MedllmError(
             f"no DICOM, PNG or JPEG file was found in {', '.join(map(str, inputs))}.",
@@ -111,6 +142,8 @@ def read_each(
     for path in track(paths, "radiographs", console=console, disable=not shown, transient=True):
 
         def read(path: Path = path) -> Radiograph:
+            if path in missing:
+                raise missing[path]
             return read_radiograph(path, accept=accept or (), polarity=polarity)
 
         yield path, read

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from medllm.cli.inputs import AsJson, Findings
+from medllm.errors import CheckpointError
 
 if TYPE_CHECKING:
     from medllm.models import Model, ModelCard
@@ -35,7 +36,11 @@ def list_models() -> None:
     from medllm.models.checkpoint import cached_checkpoints, read_card
 
     for name, folder in cached_checkpoints().items():
-        card = read_card(folder)
+        try:
+            card = read_card(folder)
+        except CheckpointError as error:  # of another medllm's making; the others are listed
+            typer.echo(f"{name:<32}{error}")
+            continue
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
         typer.echo(f"{name:<32}{card.version:<8}{size:>8.1f} MB  {', '.join(card.findings)}")
 
@@ -83,7 +88,10 @@ def configure(
             metavar="M", help="A model as published: folder or hub name.", show_default=False
         ),
     ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.", show_default=False)],
+    out: Annotated[
+        Path,
+        typer.Option(metavar="DIR", file_okay=False, help="Folder to write.", show_default=False),
+    ],
     finding: Findings = None,
     prompts: Annotated[
         Path | None,
@@ -164,11 +172,12 @@ def _reading(model: Model) -> str:
 def _words(model: Model, words: Sequence[str]) -> str:
     """Name answer words with the id of their token, where they are one."""
     from medllm.models.architectures import VisionLanguage
+    from medllm.models.tokenizer import answer_ids
 
     if not isinstance(model.architecture, VisionLanguage):
         return ", ".join(words)
-    ids = (model.tokenizer(word, add_special_tokens=False)["input_ids"] for word in words)
-    return ", ".join(f"{word!r} ({one[0]})" for word, one in zip(words, ids, strict=True))
+    ids = answer_ids(model.tokenizer, words)
+    return ", ".join(f"{word!r} ({one})" for word, one in zip(words, ids, strict=True))
 
 
 def _method(name: str, method: MeasuredMethod) -> Iterator[str]:

@@ -50,7 +50,7 @@ def train(
 
 
 def _watch(console: Console) -> Watch:
-    """Show progress on stderr: bars on a terminal, a line an epoch in a log."""
+    """Show progress on stderr: bars on a terminal, one line per epoch in a log."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 

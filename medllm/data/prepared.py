@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -17,12 +17,21 @@ from jaxtyping import UInt8
 from medllm.data.preprocessing import Preprocessing
 from medllm.dicom import Radiograph
 from medllm.dicom.pixels import Polarity
+from medllm.errors import DicomError
+from medllm.files import replace_file
 from medllm.phantom import make_phantom
+
+# Images that cannot be read and are named; of the others the number is told.
+_NAMED = 5
 
 
 @runtime_checkable
 class StoredImage(Protocol):
     """An image that lies in a file, such as a record of a data set."""
+
+    @property
+    def name(self) -> str:
+        """The file's name, without its folders."""
 
     @property
     def polarity(self) -> Polarity:
@@ -55,18 +64,40 @@ def prepare_images(
         Display values, 0 to 255, mapped from the disk; and the hash over the images' content.
 
     Raises:
-        DicomError: An image cannot be read, or may not be scored.
+        DicomError: Images cannot be read, or may not be scored. The others are kept for the next
+            call.
         OSError: The disk is full.
     """
-    content = hashlib.sha256()
+    content, keys = hashlib.sha256(), []
     for image in images:
-        content.update(hashlib.sha256(image.content()).digest())
-        content.update(b"" if image.polarity == "auto" else image.polarity.encode())
+        digest = hashlib.sha256(image.content())
+        polarity = "" if image.polarity == "auto" else image.polarity
+        content.update(digest.digest())
+        content.update(polarity.encode())
+        keys.append(f"{digest.hexdigest()} {polarity}")
+    bad: dict[int, DicomError] = {}
 
-    def image_of(index: int) -> np.ndarray:
-        return images[index].radiograph().pixels
+    def image_of(index: int) -> np.ndarray | None:
+        try:
+            return images[index].radiograph().pixels
+        except DicomError as error:
+            bad[index] = error
+            return None
 
-    return _kept(image_of, len(images), preprocessing, folder, content.hexdigest(), track)
+    try:
+        return _kept(image_of, keys, preprocessing, folder, content.hexdigest(), track)
+    except _UnfinishedError as error:
+        raise DicomError(_told(images, bad)) from error
+
+
+def _told(images: Sequence[StoredImage], bad: Mapping[int, DicomError]) -> str:
+    named = [f"{images[at].name} ({error})" for at, error in list(bad.items())[:_NAMED]]
+    more = f", and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+    return (
+        f"{len(bad)} of {len(images)} images cannot be prepared: {', '.join(named)}{more}. Mend "
+        "them, or take their rows out of the table, and start again; the others need not be "
+        "prepared anew."
+    )
 
 
 def prepare_phantoms(
@@ -95,12 +126,14 @@ def prepare_phantoms(
 
     content = hashlib.sha256(image_of(0).tobytes() if len(seeds) else b"")
     content.update(json.dumps(list(seeds)).encode())
-    return _kept(image_of, len(seeds), preprocessing, folder, content.hexdigest(), track)
+    return _kept(
+        image_of, [str(seed) for seed in seeds], preprocessing, folder, content.hexdigest(), track
+    )
 
 
 def _kept(
-    image_of: Callable[[int], np.ndarray],
-    count: int,
+    image_of: Callable[[int], np.ndarray | None],
+    keys: Sequence[str],
     preprocessing: Preprocessing,
     folder: Path,
     content: str,
@@ -112,16 +145,52 @@ def _kept(
     size = preprocessing.size
     if not kept.exists():
         folder.mkdir(parents=True, exist_ok=True)
+        unfinished = _Unfinished(folder, contract)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".") as beside:
             draft = Path(beside) / kept.name
             values = np.lib.format.open_memmap(
-                draft, mode="w+", dtype=np.uint8, shape=(count, size, size)
+                draft, mode="w+", dtype=np.uint8, shape=(len(keys), size, size)
             )
-            for index in track(range(count)):
-                display = preprocessing.resize(image_of(index))
-                values[index] = (display[0] * 255).round().to(torch.uint8).numpy()
+            done = {}
+            for index in track(range(len(keys))):
+                row = unfinished.images.get(keys[index])
+                if row is None and (pixels := image_of(index)) is not None:
+                    row = (preprocessing.resize(pixels)[0] * 255).round().to(torch.uint8).numpy()
+                if row is not None:
+                    values[index], done[keys[index]] = row, index
             values.flush()
             del values
+            if len(done) < len(set(keys)):
+                unfinished.keep(draft, done)
+                raise _UnfinishedError
             draft.rename(kept)
+            unfinished.drop()
     # Copy on write: torch wants an array that it might write to, the file stays as it is.
     return torch.from_numpy(np.load(kept, mmap_mode="c")), content
+
+
+class _UnfinishedError(Exception):
+    """Some images could not be read; the others are kept."""
+
+
+class _Unfinished:
+    """Images that were prepared beside others that could not be."""
+
+    def __init__(self, folder: Path, contract: str) -> None:
+        name = f"unfinished-{hashlib.sha256(contract.encode()).hexdigest()[:16]}"
+        self._values, self._list = folder / f"{name}.npy", folder / f"{name}.json"
+        self.images: Mapping[str, UInt8[np.ndarray, "size size"]] = {}
+        if self._list.exists():
+            values = np.load(self._values, mmap_mode="r")
+            rows = json.loads(self._list.read_text(encoding="utf-8"))
+            self.images = {key: values[row] for key, row in rows.items()}
+
+    def keep(self, draft: Path, rows: Mapping[str, int]) -> None:
+        # The list goes first and comes last: it never tells of another file.
+        self._list.unlink(missing_ok=True)
+        draft.rename(self._values)
+        replace_file(self._list, json.dumps(rows))
+
+    def drop(self) -> None:
+        self._list.unlink(missing_ok=True)
+        self._values.unlink(missing_ok=True)

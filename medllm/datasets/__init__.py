@@ -20,12 +20,19 @@ from medllm.datasets.registry import DATASETS, find_dataset, read_dataset
 from medllm.datasets.rsna import read_rsna
 from medllm.datasets.selection import FRONTAL, Selection, select
 from medllm.datasets.siim import read_siim
-from medllm.datasets.splits import split_by_patient, with_split, write_split
+from medllm.datasets.splits import (
+    DEFAULT_SHARES,
+    patient_name,
+    split_by_patient,
+    with_split,
+    write_split,
+)
 from medllm.datasets.tuberculosis import read_montgomery, read_shenzhen
 from medllm.datasets.vindr import read_vindr
 
 __all__ = [
     "DATASETS",
+    "DEFAULT_SHARES",
     "FRONTAL",
     "DataSet",
     "ImageRecord",
@@ -36,6 +43,7 @@ __all__ = [
     "RunLengthMask",
     "Selection",
     "find_dataset",
+    "patient_name",
     "read_brax",
     "read_chestmnist",
     "read_chexlocalize",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from medllm.datasets.record import Box
 from medllm.errors import LabelError
@@ -73,6 +73,21 @@ def group_boxes(boxes: Iterable[tuple[str, Box]]) -> dict[str, tuple[Box, ...]]:
     for key, box in boxes:
         found[key] += (box,)
     return dict(found)
+
+
+def boxes_of_positives(
+    boxes: Iterable[tuple[str, Box]], labels: Mapping[str, float]
+) -> dict[str, tuple[Box, ...]]:
+    """Put an image's boxes together, of the findings alone that it is labelled with.
+
+    Args:
+        boxes: Key of a finding, and a box of it.
+        labels: The image's labels; a later reading of it may have refuted a box.
+
+    Returns:
+        Boxes a finding's key.
+    """
+    return group_boxes((key, box) for key, box in boxes if labels.get(key) == 1)
 
 
 def _whole(where: str, box: Box) -> Box:

@@ -74,7 +74,7 @@ BRAX = DataSet(
     title="BRAX",
     terms="PhysioNet credentialed health data use agreement; not to be sent to third parties",
     citation="Reis et al., BRAX, Scientific Data 9, 487, 2022; PhysioNet 10.13026/grwk-yh18",
-    read=read_brax,
+    reader=read_brax,
     policy=CHEXPERT_POLICY,
     published=Published(images=40_967),
 )

@@ -12,7 +12,7 @@ from typing import Any
 from medllm.datasets.chexpert import ChexpertPath, read_table_records
 from medllm.datasets.chexpert_labels import CHEXPERT_FINDINGS
 from medllm.datasets.coco_mask import read_coco_mask
-from medllm.datasets.dataset import DataSet, Published
+from medllm.datasets.dataset import DataSet, Published, without_policy
 from medllm.datasets.masks import Mask
 from medllm.datasets.policy import LabelPolicy
 from medllm.datasets.record import ImageRecord
@@ -131,18 +131,13 @@ def _masks(where: str, outlines: Mapping[str, Any]) -> dict[str, Mask]:
     return masks
 
 
-def _read(root: Path, policy: LabelPolicy) -> list[ImageRecord]:
-    del policy  # radiologists leave no choice
-    return read_chexlocalize(root)
-
-
 CHEXLOCALIZE = DataSet(
     name="chexlocalize",
     title="CheXlocalize",
     terms="Stanford University's research use agreement",
     citation="Saporta et al., Nature Machine Intelligence 4, 867-878, 2022; Irvin et al., "
     "CheXpert, AAAI 2019",
-    read=_read,
+    reader=without_policy(read_chexlocalize),
     published=Published(images=234 + 668, patients=200 + 500),
     descends={
         "chexpert": "its validation and test images",

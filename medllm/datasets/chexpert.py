@@ -11,7 +11,7 @@ from typing import NamedTuple
 from medllm.datasets.chexpert_labels import CHEXPERT_COLUMNS, CHEXPERT_POLICY, mentioned_labels
 from medllm.datasets.dataset import DataSet, Published
 from medllm.datasets.policy import LabelPolicy
-from medllm.datasets.record import ImageRecord, iterate_rows, read_word
+from medllm.datasets.record import OLDEST_YEARS, ImageRecord, iterate_rows, read_word
 from medllm.errors import LabelError
 
 _FOLDERS = ("", "CheXpert-v1.0", "CheXpert-v1.0-small")
@@ -24,7 +24,6 @@ _PATH = re.compile(
 _PARTS = {"train": "train", "valid": "validation", "val": "validation", "test": "test"}
 _SEXES = {"Female": "F", "Male": "M", "Unknown": "", "": ""}
 _SIDES = {"Frontal": "frontal", "Lateral": "lateral"}
-_OLDEST_YEARS = 122
 
 
 class ChexpertPath(NamedTuple):
@@ -111,7 +110,7 @@ def _age_years(where: str, text: str) -> str:
         years = float(text)
     except ValueError:
         years = math.nan
-    if not 0 <= years <= _OLDEST_YEARS:
+    if not 0 <= years <= OLDEST_YEARS:
         raise LabelError(f"{where}: Age is '{text}'; wanted is a number of years, or blank.")
     return f"{years:g}" if years else ""
 
@@ -207,7 +206,7 @@ CHEXPERT = DataSet(
     title="CheXpert",
     terms="Stanford University's research use agreement",
     citation="Irvin et al., CheXpert, AAAI 2019",
-    read=read_chexpert,
+    reader=read_chexpert,
     policy=CHEXPERT_POLICY,
     published=_PUBLISHED,
     counts=_counts,

@@ -137,7 +137,7 @@ CHEXPERT_PLUS = DataSet(
     terms="Stanford University's research use agreement",
     citation="Chambon et al., CheXpert Plus, arXiv 2405.19538, 2024; Smit et al., CheXbert, "
     "EMNLP 2020",
-    read=read_chexpert_plus,
+    reader=read_chexpert_plus,
     policy=CHEXPERT_POLICY,
     descends={"chexpert": "the same images, of training and validation, with their reports"},
     pseudonyms="chexpert",

@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from medllm.datasets.dataset import DataSet
-from medllm.datasets.policy import LabelPolicy
+from medllm.datasets.dataset import DataSet, without_policy
 from medllm.datasets.record import ImageRecord, read_given, read_rows
 from medllm.datasets.terms import whole_term
 from medllm.errors import LabelError
@@ -119,11 +118,6 @@ def _age_years(where: str, text: str) -> str:
     return f"{years:g}"
 
 
-def _read(root: Path, policy: LabelPolicy) -> list[ImageRecord]:
-    del policy  # it leaves no choice
-    return read_covid_chestxray(root)
-
-
 def _caveats(root: Path) -> dict[str, str]:
     del root  # it holds for every copy
     return {
@@ -137,6 +131,6 @@ COVID_CHESTXRAY = DataSet(
     title="COVID-19 image data collection",
     terms="a licence an image, in the attribute `license`; blank is unknown",
     citation="Cohen et al., COVID-19 Image Data Collection, arXiv:2006.11988, 2020",
-    read=_read,
+    reader=without_policy(read_covid_chestxray),
     caveats=_caveats,
 )

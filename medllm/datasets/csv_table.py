@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from medllm.datasets.boxes import read_box
-from medllm.datasets.dataset import DataSet
-from medllm.datasets.policy import LabelPolicy
+from medllm.datasets.dataset import DataSet, without_policy
 from medllm.datasets.record import Box, ImageRecord, iterate_rows, read_label, read_rows
 from medllm.errors import LabelError
 from medllm.findings import FINDINGS
@@ -31,7 +30,8 @@ def read_csv(root: Path) -> list[ImageRecord]:
     another image has and this one does not name is 0. `patient_id` keeps a patient's images
     together; without that column each image is a patient of its own. Any other column, such as
     `age_years`, `sex` or `view_position`, becomes an attribute, and `split` the part too.
-    `boxes.csv` beside it is optional: `path, finding, x, y, width, height`.
+    `boxes.csv` beside it is optional: `path, finding, x, y, width, height`; a box of a finding
+    that its image is labelled 0 for is an error.
 
     Args:
         root: Folder that holds the tables; paths in them are relative to it.
@@ -51,10 +51,10 @@ def read_csv(root: Path) -> list[ImageRecord]:
     columns = list(rows[0][1])
     findings = _finding_columns(table, columns)
     is_list = not findings
-    attributes = [name for name in columns if name not in {"", "path", "patient_id", *findings}]
+    attributes = [name for name in columns if name not in {"path", "patient_id", *findings}]
     labels = _listed(table, rows) if is_list else _labels(table, rows, findings)
     paths = _paths(table, rows)
-    boxes = _read_boxes(root / "boxes.csv", paths)
+    boxes = _read_boxes(root / "boxes.csv", dict(zip(paths, labels, strict=True)))
     return [
         ImageRecord(
             dataset="csv",
@@ -175,15 +175,17 @@ def _listed(table: Path, rows: Sequence[tuple[int, Mapping[str, str]]]) -> list[
     return [{} if keys is None else {key: int(key in keys) for key in every} for keys in named]
 
 
-def _read_boxes(table: Path, paths: Sequence[str]) -> dict[str, dict[str, tuple[Box, ...]]]:
+def _read_boxes(
+    table: Path, labels: Mapping[str, Mapping[str, int]]
+) -> dict[str, dict[str, tuple[Box, ...]]]:
+    """Read the boxes of each image, whose labels are given by its path."""
     if not table.is_file():
         return {}
-    known = set(paths)
     boxes: defaultdict[str, dict[str, tuple[Box, ...]]] = defaultdict(dict)
     for line, row in read_rows(table, ("path", "finding", "x", "y", "width", "height")):
         where = f"{table}, line {line}"
         path, finding = str(PurePosixPath(row["path"].strip())), _key_of(row["finding"])
-        if path not in known:
+        if path not in labels:
             raise LabelError(
                 f"{where}: path '{row['path']}' is not in labels.csv; add the image there, or "
                 "take the box out."
@@ -194,16 +196,16 @@ def _read_boxes(table: Path, paths: Sequence[str]) -> dict[str, dict[str, tuple[
                 f"{_hint([finding])} "
                 f"Keys are: {', '.join(sorted(FINDINGS))}."
             )
+        if labels[path].get(finding) == 0:
+            raise LabelError(
+                f"{where}: the box is of {finding}, which labels.csv says is 0 on this image; "
+                "write 1 there, or take the box out."
+            )
         boxes[path][finding] = (
             *boxes[path].get(finding, ()),
             read_box(where, row["x"], row["y"], row["width"], row["height"]),
         )
     return boxes
-
-
-def _read(root: Path, policy: LabelPolicy) -> list[ImageRecord]:
-    del policy  # the table leaves no choice
-    return read_csv(root)
 
 
 def _caveats(root: Path) -> Mapping[str, str]:
@@ -223,6 +225,6 @@ CSV = DataSet(
     title="A table of one's own",
     terms="those of its images",
     citation="",
-    read=_read,
+    reader=without_policy(read_csv),
     caveats=_caveats,
 )

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from medllm.datasets.policy import LabelPolicy
 from medllm.datasets.record import ImageRecord
+from medllm.errors import LabelError
+
+Reader = Callable[[Path, LabelPolicy], list[ImageRecord]]
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,10 @@ class DataSet:
         title: What it calls itself.
         terms: Under what terms it may be used, in a line.
         citation: What to cite, in a line.
-        read: From the folder of a copy, and the label policy, to a record an image, all views,
+        reader: From the folder of a copy, and the label policy, to a record an image, all views,
             in the table's order. Files are not opened; they may be missing from a partial copy.
             It raises `LabelError` where a table or a column is missing or a label is none.
+            `read` calls it.
         policy: The default label policy; a choice that the set does not leave is None.
         published: Counts of all of it; None where none can be compared.
         counts: From the folder of a copy to the counts of its layout, where the set was published
@@ -54,7 +58,7 @@ class DataSet:
     title: str
     terms: str
     citation: str
-    read: Callable[[Path, LabelPolicy], list[ImageRecord]]
+    reader: Reader
     policy: LabelPolicy = field(default_factory=LabelPolicy)
     published: Published | None = None
     counts: Callable[[Path], Published] | None = None
@@ -67,6 +71,30 @@ class DataSet:
         """Name of the data set whose pseudonyms its patients go by, its own included."""
         return self.pseudonyms or self.name
 
+    def read(self, root: Path, policy: LabelPolicy | None = None) -> list[ImageRecord]:
+        """Read a copy.
+
+        Args:
+            root: Folder of the copy.
+            policy: Label policy; the data set's own when None.
+
+        Returns:
+            A record an image, in the table's order.
+
+        Raises:
+            LabelError: The copy is not as the reader wants it, or an image is in it twice.
+        """
+        records = self.reader(root, policy or self.policy)
+        numbers: dict[tuple[Path, str], int] = {}
+        for number, record in enumerate(records, 1):
+            first = numbers.setdefault((record.path, record.member), number)
+            if first != number:
+                raise LabelError(
+                    f"{self.name}: images {first} and {number} in {root}, in the order of its "
+                    "tables, are one and the same; leave one row, with the image's labels."
+                )
+        return records
+
     def published_in(self, root: Path) -> Published | None:
         """Give the counts to compare a copy with.
 
@@ -77,3 +105,31 @@ class DataSet:
             Those of its layout; None where none can be compared.
         """
         return self.counts(root) if self.counts else self.published
+
+
+def without_policy(read: Callable[[Path], list[ImageRecord]]) -> Reader:
+    """Give a reader whose labels leave no choice the form of the others.
+
+    Args:
+        read: From the folder of a copy to its records.
+
+    Returns:
+        The same, which takes a policy and passes it over.
+    """
+    return lambda root, policy: read(root)
+
+
+def patients_unknown(root: Path) -> Mapping[str, str]:
+    """Give the caveat of a data set that tells no patients apart.
+
+    Args:
+        root: Folder of the copy; it holds for each.
+
+    Returns:
+        The caveat by its code.
+    """
+    del root
+    return {
+        "patients-unknown": "The data set does not tell which images are of one patient, so each "
+        "counts as a patient of its own: parts may share patients, and intervals are too narrow."
+    }

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from medllm.datasets.dataset import DataSet, Published
-from medllm.datasets.policy import LabelPolicy
+from medllm.datasets.dataset import DataSet, Published, without_policy
 from medllm.datasets.record import ImageRecord, read_given, read_label, read_rows
 from medllm.errors import LabelError
 
@@ -85,16 +84,11 @@ def _record(path: Path, patient: str, label: int | None, split: str) -> ImageRec
     )
 
 
-def _read(root: Path, policy: LabelPolicy) -> list[ImageRecord]:
-    del policy  # it leaves no choice
-    return read_kermany(root)
-
-
 KERMANY = DataSet(
     name="kermany",
     title="Kermany, radiographs of children",
     terms="CC BY 4.0",
     citation="Kermany et al., Cell 2018; Mendeley Data 10.17632/rscbjbr9sj",
-    read=_read,
+    reader=without_policy(read_kermany),
     published=Published(images=5856, positive={"pneumonia": 3875 + 8 + 390}),
 )

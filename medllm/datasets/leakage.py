@@ -73,6 +73,7 @@ class Shared:
         n_first: Patients or images of `first` that have their like in `second`.
         n_second: The same the other way round.
         examples: File names of the first few pairs.
+        paths: The same pairs by their paths in the copies, which may hold a patient's pseudonym.
     """
 
     kind: Kind
@@ -82,6 +83,7 @@ class Shared:
     n_first: int
     n_second: int
     examples: tuple[tuple[str, str], ...]
+    paths: tuple[tuple[str, str], ...]
 
     @property
     def leaks(self) -> bool:
@@ -212,8 +214,14 @@ def find_leakage(
         sets=tuple(audited),
         descent=tuple(_descent(sorted({name for name, _ in sets}))),
         shared=tuple(
-            Shared(kind, relation, first, second, len(ours), len(theirs), _names(items, shown))
-            for (kind, relation, first, second), (ours, theirs, shown) in tally.found.items()
+            Shared(
+                *place,
+                len(ours),
+                len(theirs),
+                examples=_pairs([items[index].record.name for index in shown]),
+                paths=_pairs([items[i].record.place(Path(sets[items[i].set][1])) for i in shown]),
+            )
+            for place, (ours, theirs, shown) in tally.found.items()
         ),
     )
 
@@ -226,7 +234,7 @@ def _collect(
     names = Counter(name for name, _ in sets)
     for name, root in sets:
         dataset = find_dataset(name)
-        records = dataset.read(Path(root), dataset.policy)
+        records = dataset.read(Path(root))
         known = "patients-unknown" not in dataset.caveats(Path(root))
         label = f"{name}:{root}" if names[name] > 1 else name
         # A table of one's own has pseudonyms of its own, and so has another such table.
@@ -342,8 +350,7 @@ def _relation(
     return "patients" if len(patients) > 1 else None
 
 
-def _names(items: Sequence[_Item], shown: Sequence[int]) -> tuple[tuple[str, str], ...]:
-    names = [items[index].record.name for index in shown]
+def _pairs(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
     return tuple(zip(names[::2], names[1::2], strict=True))
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from medllm.datasets.archive import count_archived
-from medllm.datasets.dataset import DataSet, Published
-from medllm.datasets.policy import LabelPolicy
+from medllm.datasets.dataset import DataSet, Published, patients_unknown, without_policy
 from medllm.datasets.record import ImageRecord
 from medllm.errors import DicomError, LabelError
 
@@ -124,16 +123,6 @@ def _read_labels(path: Path, part: str, width: int) -> list[list[int]]:
     return rows
 
 
-def _read_pneumonia(root: Path, policy: LabelPolicy) -> list[ImageRecord]:
-    del policy  # it leaves no choice
-    return read_pneumoniamnist(root)
-
-
-def _read_chest(root: Path, policy: LabelPolicy) -> list[ImageRecord]:
-    del policy  # it leaves no choice
-    return read_chestmnist(root)
-
-
 def _pneumonia_caveats(root: Path) -> Mapping[str, str]:
     del root  # no copy tells the patients
     return {
@@ -142,20 +131,12 @@ def _pneumonia_caveats(root: Path) -> Mapping[str, str]:
     }
 
 
-def _chest_caveats(root: Path) -> Mapping[str, str]:
-    del root  # no copy tells the patients
-    return {
-        "patients-unknown": "The archive does not tell the patients, so each image counts as a "
-        "patient of its own: parts may share patients, and intervals are too narrow."
-    }
-
-
 PNEUMONIAMNIST = DataSet(
     name="pneumoniamnist",
     title="PneumoniaMNIST",
     terms="CC BY 4.0",
     citation="Yang et al., MedMNIST v2, Scientific Data 2023; Kermany et al., Cell 2018",
-    read=_read_pneumonia,
+    reader=without_policy(read_pneumoniamnist),
     published=Published(images=4708 + 524 + 624),
     descends={"kermany": "all images are Kermany's; by the counts the test parts are the same"},
     caveats=_pneumonia_caveats,
@@ -165,8 +146,8 @@ CHESTMNIST = DataSet(
     title="ChestMNIST",
     terms="CC BY 4.0",
     citation="Yang et al., MedMNIST v2, Scientific Data 2023; Wang et al., CVPR 2017",
-    read=_read_chest,
+    reader=without_policy(read_chestmnist),
     published=Published(images=78_468 + 11_219 + 22_433),
     descends={"nih": "all images are NIH's, in a split that is not NIH's own"},
-    caveats=_chest_caveats,
+    caveats=patients_unknown,
 )

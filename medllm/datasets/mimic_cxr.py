@@ -136,6 +136,6 @@ MIMIC_CXR = DataSet(
     terms="PhysioNet credentialed health data use agreement; not to be sent to third parties",
     citation="Johnson et al., MIMIC-CXR-JPG, PhysioNet 10.13026/jsn5-t979, arXiv 1901.07042; "
     "Boecking et al., MS-CXR, PhysioNet, for the boxes",
-    read=read_mimic_cxr,
+    reader=read_mimic_cxr,
     policy=CHEXPERT_POLICY,
 )

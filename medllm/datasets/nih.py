@@ -6,8 +6,8 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from medllm.datasets.boxes import group_boxes, read_box
-from medllm.datasets.dataset import DataSet, Published
+from medllm.datasets.boxes import boxes_of_positives, read_box
+from medllm.datasets.dataset import DataSet, Published, without_policy
 from medllm.datasets.nih_labels import (
     MINED,
     NIH_FINDINGS,
@@ -16,8 +16,7 @@ from medllm.datasets.nih_labels import (
     read_google,
     rsna_opacity,
 )
-from medllm.datasets.policy import LabelPolicy
-from medllm.datasets.record import Box, ImageRecord, read_given, read_rows, read_word
+from medllm.datasets.record import OLDEST_YEARS, Box, ImageRecord, read_given, read_rows, read_word
 from medllm.errors import LabelError
 
 _ATTRIBUTES = ("age_years", "sex", "view_position", "rsna_class")
@@ -40,8 +39,6 @@ _BOX_FINDINGS = {
 }
 _LISTS = {"train_val_list.txt": "train", "test_list.txt": "test"}
 _AGE_UNIT_YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25, "": 1.0}
-# The table has ages such as 411; nobody has lived longer than this.
-_OLDEST_YEARS = 122
 
 
 def read_nih(root: Path) -> list[ImageRecord]:
@@ -51,7 +48,8 @@ def read_nih(root: Path) -> list[ImageRecord]:
     read an image again, their reading is the label, and the mined one is kept in
     `other_labels`: Google's of pneumothorax, fracture, opacity, and nodule or mass, whose tables
     may lie beside the published ones; and RSNA's of opacity in the extract, where pneumonia and
-    opacity are else 0 for `No Finding` and unknown for all others.
+    opacity are else 0 for `No Finding` and unknown for all others. A finding's boxes are kept
+    where its label is 1, and none otherwise.
 
     Args:
         root: Folder that holds `Data_Entry_2017_v2020.csv` or `Data_Entry_2017.csv`, or
@@ -95,7 +93,7 @@ def _read_extract(root: Path) -> list[ImageRecord]:
                 patient_id=read_given(where, "patient_id", row["patient_id"]),
                 labels=labels,
                 attributes={name: row[name] for name in _ATTRIBUTES},
-                boxes=group_boxes(boxes[path]),
+                boxes=boxes_of_positives(boxes[path], labels),
                 other_labels={MINED: {"pneumonia": pneumonia}},
             )
         )
@@ -123,7 +121,7 @@ def _read_published(root: Path, table: Path) -> list[ImageRecord]:
         image = read_given(where, "Image Index", row["Image Index"])
         mined = mined_labels(where, row["Finding Labels"])
         reading = google.get(image, GoogleReading(""))
-        other = reading.mined(mined)
+        labels, other = reading.over(mined), reading.mined(mined)
         attributes = {
             "age_years": _age_years(where, row["Patient Age"]),
             "sex": read_word(where, sex, row[sex], _SEXES),
@@ -134,9 +132,9 @@ def _read_published(root: Path, table: Path) -> list[ImageRecord]:
                 dataset="nih",
                 path=paths.get(image, root / "images" / image),
                 patient_id=read_given(where, "Patient ID", row["Patient ID"]),
-                labels=reading.over(mined),
+                labels=labels,
                 attributes=attributes | ({"google_set": reading.part} if google else {}),
-                boxes=group_boxes(boxes[image]),
+                boxes=boxes_of_positives(boxes[image], labels),
                 split=parts.get(image, ""),
                 other_labels={MINED: other} if other else {},
             )
@@ -161,7 +159,7 @@ def _age_years(where: str, text: str) -> str:
     if match is None:
         raise LabelError(f"{where}: the age is '{text}'; wanted is such as 58, 058Y or 003M.")
     years = int(match[1]) * _AGE_UNIT_YEARS[match[2]]
-    return f"{years:.3g}" if years <= _OLDEST_YEARS else ""
+    return f"{years:.3g}" if years <= OLDEST_YEARS else ""
 
 
 def _image_paths(root: Path) -> dict[str, Path]:
@@ -211,16 +209,11 @@ def _read_list(path: Path) -> list[str]:
         raise LabelError(f"{path} is not UTF-8 ({error.reason}); get it again.") from None
 
 
-def _read(root: Path, policy: LabelPolicy) -> list[ImageRecord]:
-    del policy  # it leaves no choice
-    return read_nih(root)
-
-
 NIH = DataSet(
     name="nih",
     title="NIH ChestX-ray14",
     terms="unrestricted, with acknowledgement of the NIH Clinical Center and the citation",
     citation="Wang et al., ChestX-ray8, CVPR 2017",
-    read=_read,
+    reader=without_policy(read_nih),
     published=Published(images=112_120, patients=30_805, positive={"pneumonia": 1431}),
 )

@@ -43,7 +43,14 @@ _MEANINGS: Mapping[str, tuple[str, ...]] = {
     ),
 }
 _QUALITY = ("no indexing", "technical quality of image unsatisfactory")
-_VOCABULARY = Vocabulary(meanings=_MEANINGS, normal="normal", silent=_QUALITY)
+# After a slash: neither with the finding nor without it.
+_DOUBT = "borderline"
+_VOCABULARY = Vocabulary(
+    meanings=_MEANINGS,
+    normal="normal",
+    doubtful={f"{term}/{_DOUBT}": keys for term, keys in _MEANINGS.items()},
+    silent=_QUALITY,
+)
 _NO_TERMS = "no terms"
 _REPORTS, _PROJECTIONS = "indiana_reports.csv", "indiana_projections.csv"
 # A frontal image is not told apart into PA and AP, which is what a blank view stands for.
@@ -56,10 +63,11 @@ def read_openi(root: Path, blank: Blank = "negative") -> list[ImageRecord]:
     """Read a copy: NLM's form with a report in XML a study, or Kaggle's with two tables.
 
     Labels are the terms that indexers gave the report. Of `Cardiomegaly/mild` the whole term
-    before the slash counts. `normal` alone makes all findings negative; `No Indexing`, unfit
-    images and studies without a term leave what is not named unknown, with the reason in the
-    attribute `quality`. Only `indiana_projections.csv` tells frontal images from lateral ones:
-    without it, beside the reports in XML, every view is `UNKNOWN`.
+    before the slash counts; with `borderline` after it, what it names is unknown. `normal` alone
+    makes all findings negative; `No Indexing`, unfit images and studies without a term leave what
+    is not named unknown, with the reason in the attribute `quality`. Only
+    `indiana_projections.csv` tells frontal images from lateral ones: without it, beside the
+    reports in XML, every view is `UNKNOWN`.
 
     Args:
         root: Folder that holds `ecgen-radiology` and `NLMCXR_png`, or `indiana_reports.csv`.
@@ -182,9 +190,14 @@ def _record(
 
 
 def _prefixes(text: str) -> list[str]:
-    """Give the term before the slash, and that with the one after it."""
+    """Give the term before the slash, and that with the one after it; both with their doubt."""
     parts = [whole_term(part) for part in text.split("/")]
-    return ["/".join(parts[:length]) for length in (1, 2) if length <= len(parts) and parts[0]]
+    doubt = [_DOUBT] if _DOUBT in parts[1:] else []
+    return [
+        "/".join([*parts[:length], *doubt])
+        for length in (1, 2)
+        if length <= len(parts) and parts[0]
+    ]
 
 
 def _read(root: Path, policy: LabelPolicy) -> list[ImageRecord]:
@@ -206,7 +219,7 @@ OPENI = DataSet(
     title="Open-i, chest radiographs of Indiana University",
     terms="CC BY-NC-ND 4.0: no derivative may be published, trained weights included",
     citation="Demner-Fushman et al., JAMIA 23(2):304-310, 2016",
-    read=_read,
+    reader=_read,
     policy=LabelPolicy(blank="negative"),
     published=Published(images=7470),
     caveats=_caveats,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medllm.datasets.dataset import DataSet
 from medllm.datasets.policy import Blank, LabelPolicy
-from medllm.datasets.record import ImageRecord, iterate_rows
+from medllm.datasets.record import OLDEST_YEARS, ImageRecord, iterate_rows
 from medllm.datasets.terms import Vocabulary, whole_term
 from medllm.dicom.pixels import Polarity
 from medllm.errors import LabelError
@@ -99,8 +99,6 @@ _POLARITIES: Mapping[str, Polarity] = {
     "": "auto",
 }
 _METHODS = {"Physician", "RNN_model", ""}
-# Nobody has lived longer than this; a year of birth beyond it is a mistake of the table.
-_OLDEST_YEARS = 122
 
 
 def read_padchest(root: Path, blank: Blank = "negative") -> list[ImageRecord]:
@@ -206,7 +204,7 @@ def _age_years(where: str, row: Mapping[str, str]) -> str:
             f"{where}: PatientBirth is no year, or StudyDate_DICOM no date such as 20120305; "
             "correct it, or leave it blank."
         ) from None
-    return str(years) if 0 <= years <= _OLDEST_YEARS else ""
+    return str(years) if 0 <= years <= OLDEST_YEARS else ""
 
 
 def _read(root: Path, policy: LabelPolicy) -> list[ImageRecord]:
@@ -218,6 +216,6 @@ PADCHEST = DataSet(
     title="PadChest",
     terms="BIMCV's research use agreement; the images may not be passed on",
     citation="Bustos et al., PadChest, Medical Image Analysis 66:101797, 2020",
-    read=_read,
+    reader=_read,
     policy=LabelPolicy(blank="negative"),
 )

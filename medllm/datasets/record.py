@@ -20,6 +20,8 @@ from medllm.errors import LabelError
 # x, y, width, height in pixels of the file.
 Box = tuple[float, float, float, float]
 
+# Nobody has lived longer than this: a higher age is a mistake of the table.
+OLDEST_YEARS = 122
 # A column of whole numbers with blanks is written as 1.0 and 0.0 by pandas.
 _LABELS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "": None}
 
@@ -67,6 +69,19 @@ class ImageRecord:
     def name(self) -> str:
         """Name of the image for a table: the file's, and its place within the file."""
         return f"{self.path.name}/{self.member}" if self.member else self.path.name
+
+    def place(self, root: Path) -> str:
+        """Name the image by its path in a folder, which may hold the patient's pseudonym.
+
+        Args:
+            root: Folder of the data set.
+
+        Returns:
+            The path with `/`; the name alone where the image lies elsewhere.
+        """
+        if not self.path.is_relative_to(root):
+            return self.name
+        return (self.path.parent.relative_to(root) / self.name).as_posix()
 
     def radiograph(
         self, *, accept: Collection[str] = (), polarity: Polarity = "auto"
@@ -187,6 +202,8 @@ def _require_columns(path: Path, names: list[str], wanted: Sequence[str]) -> Non
 
 def _whole_rows(path: Path, reader: csv.DictReader[str]) -> Iterator[tuple[int, dict[str, str]]]:
     for row in reader:
+        # A comma at the end of the header makes a column without a name, which rows may lack.
+        row.pop("", None)
         # DictReader puts fields too many under None, and None for those that are missing.
         if None in row or None in row.values():
             wanted = len(reader.fieldnames or [])

@@ -91,5 +91,4 @@ def read_dataset(
     Raises:
         LabelError: No data set has this name, or the copy is not as the reader wants it.
     """
-    dataset = find_dataset(name)
-    return dataset.read(Path(root), policy or dataset.policy)
+    return find_dataset(name).read(Path(root), policy)

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medllm.datasets.boxes import group_boxes, read_box
-from medllm.datasets.dataset import DataSet, Published
+from medllm.datasets.dataset import DataSet, Published, without_policy
 from medllm.datasets.nih_labels import MINED, rsna_opacity
-from medllm.datasets.policy import LabelPolicy
 from medllm.datasets.record import Box, ImageRecord, read_given, read_rows
 from medllm.errors import LabelError
 
@@ -159,11 +158,6 @@ def _find_original(where: str, originals: Mapping[str, _Original], image: str) -
     return originals.get(image)
 
 
-def _read(root: Path, policy: LabelPolicy) -> list[ImageRecord]:
-    del policy  # it leaves no choice
-    return read_rsna(root)
-
-
 def _caveats(root: Path) -> Mapping[str, str]:
     if (root / _MAPPING).is_file():
         return {}
@@ -179,7 +173,7 @@ RSNA = DataSet(
     title="RSNA Pneumonia Detection Challenge 2018",
     terms="those of NIH ChestX-ray14 for the images, and of the challenge for its labels",
     citation="Shih et al., Radiology: Artificial Intelligence 2019; Wang et al., CVPR 2017",
-    read=_read,
+    reader=without_policy(read_rsna),
     published=Published(images=26_684, positive=dict.fromkeys(_FINDINGS, 6012)),
     descends={"nih": f"all images are NIH's; {_MAPPING} tells which"},
     pseudonyms="nih",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
-from medllm.datasets.dataset import DataSet, Published
+from medllm.datasets.dataset import DataSet, Published, patients_unknown, without_policy
 from medllm.datasets.masks import RunLengthMask
-from medllm.datasets.policy import LabelPolicy
 from medllm.datasets.record import ImageRecord, read_given, read_rows
 from medllm.errors import LabelError
 
@@ -86,26 +85,13 @@ def _runs(spans: Iterable[tuple[int, int]]) -> tuple[int, ...]:
     return tuple(runs)
 
 
-def _read(root: Path, policy: LabelPolicy) -> list[ImageRecord]:
-    del policy  # it leaves no choice
-    return read_siim(root)
-
-
-def _caveats(root: Path) -> Mapping[str, str]:
-    del root  # no copy tells the patients
-    return {
-        "patients-unknown": "The data set does not tell which images are of one patient, so each "
-        "counts as a patient of its own: parts may share patients, and intervals are too narrow."
-    }
-
-
 SIIM = DataSet(
     name="siim",
     title="SIIM-ACR Pneumothorax Segmentation Challenge 2019",
     terms="those of NIH ChestX-ray14 for the images, and of the challenge for its outlines",
     citation="SIIM-ACR Pneumothorax Segmentation, Kaggle 2019; Wang et al., CVPR 2017",
-    read=_read,
+    reader=without_policy(read_siim),
     published=Published(images=12_047, positive={"pneumothorax": 2669}),
     descends={"nih": "all images are NIH's; which, no table tells"},
-    caveats=_caveats,
+    caveats=patients_unknown,
 )

@@ -16,11 +16,17 @@ from medllm.datasets.registry import DATASETS
 from medllm.errors import DicomError, LabelError
 from medllm.files import replace_file
 
+# Of the patients of a data set without an official split, where nothing else is asked for.
+DEFAULT_SHARES: Mapping[str, float] = {"train": 0.8, "validation": 0.1, "test": 0.1}
 _COLUMNS = ("dataset", "file", "patient_id", "split")
 
 
 def split_by_patient(
-    records: Sequence[ImageRecord], shares: Mapping[str, float], seed: int
+    records: Sequence[ImageRecord],
+    shares: Mapping[str, float],
+    seed: int,
+    *,
+    known: Mapping[str, str] | None = None,
 ) -> dict[str, list[ImageRecord]]:
     """Divide records so that no patient, and no image under two names, is in two parts.
 
@@ -33,6 +39,8 @@ def split_by_patient(
         records: Records of any number of data sets.
         shares: Share of the patients a part, in order; they add up to 1.
         seed: Another seed gives another split.
+        known: Part of patients who have one already, as in another data set's official split, by
+            `patient_name`; whoever shares a file with one of them goes with them.
 
     Returns:
         Records a part, in their given order.
@@ -43,11 +51,15 @@ def split_by_patient(
     if abs(sum(shares.values()) - 1) > 1e-9:
         raise ValueError(f"shares add up to {sum(shares.values())}; they must add up to 1.")
     leaders = _group_leaders(records)
+    fixed = {
+        leaders[patient]: part for patient, part in (known or {}).items() if patient in leaders
+    }
     parts: dict[str, list[ImageRecord]] = {name: [] for name in shares}
     for record in records:
-        leader = leaders[_patient(record.dataset, record.patient_id)]
+        leader = leaders[patient_name(record.dataset, record.patient_id)]
         digest = hashlib.sha256(f"{seed}:{leader}".encode()).digest()
-        parts[_part(int.from_bytes(digest[:8]) / 2**64, shares)].append(record)
+        drawn = _part(int.from_bytes(digest[:8]) / 2**64, shares)
+        parts[fixed.get(leader, drawn)].append(record)
     return parts
 
 
@@ -85,22 +97,31 @@ def with_split(records: Sequence[ImageRecord], path: Path) -> list[ImageRecord]:
     """
     parts: dict[str, str] = {}
     for line, row in read_rows(path, ("dataset", "patient_id", "split")):
-        patient = _patient(row["dataset"], row["patient_id"])
+        patient = patient_name(row["dataset"], row["patient_id"])
         if parts.setdefault(patient, row["split"]) != row["split"]:
             raise LabelError(
                 f"{path}, line {line}: the patient is in '{parts[patient]}' and in "
                 f"'{row['split']}'; keep each patient in one part."
             )
     found = [
-        (record, parts.get(_patient(record.dataset, record.patient_id), "")) for record in records
+        (record, parts.get(patient_name(record.dataset, record.patient_id), ""))
+        for record in records
     ]
     if not any(part for _, part in found):
         raise LabelError(f"{path} names no patient of these records; is it of another data set?")
     return [dataclasses.replace(record, split=part) for record, part in found]
 
 
-def _patient(dataset: str, patient_id: str) -> str:
-    """Name a patient in all data sets that have the same pseudonyms."""
+def patient_name(dataset: str, patient_id: str) -> str:
+    """Name a patient in all data sets that have the same pseudonyms.
+
+    Args:
+        dataset: Name of the data set.
+        patient_id: Its pseudonym.
+
+    Returns:
+        The same name for RSNA's patient 17 as for NIH's, and another for any other's.
+    """
     known = DATASETS.get(dataset)
     return f"{known.patients_of if known else dataset}/{patient_id}"
 
@@ -121,10 +142,12 @@ def _group_leaders(records: Sequence[ImageRecord]) -> dict[str, str]:
         # Of a partial copy, or damaged: told as an error when the image is asked for.
         with contextlib.suppress(OSError, DicomError):
             by_hash[hashlib.sha256(record.content()).hexdigest()].add(
-                _patient(record.dataset, record.patient_id)
+                patient_name(record.dataset, record.patient_id)
             )
     parent = {
-        _patient(record.dataset, record.patient_id): _patient(record.dataset, record.patient_id)
+        patient_name(record.dataset, record.patient_id): patient_name(
+            record.dataset, record.patient_id
+        )
         for record in records
     }
 

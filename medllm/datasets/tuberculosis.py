@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from medllm.datasets.dataset import DataSet, Published
-from medllm.datasets.policy import LabelPolicy
+from medllm.datasets.dataset import DataSet, Published, patients_unknown, without_policy
 from medllm.datasets.record import ImageRecord
 from medllm.errors import LabelError
 
@@ -162,31 +161,13 @@ _SHENZHEN_LAYOUT = _Layout(
 )
 
 
-def _montgomery(root: Path, policy: LabelPolicy) -> list[ImageRecord]:
-    del policy  # it leaves no choice
-    return read_montgomery(root)
-
-
-def _shenzhen(root: Path, policy: LabelPolicy) -> list[ImageRecord]:
-    del policy  # it leaves no choice
-    return read_shenzhen(root)
-
-
-def _patients_unknown(root: Path) -> dict[str, str]:
-    del root  # it holds for every copy
-    return {
-        "patients-unknown": "the set tells no patients apart, so that each image counts as a "
-        "patient of its own; parts may share patients, and intervals may be too narrow."
-    }
-
-
 _CITATION = "Jaeger et al., Quantitative Imaging in Medicine and Surgery 4(6):475-477, 2014"
 MONTGOMERY = DataSet(
     name="montgomery",
     title="Montgomery County, tuberculosis",
     terms="public domain, with acknowledgement of the NLM",
     citation=_CITATION,
-    read=_montgomery,
+    reader=without_policy(read_montgomery),
     published=Published(images=138),
 )
 SHENZHEN = DataSet(
@@ -194,7 +175,7 @@ SHENZHEN = DataSet(
     title="Shenzhen, tuberculosis",
     terms="public domain, with acknowledgement of the NLM",
     citation=_CITATION,
-    read=_shenzhen,
+    reader=without_policy(read_shenzhen),
     published=Published(images=662, positive={"tuberculosis": 336}),
-    caveats=_patients_unknown,
+    caveats=patients_unknown,
 )

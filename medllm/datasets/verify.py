@@ -7,7 +7,7 @@ import functools
 import math
 import multiprocessing
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -53,8 +53,25 @@ class LabelCount:
 
 
 @dataclass(frozen=True)
+class Named:
+    """Images that a verification names, in one way of naming them.
+
+    Attributes:
+        missing: The first images without a file.
+        unreadable: The first of those that cannot be read or scored, by the gate's code.
+        inverted: The first of those that look inverted.
+        duplicates: Those that are equal to the byte, a tuple a group.
+    """
+
+    missing: tuple[str, ...]
+    unreadable: Mapping[str, tuple[str, ...]]
+    inverted: tuple[str, ...]
+    duplicates: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
 class Verification:
-    """What a copy holds. Names are those of files, never of patients.
+    """What a copy holds. Names are those of files without their folders, which may name patients.
 
     Attributes:
         dataset: Name of the data set.
@@ -67,7 +84,8 @@ class Verification:
         labels: Counts a finding, by the default policy.
         views: Images a view position; `unknown` where it is blank.
         splits: Images a part of the official split; empty where there is none.
-        caveats: What the copy's figures must be read with, by its code.
+        caveats: What the copy's figures must be read with, by its code; `names-recur` says that
+            a name does not tell which image is meant.
         unreadable: Images that cannot be read or scored, by the gate's code.
         unreadable_names: Names of the first of them, a code.
         warnings: Readable images that a gate warns of, by its code; polarity stands apart.
@@ -79,6 +97,7 @@ class Verification:
         inverted_names: Names of the first of them.
         boxes: Boxes on readable images.
         boxes_outside: Those that leave their image, as on a copy that was scaled.
+        paths: The images that are named above, by their paths in the copy.
     """
 
     dataset: str
@@ -103,6 +122,7 @@ class Verification:
     inverted_names: tuple[str, ...]
     boxes: int
     boxes_outside: int
+    paths: Named
 
 
 @dataclass(frozen=True)
@@ -144,7 +164,7 @@ def verify(
         ValueError: `accept` holds a code that cannot be accepted.
     """
     dataset, root = find_dataset(name), Path(root)
-    records = dataset.read(root, dataset.policy)
+    records = dataset.read(root)
     present = [record for record in records if record.path.is_file()]
     there = set(map(id, present))
     look = functools.partial(_look, accept=tuple(accept))
@@ -154,6 +174,11 @@ def verify(
     frontal = [pair for pair in read if pair[0].attributes.get("view_position", "") in FRONTAL]
     inverted = [record for record, one in frontal if "polarity-doubtful" in one.warnings]
     sizes = Counter(f"{one.rows} x {one.columns}" for _, one in read)
+    missing = [record for record in records if id(record) not in there]
+    names, paths = (
+        _named(way, missing, refused, inverted, read)
+        for way in (lambda record: record.name, lambda record: record.place(root))
+    )
     return Verification(
         dataset=name,
         title=dataset.title,
@@ -161,24 +186,25 @@ def verify(
         images=len(records),
         patients=len({record.patient_id for record in records}),
         present=len(present),
-        missing=_first_names([record for record in records if id(record) not in there]),
+        missing=names.missing,
         labels=_count_labels(records),
         views=_counted(r.attributes.get("view_position", "") or "unknown" for r in records),
         splits=_counted(record.split for record in records if record.split),
-        caveats=dict(dataset.caveats(root)),
+        caveats={**dataset.caveats(root), **_names_recur(records)},
         unreadable=_counted(one.error for _, one in refused),
-        unreadable_names=_names_by_code(refused),
+        unreadable_names=names.unreadable,
         warnings=_counted(
             code for _, one in read for code in one.warnings if code != "polarity-doubtful"
         ),
         sizes=dict(sizes.most_common(_SIZES)),
         stored=_counted(one.stored for _, one in read),
-        duplicates=_duplicates(read),
+        duplicates=names.duplicates,
         frontal=len(frontal),
         inverted=len(inverted),
-        inverted_names=_first_names(inverted),
+        inverted_names=names.inverted,
         boxes=sum(len(_places(record)) for record, _ in read),
         boxes_outside=sum(_boxes_outside(record, one) for record, one in read),
+        paths=paths,
     )
 
 
@@ -256,15 +282,38 @@ def _counted(words: Iterator[str]) -> dict[str, int]:
     return dict(Counter(words).most_common())
 
 
-def _first_names(records: Sequence[ImageRecord]) -> tuple[str, ...]:
-    return tuple(record.name for record in records[:_EXAMPLES])
+def _named(
+    way: Callable[[ImageRecord], str],
+    missing: Sequence[ImageRecord],
+    refused: Sequence[tuple[ImageRecord, _Seen]],
+    inverted: Sequence[ImageRecord],
+    read: Sequence[tuple[ImageRecord, _Seen]],
+) -> Named:
+    refused_by_code = _grouped((one.error, way(record)) for record, one in refused)
+    read_by_content = _grouped((one.sha256, way(record)) for record, one in read)
+    return Named(
+        missing=tuple(map(way, missing[:_EXAMPLES])),
+        unreadable={code: found[:_EXAMPLES] for code, found in refused_by_code.items()},
+        inverted=tuple(map(way, inverted[:_EXAMPLES])),
+        duplicates=tuple(found for found in read_by_content.values() if len(found) > 1),
+    )
 
 
-def _names_by_code(refused: Sequence[tuple[ImageRecord, _Seen]]) -> dict[str, tuple[str, ...]]:
-    records: defaultdict[str, list[ImageRecord]] = defaultdict(list)
-    for record, one in refused:
-        records[one.error].append(record)
-    return {code: _first_names(found) for code, found in records.items()}
+def _grouped(keyed: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for key, name in keyed:
+        groups[key].append(name)
+    return {key: tuple(names) for key, names in groups.items()}
+
+
+def _names_recur(records: Sequence[ImageRecord]) -> dict[str, str]:
+    """Say where a name does not tell an image, as in CheXpert's folders of `view1_frontal.jpg`."""
+    if len({record.name for record in records}) == len(records):
+        return {}
+    return {
+        "names-recur": "Files in several folders have one name; --json gives the paths of those "
+        "that are named here, with the folders, which may hold a patient's pseudonym."
+    }
 
 
 def _count_labels(records: Sequence[ImageRecord]) -> dict[str, LabelCount]:
@@ -275,13 +324,6 @@ def _count_labels(records: Sequence[ImageRecord]) -> dict[str, LabelCount]:
         soft = len(values) - positive - negative
         counts[finding] = LabelCount(positive, negative, soft, len(records) - len(values))
     return counts
-
-
-def _duplicates(read: Sequence[tuple[ImageRecord, _Seen]]) -> tuple[tuple[str, ...], ...]:
-    groups: defaultdict[str, list[str]] = defaultdict(list)
-    for record, one in read:
-        groups[one.sha256].append(record.name)
-    return tuple(tuple(names) for names in groups.values() if len(names) > 1)
 
 
 def _boxes_outside(record: ImageRecord, one: _Seen) -> int:

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-from medllm.datasets.boxes import group_boxes, read_corners
-from medllm.datasets.dataset import DataSet, Published
+from medllm.datasets.boxes import boxes_of_positives, read_corners
+from medllm.datasets.dataset import DataSet, Published, patients_unknown
 from medllm.datasets.policy import LabelPolicy
 from medllm.datasets.record import Box, ImageRecord, read_label, read_rows
 from medllm.errors import LabelError
@@ -98,7 +98,7 @@ def _record(
         path=root / part / f"{image}.dicom",
         patient_id=image,
         labels=labels,
-        boxes=group_boxes((key, box) for key, box in boxes[image] if labels.get(key) == 1),
+        boxes=boxes_of_positives(boxes[image], labels),
         split=part,
     )
 
@@ -206,14 +206,6 @@ def _counts(root: Path) -> Published:
     return _KAGGLE if (root / "train.csv").is_file() else _PUBLISHED
 
 
-def _caveats(root: Path) -> Mapping[str, str]:
-    del root  # no copy tells the patients
-    return {
-        "patients-unknown": "The data set does not tell which images are of one patient, so each "
-        "counts as a patient of its own: parts may share patients, and intervals are too narrow."
-    }
-
-
 _PUBLISHED = Published(images=15_000 + 3000)
 # With at least two of three readers.
 _KAGGLE = Published(
@@ -230,9 +222,9 @@ VINDR = DataSet(
     title="VinDr-CXR",
     terms="PhysioNet credentialed access, or the rules of the Kaggle challenge",
     citation="Nguyen et al., VinDr-CXR, Scientific Data 2022; PhysioNet 10.13026/3akn-b287",
-    read=read_vindr,
+    reader=read_vindr,
     policy=LabelPolicy(readers="majority"),
     published=_PUBLISHED,
     counts=_counts,
-    caveats=_caveats,
+    caveats=patients_unknown,
 )

@@ -14,6 +14,8 @@ from medllm.evaluate.document import (
 )
 
 _CHANCE = 0.5
+# Above it agreement is called substantial (Landis and Koch, Biometrics 1977).
+_AGREED = 0.6
 AuditRow = ImageUseAudit | ShortcutAudit | PromptAudit | LabelNoiseAudit
 
 
@@ -35,15 +37,16 @@ class Reading:
 READINGS: dict[str, Reading] = {
     "image_use": Reading(
         "Is the image used?",
-        "AUROC on a sample with the image as it is, blurred to 4 by 4 pixels, and exchanged for "
-        "another patient's. The mean log-odds of the images stand beside those of a blank one.",
+        "AUROC on a sample with the image as it is and blurred to 4 by 4 pixels, and the "
+        "difference on the same images. The mean log-odds of the images stand beside those of a "
+        "blank one.",
         "an AUROC with the blurred image close to the real one, so that coarse brightness does "
-        "the ranking; or one above .5 with another patient's image.",
+        "the ranking.",
     ),
     "shortcuts": Reading(
         "Do acquisition facts tell the label?",
         "AUROC of a logistic regression on the facts alone, cross-fitted by patient, beside the "
-        "model's on the same images. .5 is chance.",
+        "model's on the same images, and the model's minus theirs. .5 is chance.",
         "facts alone well above .5: then the model may owe its ranking to how the images were "
         "taken, not to what they show.",
     ),
@@ -58,9 +61,10 @@ READINGS: dict[str, Reading] = {
     "label_noise": Reading(
         "Do two sources of labels agree?",
         "Images by the label that is evaluated and by a second source, Cohen's kappa (1 is "
-        "agreement, 0 chance), and the model's AUROC by either.",
-        "a low kappa, or an AUROC that hangs on the source: then the figures say as much about "
-        "the labels as about the model.",
+        "agreement, 0 chance), and the model's AUROC by either, with the difference on the same "
+        "images.",
+        f"a kappa below {_AGREED:g}, or an AUROC that hangs on the source: then the figures say "
+        "as much about the labels as about the model.",
     ),
 }
 
@@ -100,29 +104,27 @@ def verdict(row: AuditRow) -> Verdict | None:
 
 
 def _image_use(row: ImageUseAudit) -> Verdict | None:
-    real, blurred, shuffled = _ends(row.real), _ends(row.blurred), _ends(row.shuffled)
-    if real is None or blurred is None or shuffled is None:
+    real, blurred, difference = _ends(row.real), _ends(row.blurred), _ends(row.auroc_difference)
+    if real is None or blurred is None or difference is None:
         return None
-    if shuffled[0] > _CHANCE:
-        return Verdict("alarm", "Ranks better than chance with another patient's image.")
     if real[0] <= _CHANCE:
         return Verdict("caution", "Not shown to rank better than chance, even with the image.")
-    if blurred[1] < real[0]:
+    if difference[0] > 0:
         return Verdict("clear", "Ranks better with the image than blurred: its detail is used.")
-    if blurred[0] > _CHANCE and blurred[1] >= (row.real.value or 0):
-        return Verdict("alarm", "The blurred image ranks as well, as far as its interval tells.")
-    return Verdict("caution", "The intervals overlap: the detail is not shown to be used.")
+    if blurred[0] > _CHANCE:
+        return Verdict("alarm", "The blurred image ranks as well, as far as the interval tells.")
+    return Verdict("caution", "Not shown to rank better with the image than blurred.")
 
 
 def _shortcut(row: ShortcutAudit) -> Verdict | None:
-    facts, model = _ends(row.auroc), _ends(row.model_auroc)
-    if facts is None or model is None:
+    facts, difference = _ends(row.auroc), _ends(row.auroc_difference)
+    if facts is None or difference is None:
         return None
     if facts[0] <= _CHANCE:
         return Verdict("clear", "Not shown to tell the label.")
-    if facts[1] < model[0]:
+    if difference[0] > 0:
         return Verdict("caution", "Tell something of the label, less than the model does.")
-    return Verdict("alarm", "Tell the label as well as the model, as far as the intervals tell.")
+    return Verdict("alarm", "Tell the label as well as the model, as far as the interval tells.")
 
 
 def _prompt(row: PromptAudit) -> Verdict | None:
@@ -141,12 +143,14 @@ def _prompt(row: PromptAudit) -> Verdict | None:
 
 
 def _label_noise(row: LabelNoiseAudit) -> Verdict | None:
-    first, second = _ends(row.auroc), _ends(row.auroc_second)
-    if first is None or second is None:
+    difference = _ends(row.auroc_difference)
+    if difference is None:
         return None
-    if first[0] <= second[1] and second[0] <= first[1]:
-        return Verdict("clear", "No difference of the AUROC is shown.")
-    return Verdict("alarm", "The AUROC hangs on the source of the labels.")
+    if difference[0] > 0 or difference[1] < 0:
+        return Verdict("alarm", "The AUROC hangs on the source of the labels.")
+    if row.kappa is None or row.kappa < _AGREED:
+        return Verdict("caution", "No difference of the AUROC is shown, but the sources disagree.")
+    return Verdict("clear", "No difference of the AUROC is shown.")
 
 
 def _rewording(low: float, high: float) -> Verdict:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -19,7 +19,7 @@ from medllm.evaluate.document import (
     PromptAudit,
     ShortcutAudit,
 )
-from medllm.evaluate.performance import Answers, intervals, resamples_for
+from medllm.evaluate.performance import Answers, Resampled, intervals, resamples_for
 from medllm.evaluate.probes import BLURRED, Probe
 from medllm.evaluate.table import Predictions
 from medllm.findings import FINDINGS
@@ -102,18 +102,15 @@ class _Sample:
             return None
         return cls(predictions, answers, probed)
 
-    def area(self, scores: np.ndarray) -> Callable[[Int[np.ndarray, " chosen"]], float]:
+    def area(self, scores: np.ndarray) -> Resampled:
         """AUROC of the labels by some scores, on chosen images."""
         return lambda at: auroc(scores[at], self.labels[at])
 
 
 def _image_use(sample: _Sample, answers: Answers, blank: float) -> ImageUseAudit:
+    real, blurred = sample.area(sample.log_odds), sample.area(sample.probes[BLURRED])
     measured = intervals(
-        {
-            "real": sample.area(sample.log_odds),
-            "blurred": sample.area(sample.probes[BLURRED]),
-            "shuffled": sample.area(sample.log_odds[_elsewhere(sample.patients)]),
-        },
+        {"real": real, "blurred": blurred, **_minus(real, blurred)},
         sample.patients,
         resamples_for(len(sample.labels)),
     )
@@ -126,17 +123,9 @@ def _image_use(sample: _Sample, answers: Answers, blank: float) -> ImageUseAudit
     )
 
 
-def _elsewhere(patients: Sequence[str]) -> Int[np.ndarray, " images"]:
-    """Give each image the place of one of another patient, where there is another."""
-    order = np.random.default_rng(0).permutation(len(patients))
-    names = np.asarray(patients)
-    for shift in range(1, len(patients)):
-        other = np.empty(len(patients), dtype=int)
-        other[order] = np.roll(order, shift)
-        if not (names[other] == names).any():
-            return other
-    other[order] = np.roll(order, 1)
-    return other
+def _minus(first: Resampled, second: Resampled) -> dict[str, Resampled]:
+    """Give the difference of two areas, to be resampled in pairs."""
+    return {"auroc_difference": lambda at: first(at) - second(at)}
 
 
 def _prompts(
@@ -168,7 +157,7 @@ def _prompt(
 ) -> PromptAudit:
     own, other = sample.area(sample.log_odds), sample.area(log_odds)
     measured = intervals(
-        {"auroc": other, "auroc_difference": lambda at: other(at) - own(at)},
+        {"auroc": other, **_minus(other, own)},
         sample.patients,
         resamples_for(len(sample.labels)),
     )
@@ -248,8 +237,11 @@ def _shortcut(
         areas = np.array([auroc(scores[one], labels[one]) for one in chosen])
         return float(np.nanmean(areas)) if not np.isnan(areas).all() else float("nan")
 
+    def model(at: Int[np.ndarray, " chosen"]) -> float:
+        return auroc(answers.log_odds[at], labels[at])
+
     measured = intervals(
-        {"auroc": area, "model_auroc": lambda at: auroc(answers.log_odds[at], labels[at])},
+        {"auroc": area, "model_auroc": model, **_minus(model, area)},
         answers.patients,
         resamples_for(len(labels)),
     )
@@ -268,11 +260,12 @@ def _label_noise(
         return None
     one, two = answers.labels[known], second[known].astype(int)
     log_odds = answers.log_odds[known]
+
+    def by(labels: Int[np.ndarray, " images"]) -> Resampled:
+        return lambda at: auroc(log_odds[at], labels[at])
+
     measured = intervals(
-        {
-            "auroc": lambda at: auroc(log_odds[at], one[at]),
-            "auroc_second": lambda at: auroc(log_odds[at], two[at]),
-        },
+        {"auroc": by(one), "auroc_second": by(two), **_minus(by(one), by(two))},
         [patient for patient, is_known in zip(answers.patients, known, strict=True) if is_known],
         resamples_for(len(one)),
     )

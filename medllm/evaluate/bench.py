@@ -109,7 +109,7 @@ class ModelFigures(Section):
     Attributes:
         model: Its name and version, or the file of its predictions; blank where not told.
         model_sha256: Hash of the checkpoint; blank for predictions that were given.
-        n_images: Images that it scored.
+        n_images: Images that it scored for each of its findings.
         n_refused: Images that it did not.
         cost: What its answers took; null where that was not written down.
         findings: By finding.
@@ -161,7 +161,7 @@ def figures_of_models(
 
 def _model(file: Path, predictions: Predictions) -> ModelFigures:
     told = _metrics(file.parent)
-    scored = np.array([not error for error in predictions.errors])
+    scored = (predictions.errors == "").all(axis=1)
     return ModelFigures(
         model=str(told.get("model", "")),
         model_sha256=str(told.get("model_sha256", "")),

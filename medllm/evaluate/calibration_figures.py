@@ -12,10 +12,12 @@ from medllm.evaluate.cross_fit import Calibrated
 from medllm.metrics import (
     Estimate,
     ReliabilityBin,
+    basic_interval,
     brier,
     calibration_intercept,
     calibration_slope,
     clustered_bootstraps,
+    exact_at_the_ends,
     expected_calibration_error,
     reliability_bins,
     sensitivity,
@@ -86,6 +88,10 @@ def calibration_figures(
         patients,
         n_resamples=n_resamples,
     )
+    measured["ece"] = basic_interval(measured["ece"])
+    for name, label in (("sensitivity", 1), ("specificity", 0)):
+        n_patients = len({patients[at] for at in np.flatnonzero(labels == label).tolist()})
+        measured[name] = exact_at_the_ends(measured[name], n_patients)
     return CalibrationFigures(
         calibration=calibration,
         **measured,

@@ -32,10 +32,12 @@ class PairedFigures(Section):
         n: Images with a label that both scored.
         n_positive: Those with the finding.
         n_patients: Their patients.
+        unpaired: Images with a label that only one of the two has scored for it.
         first_auroc: Area under the ROC curve of the first model.
         second_auroc: Of the second.
         auroc_difference: With the interval of resampled patients.
-        p_value: That the difference is chance: by resampling patients.
+        p_value: That the difference is chance: by resampling patients; where all resamples agree
+            in its sign, by a normal distribution as wide as they are.
         p_value_delong: DeLong's, as if each image were a patient.
         p_value_holm: The former, corrected over the findings of this comparison.
         sensitivity_difference: At each model's own threshold.
@@ -47,6 +49,7 @@ class PairedFigures(Section):
     n: int
     n_positive: int
     n_patients: int
+    unpaired: int
     first_auroc: Interval
     second_auroc: Interval
     auroc_difference: Interval
@@ -66,7 +69,8 @@ class Comparison(Section):
         first: Name of the first model's results.
         models: Each by itself, by the name of its results, the first one first.
         others: The others' figures, by the name of their results.
-        unpaired: Images that only one of the two has scored, by the same name.
+        unpaired: Images that only one of the two has scored for a finding of both, by the same
+            name.
     """
 
     use: str = RESEARCH_USE
@@ -88,8 +92,8 @@ def compare(paths: Sequence[Path]) -> Comparison:
         The comparison.
 
     Raises:
-        LabelError: A file is missing, there are fewer than two, two have no image or finding in
-            common, their labels differ, or explanations are of another model.
+        LabelError: A file is missing or named twice, there are fewer than two, two have no image
+            or finding in common, their labels differ, or explanations are of another model.
     """
     explained = [path for path in paths if (path / EXPLANATIONS).is_file()]
     scored = [path for path in paths if path not in explained]
@@ -97,6 +101,9 @@ def compare(paths: Sequence[Path]) -> Comparison:
     for file in files:
         if not file.is_file():
             raise LabelError(f"{file} is not there; name a folder that medllm evaluate wrote.")
+    real = [file.resolve() for file in files]
+    if twice := [file for at, file in enumerate(files) if real[at] in real[:at]]:
+        raise LabelError(f"{twice[0]} is named twice; compare two that differ.")
     if len(files) < 2:
         raise LabelError(
             f"{len(files)} of the folders holds predictions; name two or more that medllm evaluate "
@@ -111,13 +118,19 @@ def compare(paths: Sequence[Path]) -> Comparison:
         first=name,
         models=figures_of_models(results, explained),
         others={other: _paired(first, told, other) for other, (_, told) in others},
-        unpaired={other: len(_scored(first) ^ _scored(told)) for other, (_, told) in others},
+        unpaired={other: _unpaired(first, told) for other, (_, told) in others},
     )
 
 
-def _scored(predictions: Predictions) -> set[str]:
-    rows = zip(predictions.paths, predictions.errors, strict=True)
-    return {path for path, error in rows if not error}
+def _unpaired(first: Predictions, second: Predictions) -> int:
+    shared = set(first.findings) & set(second.findings)
+    alone = (_scored(first, finding) ^ _scored(second, finding) for finding in shared)
+    return len(set().union(*alone))
+
+
+def _scored(predictions: Predictions, finding: str) -> set[str]:
+    errors = predictions.errors[:, predictions.findings.index(finding)]
+    return {path for path, error in zip(predictions.paths, errors, strict=True) if not error}
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
@@ -199,6 +212,7 @@ def _figures(
     figures: Mapping[str, object] = {
         **measured,
         "finding": first.finding,
+        "unpaired": len(first.at) + len(second.at) - 2 * len(labels),
         "n": len(labels),
         "n_positive": int(labels.sum()),
         "n_patients": len(set(patients)),

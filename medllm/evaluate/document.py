@@ -111,6 +111,8 @@ class FindingFigures(OperatingPoint):
         n_positive: Those with the finding.
         n_patients: Their patients.
         prevalence: Share with the finding; the AUPRC of chance.
+        supposed_prevalence: Share with the finding that the probability supposes; null where that
+            is not known.
         auroc: Area under the ROC curve, interval by resampling patients.
         auroc_delong: The same area, DeLong's interval, as if each image were a patient.
         auprc: Average precision.
@@ -120,7 +122,7 @@ class FindingFigures(OperatingPoint):
         calibration_intercept: 0 is perfect; above it the finding is more frequent than predicted.
         youden_threshold: Probability at which sensitivity and specificity add up to most, on
             these images; to be taken over to other patients, not to be reported on these.
-        fixed_threshold: Calls at a threshold taken over from other patients; null without.
+        fixed_threshold: Calls at a threshold taken over from other images; null without.
         roc: False positive share against sensitivity.
         precision_recall: Sensitivity against positive predictive value.
         reliability: Probability against frequency.
@@ -131,6 +133,7 @@ class FindingFigures(OperatingPoint):
     n_positive: int
     n_patients: int
     prevalence: float
+    supposed_prevalence: Figure = None
     auroc: Interval
     auroc_delong: Interval
     auprc: Interval
@@ -194,7 +197,7 @@ class ImageUseAudit(Section):
         n: Images of the sample with a label.
         real: AUROC with the image.
         blurred: AUROC with the image blurred to 4 x 4 pixels.
-        shuffled: AUROC with another patient's image; chance is .5.
+        auroc_difference: Of the image as it is, minus that of the blurred one.
         blank_log_odds: Log-odds of a blank image.
         real_log_odds: Mean log-odds of the images.
     """
@@ -203,7 +206,7 @@ class ImageUseAudit(Section):
     n: int
     real: Interval
     blurred: Interval
-    shuffled: Interval
+    auroc_difference: Interval
     blank_log_odds: float
     real_log_odds: float
 
@@ -217,6 +220,7 @@ class ShortcutAudit(Section):
         n: Images.
         auroc: .5 where they tell nothing.
         model_auroc: The model's on the same images.
+        auroc_difference: The model's minus that of the facts.
     """
 
     finding: str
@@ -224,6 +228,7 @@ class ShortcutAudit(Section):
     n: int
     auroc: Interval
     model_auroc: Interval
+    auroc_difference: Interval
 
 
 class PromptAudit(Section):
@@ -264,6 +269,7 @@ class LabelNoiseAudit(Section):
         kappa: Cohen's; 1 is agreement, 0 chance.
         auroc: The model's by the label that is evaluated.
         auroc_second: By the second source.
+        auroc_difference: By the former minus by the latter.
     """
 
     finding: str
@@ -276,6 +282,7 @@ class LabelNoiseAudit(Section):
     kappa: Figure
     auroc: Interval
     auroc_second: Interval
+    auroc_difference: Interval
 
 
 class Audits(Section):
@@ -311,6 +318,8 @@ class Evaluation(Section):
         dataset: Name of the data set's reader.
         split: Part that was evaluated; `all` for all of it.
         policy: Label policy: the choices that the data set leaves.
+        settings: What else was chosen, in words: views, and of a model the gates that were
+            accepted, the polarity and the prevalence, where one was given.
         model: Name and version.
         model_sha256: Hash of the checkpoint; empty for predictions that were given.
         training_data: What the model says it was trained on: figures on those images are no
@@ -334,6 +343,7 @@ class Evaluation(Section):
     dataset: str
     split: str
     policy: dict[str, str]
+    settings: dict[str, str] = Field(default_factory=dict)
     model: str
     model_sha256: str
     training_data: tuple[str, ...]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,7 @@ def measure(
     model: Model | None = None,
     probes: Sequence[Probe] = (),
     shipped: Callable[[str], tuple[float, str]] = lambda finding: (0.5, "even odds"),
+    settings: Mapping[str, str] | None = None,
 ) -> Evaluation:
     """Measure predictions.
 
@@ -48,6 +49,7 @@ def measure(
         model: The model; None for predictions that were given.
         probes: What was asked of the sample.
         shipped: Threshold of a finding, and where it is from.
+        settings: How it was scored, in words.
 
     Returns:
         Every figure.
@@ -61,26 +63,37 @@ def measure(
             f"no image that was scored has a label of: {', '.join(predictions.findings)}; choose "
             "another data set, or findings that it labels."
         )
-    fixed = study.thresholds or {}
+    questions = {} if model is None else {one.finding: one for one in model.card.questions}
+    supposed = {key: one.calibration.prevalence for key, one in questions.items()}
+    fixed = study.thresholds
     findings = {
-        one.finding: figures_of(one, *shipped(one.finding), fixed.get(one.finding))
+        one.finding: figures_of(
+            one,
+            *shipped(one.finding),
+            fixed.values.get(one.finding) if fixed else None,
+            fixed_source=fixed.source if fixed else "",
+            supposed=supposed.get(one.finding),
+        )
         for one in answers
     }
     told = [one for one in answers if one.both]
     groups = groups_of(predictions, study.columns)
-    questions = {} if model is None else {one.finding: one for one in model.card.questions}
     return Evaluation(
         medllm_version=__version__,
         dataset=study.dataset,
         split=study.split or "all",
         policy={key: value for key, value in vars(study.policy).items() if value},
+        settings={
+            "views": ", ".join(view or "unknown" for view in study.views),
+            **(settings or {}),
+        },
         model=name,
         model_sha256="" if model is None else model.sha256,
         training_data=() if model is None else model.card.training_data,
         n_images=len(predictions.paths),
         n_patients=len(set(predictions.patients)),
         left_out=dict(study.selection.left_out),
-        errors=dict(Counter(error for error in predictions.errors if error)),
+        errors=_errors(predictions),
         caveats=tuple(study.caveats),
         n_resamples=resamples_for(len(predictions.paths)),
         findings=findings,
@@ -96,6 +109,17 @@ def measure(
         ),
         worst={one.finding: _worst(one, predictions) for one in answers},
     )
+
+
+def _errors(predictions: Predictions) -> dict[str, int]:
+    """Count the images with an error by its code, and by the findings where it is not of all."""
+    counts: Counter[str] = Counter()
+    for codes in predictions.errors[(predictions.errors != "").any(axis=1)]:
+        failed = codes != ""
+        code = ", ".join(dict.fromkeys(codes[failed]))
+        names = ", ".join(np.array(predictions.findings)[failed])
+        counts[code if failed.all() else f"{code} of {names}"] += 1
+    return dict(counts)
 
 
 def _blank(model: Model, findings: Sequence[str]) -> dict[str, float]:

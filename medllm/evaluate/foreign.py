@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medllm.datasets import ImageRecord
+from medllm.datasets.record import iterate_rows
 from medllm.errors import LabelError
 from medllm.evaluate.table import path_of
 from medllm.findings import FINDINGS
@@ -26,8 +26,8 @@ _CERTAIN = 1e-12
 
 
 def foreign_rows(
-    file: Path, records: Sequence[ImageRecord], root: Path
-) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    file: Path, records: Sequence[ImageRecord], root: Path, wanted: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
     """Read probabilities and join them to a data set's records.
 
     Args:
@@ -35,16 +35,23 @@ def foreign_rows(
             or the name of the file where no other image has it.
         records: The chosen images.
         root: Folder of the data set.
+        wanted: Findings to take; all that the file has when None.
 
     Returns:
-        A row an image and finding, as of `table.rows_of`, and the findings. An image without a
-        probability of a finding has the error `no-prediction`.
+        A row an image and finding, as of `table.rows_of`. An image without a probability of a
+        finding has the error `no-prediction`.
 
     Raises:
         LabelError: The file is missing or not as described, a probability is none, a finding is
-            not known, an image has two of one finding, or no path is of the data set.
+            not known, an image has two of one finding, no path is of the data set, or a finding
+            that is wanted is not in the file.
     """
     given, findings = _given(file)
+    if missing := [finding for finding in wanted or () if finding not in findings]:
+        raise LabelError(
+            f"{file} has no prediction of {', '.join(missing)}; it has {', '.join(findings)}."
+        )
+    findings = tuple(wanted or findings)
     names = Counter(record.name for record in records)
     rows, n_found = [], 0
     for record in records:
@@ -60,7 +67,7 @@ def foreign_rows(
             f"{file} has no path of the data set's; its first is '{next(iter(given))[0]}', wanted "
             f"is '{rows[0]['path']}'."
         )
-    return rows, findings
+    return rows
 
 
 def _row(record: ImageRecord, path: str, finding: str, probability: float | None) -> dict[str, Any]:
@@ -133,12 +140,8 @@ def _read(file: Path) -> Iterator[tuple[str, str, str, Any]]:
             if row[2] is not None:
                 yield (f"{file}, row {number}", *row)
         return
-    with file.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        _require(file, reader.fieldnames or ())
-        for line in reader:
-            place = f"{file}, line {reader.line_num}"
-            yield (place, line["path"], line["finding"], line["probability"])
+    for line, given in iterate_rows(file, COLUMNS):
+        yield f"{file}, line {line}", given["path"], given["finding"], given["probability"]
 
 
 def _require(file: Path, names: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -25,6 +26,7 @@ from medllm.metrics import (
     Estimate,
     auroc,
     average_precision,
+    basic_interval,
     brier,
     calibration_intercept,
     calibration_slope,
@@ -134,7 +136,13 @@ def intervals(
 
 
 def figures_of(
-    answers: Answers, threshold: float, source: str, fixed: float | None = None
+    answers: Answers,
+    threshold: float,
+    source: str,
+    fixed: float | None = None,
+    *,
+    fixed_source: str = "",
+    supposed: float | None = None,
 ) -> FindingFigures:
     """Measure one finding, with intervals by patient.
 
@@ -142,7 +150,9 @@ def figures_of(
         answers: Its answers; at least one.
         threshold: Probability from which on the call is positive.
         source: Where that is from, in words.
-        fixed: A threshold taken over from other patients; None without.
+        fixed: A threshold taken over from other images; None without.
+        fixed_source: What that was fixed on, in words.
+        supposed: Share of positives that the probabilities suppose; None where not known.
 
     Returns:
         The figures.
@@ -162,6 +172,7 @@ def figures_of(
         answers.patients,
         resamples_for(len(labels)),
     )
+    measured["ece"] = _changed(measured["ece"], basic_interval)
     point = operating_point(answers, answers.called, threshold, source)
     figures = {
         **point.model_dump(),
@@ -171,11 +182,12 @@ def figures_of(
         "n_positive": int(labels.sum()),
         "n_patients": len(set(answers.patients)),
         "prevalence": float(labels.mean()),
+        "supposed_prevalence": supposed,
         "auroc_delong": Interval.of(delong_interval(probabilities, labels)),
         "youden_threshold": youden_threshold(probabilities, labels),
         "fixed_threshold": None
         if fixed is None
-        else operating_point(answers, probabilities >= fixed, fixed, "fixed on other patients"),
+        else operating_point(answers, probabilities >= fixed, fixed, fixed_source),
     }
     return FindingFigures.model_validate(figures)
 
@@ -195,18 +207,19 @@ def operating_point(
         The figures.
     """
     labels = answers.labels
+    shares: dict[str, Callable[..., float]] = {
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        "positive_predictive_value": positive_predictive_value,
+        "negative_predictive_value": negative_predictive_value,
+        "f1": f1,
+    }
+
+    def resampled(share: Callable[..., float]) -> Resampled:
+        return lambda at: share(called[at], labels[at])
+
     measured = intervals(
-        {
-            "sensitivity": lambda at: sensitivity(called[at], labels[at]),
-            "specificity": lambda at: specificity(called[at], labels[at]),
-            "positive_predictive_value": lambda at: positive_predictive_value(
-                called[at], labels[at]
-            ),
-            "negative_predictive_value": lambda at: negative_predictive_value(
-                called[at], labels[at]
-            ),
-            "f1": lambda at: f1(called[at], labels[at]),
-        },
+        {name: resampled(share) for name, share in shares.items()},
         answers.patients,
         resamples_for(len(labels)),
     )
@@ -217,8 +230,7 @@ def operating_point(
         "negative_predictive_value": ~called,
     }
     for name, among in of_whom.items():
-        n_patients = len({answers.patients[at] for at in np.flatnonzero(among).tolist()})
-        measured[name] = _exact_at_the_ends(measured[name], n_patients)
+        measured[name] = exact_share(measured[name], among, answers.patients)
     return OperatingPoint(
         threshold=threshold,
         threshold_source=source,
@@ -230,10 +242,27 @@ def operating_point(
     )
 
 
-def _exact_at_the_ends(share: Interval, n: int) -> Interval:
-    if share.value is None or share.low is None or share.high is None:
-        return share
-    return Interval.of(exact_at_the_ends(Estimate(share.value, share.low, share.high), n))
+def exact_share(
+    share: Interval, among: Bool[np.ndarray, " images"], patients: Sequence[str]
+) -> Interval:
+    """Give a share of 0 or 1 its exact interval, by patients.
+
+    Args:
+        share: With its interval by resampling.
+        among: The images that it is a share of.
+        patients: The patient of each image.
+
+    Returns:
+        The share, as it was where it is neither 0 nor 1.
+    """
+    n_patients = len({patients[at] for at in np.flatnonzero(among).tolist()})
+    return _changed(share, partial(exact_at_the_ends, n=n_patients))
+
+
+def _changed(figure: Interval, change: Callable[[Estimate], Estimate]) -> Interval:
+    if figure.value is None or figure.low is None or figure.high is None:
+        return figure
+    return Interval.of(change(Estimate(figure.value, figure.low, figure.high)))
 
 
 def averages(predictions: Predictions, answers: Sequence[Answers]) -> Averages | None:

@@ -18,6 +18,7 @@ from medllm.evaluate.predictions import ScoredRecord
 from medllm.metrics import Estimate, auroc, brier, clustered_bootstraps
 from medllm.models import Measurement, Model, Question
 from medllm.models.card import NOT_MEASURED
+from medllm.models.card_page import RECALIBRATED
 
 # Patients with a finding, and as many without. Two parameters are fitted, and ten cases of the
 # rarer class a parameter are the usual floor (Peduzzi et al., J Clin Epidemiol 1996); and of 20
@@ -260,7 +261,7 @@ def _with_new_card(model: Model, refitted: Sequence[Refitted], dataset: str) -> 
 
 def _with_calibration(question: Question, one: Refitted, dataset: str) -> Question:
     measurement = Measurement(
-        test_set=f"{dataset}; calibration cross-fitted over patients, {N_FOLDS} folds",
+        test_set=f"{dataset}; {RECALIBRATED}, {N_FOLDS} folds",
         n=one.n,
         n_positive=one.n_positive,
         auroc=one.auroc,

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -26,6 +27,9 @@ PART = 256
 Row = dict[str, Any]
 Image = TypeVar("Image")
 Score = Callable[[Sequence[ImageRecord]], Iterable[ScoredRecord]]
+Work = Callable[[Sequence[ImageRecord]], Iterable[Sequence[Row]]]
+# In what a run is known by: the file whose predictions were given.
+PREDICTIONS = "predictions"
 
 
 def predict(
@@ -38,6 +42,8 @@ def predict(
     told: Mapping[str, Any],
 ) -> Path:
     """Write the predictions of records, going on from what `out` holds already.
+
+    An image that was not scored before is tried again, and so is one whose file has changed since.
 
     Args:
         model: For the calibration; its hash is part of what the run is known by.
@@ -55,19 +61,32 @@ def predict(
         MedllmError: `out` holds another run, or cannot be written.
     """
     path = out / "predictions.parquet"
-    known = [
-        [record.dataset, record.name, record.patient_id, dict(record.labels)] for record in records
-    ]
+    place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()
+    known = (_known(record, root) for record in records)
+
+    def work(missing: Sequence[ImageRecord]) -> Iterable[Sequence[Row]]:
+        return (rows_of([one], model, findings, root) for one in score(missing))
+
     write_in_parts(
         path,
         records,
-        lambda missing: (rows_of([one], model, findings, root) for one in score(missing)),
-        {**told, **identity(model, known, findings)},
+        work,
+        {**told, "root": place, **identity(model, known, findings)},
         schema=SCHEMA,
         part_size=PART,
-        finish=lambda parts: _join(parts, path),
+        finish=lambda parts: _write(path, (pq.read_table(part, schema=SCHEMA) for part in parts)),
+        mend=lambda table, images: _mend(table, images, work),
     )
     return path
+
+
+def _known(record: ImageRecord, root: Path) -> list[Any]:
+    """Say all of a record that decides its rows, but for the file's content."""
+    others = {source: dict(labels) for source, labels in record.other_labels.items()}
+    return [
+        *(record.dataset, record.place(root), record.patient_id, record.study_id, record.split),
+        *(record.polarity, dict(record.labels), dict(record.attributes), others),
+    ]
 
 
 def write_in_parts(
@@ -79,6 +98,7 @@ def write_in_parts(
     schema: pa.Schema,
     part_size: int,
     finish: Callable[[Sequence[Path]], None],
+    mend: Callable[[Path, Sequence[Image]], None] = lambda table, images: None,
 ) -> None:
     """Write a table of images a part at a time, going on from what its folder holds already.
 
@@ -91,19 +111,24 @@ def write_in_parts(
         schema: Columns of the parts.
         part_size: Images a part.
         finish: Makes the table, given the parts in order; it is called again where it was killed.
+        mend: Does anew what is not to be kept of a table, or a part of it, that an earlier run
+            wrote; it is given the images of it.
 
     Raises:
         MedllmError: The folder holds another run, or cannot be written.
     """
     out, parts = path.parent, path.parent / "parts"
     try:
-        _claim(out, told)
+        claim(path, told)
+        chunks = {
+            parts / f"{start // part_size:06}.parquet": images[start : start + part_size]
+            for start in range(0, len(images), part_size)
+        }
+        for table, own in ({path: images} if path.exists() else chunks).items():
+            if table.exists():
+                mend(table, own)
         if not path.exists():
             parts.mkdir(exist_ok=True)
-            chunks = {
-                parts / f"{start // part_size:06}.parquet": images[start : start + part_size]
-                for start in range(0, len(images), part_size)
-            }
             missing = {part: chunk for part, chunk in chunks.items() if not part.exists()}
             done = iter(work([image for chunk in missing.values() for image in chunk]))
             for part, chunk in missing.items():
@@ -143,29 +168,95 @@ def identity(model: Model, known: Iterable[Any], findings: Sequence[str]) -> dic
     }
 
 
-def _claim(out: Path, told: Mapping[str, Any]) -> None:
-    """Write down what is evaluated here, or check that it is the same as before."""
-    path = out / "run.json"
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
+def claim(path: Path, told: Mapping[str, Any]) -> None:
+    """Write down what is evaluated in a folder, or check that it is the same as before.
+
+    Args:
+        path: The table that is written there; the folder is made.
+        told: All that decides its rows.
+
+    Raises:
+        MedllmError: The folder holds another run, or one that does not say what it is.
+        OSError: It cannot be written.
+    """
+    out = path.parent
+    run = out / "run.json"
+    if run.exists():
+        before = _read_run(run)
         if before != told:
-            changed = sorted(key for key in told if before.get(key) != told[key])
             raise MedllmError(
-                f"{out} holds another evaluation, which differs in {', '.join(changed)}; name "
-                "another --out, or delete that folder.",
+                f"{out} holds {_difference(before, told)}; name another --out, or delete that "
+                "folder.",
                 code="other-run",
             )
         return
+    if path.exists():
+        raise MedllmError(
+            f"{out} holds {path.name} and no run.json, which says of what it is; name another "
+            "--out, or delete that folder.",
+            code="other-run",
+        )
     out.mkdir(parents=True, exist_ok=True)
-    replace_file(path, json.dumps(told, indent=1) + "\n")
+    replace_file(run, json.dumps(told, indent=1) + "\n")
 
 
-def _join(parts: Sequence[Path], path: Path) -> None:
+def _read_run(run: Path) -> dict[str, Any]:
+    try:
+        before = json.loads(run.read_text(encoding="utf-8"))
+    except ValueError:
+        before = None
+    if not isinstance(before, dict):
+        raise MedllmError(
+            f"{run} is damaged, so that it is not known what its folder holds; name another --out, "
+            "or delete that folder.",
+            code="other-run",
+        )
+    return before
+
+
+def _difference(before: Mapping[str, Any], told: Mapping[str, Any]) -> str:
+    given = before.get(PREDICTIONS)
+    if given and PREDICTIONS not in told:
+        return f"the predictions that {given} gave, not a model's"
+    if PREDICTIONS in told and not given:
+        return "the evaluation of a model, not of predictions that were given"
+    changed = sorted(key for key in {**before, **told} if before.get(key) != told.get(key))
+    return f"another evaluation, which differs in {', '.join(changed)}"
+
+
+def _mend(table: Path, records: Sequence[ImageRecord], work: Work) -> None:
+    """Score those images of a table again that have an error or a newer file."""
+    before = pq.read_table(table, schema=SCHEMA)
+    width = len(before) // len(records)
+    failed = before.column("error").is_valid().to_numpy().reshape(-1, width).any(axis=1)
+    written = table.stat().st_mtime_ns
+    stale = [at for at, one in enumerate(records) if failed[at] or _changed_at(one.path) > written]
+    if not stale:
+        return
+    rows = [row for own in work([records[at] for at in stale]) for row in own]
+    places = np.arange(len(before)).reshape(-1, width)
+    places[stale] = len(before) + np.arange(len(rows)).reshape(-1, width)
+    both = pa.concat_tables([before, pa.Table.from_pylist(rows, schema=SCHEMA)]).combine_chunks()
+    mended = both.take(places.ravel())
+    step = PART * width
+    _write(table, (mended.slice(start, step) for start in range(0, len(mended), step)))
+
+
+def _changed_at(path: Path) -> int:
+    """Say when a file was written or moved to its place; 0 where it is no longer there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0
+    return max(status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _write(path: Path, tables: Iterable[pa.Table]) -> None:
     draft = path.with_name(f".{path.name}")
     try:
         with pq.ParquetWriter(draft, SCHEMA) as writer:
-            for part in parts:
-                writer.write_table(pq.read_table(part, schema=SCHEMA))
+            for table in tables:
+                writer.write_table(table)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)

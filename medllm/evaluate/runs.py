@@ -15,7 +15,8 @@ from medllm.evaluate.evaluation import measure
 from medllm.evaluate.foreign import THRESHOLD, foreign_rows
 from medllm.evaluate.predictions import ScoredRecord, score_records
 from medllm.evaluate.probes import probes_of, sampler
-from medllm.evaluate.resumable import predict
+from medllm.evaluate.results import writing
+from medllm.evaluate.resumable import PREDICTIONS, claim, predict
 from medllm.evaluate.study import Study
 from medllm.evaluate.table import read_predictions, write_rows
 from medllm.models import Calibration, Model
@@ -31,6 +32,7 @@ def evaluate_model(
     *,
     accept: Collection[str] = (),
     polarity: Polarity = "auto",
+    prevalence: float | None = None,
     workers: int | None = None,
     cache: Path | None = None,
     watch: Watch = lambda scored, total: scored,
@@ -44,6 +46,8 @@ def evaluate_model(
         findings: Keys; those of the checkpoint that the data set labels when None.
         accept: Codes of gates that shall not refuse an image.
         polarity: Override of the files'.
+        prevalence: Share of images with the finding that the probabilities shall suppose; that of
+            the calibration when None.
         workers: Processes that read images; by the cores when None.
         cache: Folder to keep prepared images in; None keeps none.
         watch: Passes on the scored records, to show progress; it is told how many there are.
@@ -52,11 +56,17 @@ def evaluate_model(
         Every figure.
 
     Raises:
-        LabelError: The model does not answer for a finding, or the data set labels none.
+        LabelError: The model does not answer for a finding, the data set labels none, or the
+            study's thresholds are not of this model.
         MedllmError: `out` holds another run or cannot be written.
     """
+    model = model if prevalence is None else model.at_prevalence(prevalence)
     records = study.selection.records
     keys = _findings(study, model, findings)
+    calibrations = {one.finding: one.calibration for one in model.questions(keys)}
+    if study.thresholds is not None:
+        supposed = {key: one.prevalence for key, one in calibrations.items()}
+        study.thresholds.require(model.sha256, supposed)
     probes = probes_of(model, keys)
     decoder = Decoder(model.card.preprocessing, tuple(accept), polarity, cache)
 
@@ -84,20 +94,28 @@ def evaluate_model(
     path = predict(model, records, keys, study.root, out, score, told)
     if taken:
         write_cost(out, taken, model.device)
-    calibrations = {one.finding: one.calibration for one in model.questions(keys)}
     return measure(
         study,
         read_predictions(path),
         f"{model.card.name} {model.card.version}",
         model=model,
         probes=probes,
-        shipped=lambda key: _shipped(calibrations[key]),
+        shipped=lambda key: _shipped(calibrations[key], prevalence),
+        settings=_settings(accept, polarity, prevalence),
     )
 
 
-def _shipped(calibration: Calibration) -> tuple[float, str]:
+def _settings(
+    accept: Collection[str], polarity: Polarity, prevalence: float | None
+) -> dict[str, str]:
+    chosen = {"accepted gates": ", ".join(sorted(accept)) or "none", "polarity": polarity}
+    return chosen if prevalence is None else {**chosen, "supposed prevalence": f"{prevalence:g}"}
+
+
+def _shipped(calibration: Calibration, prevalence: float | None) -> tuple[float, str]:
     if calibration.is_fitted:
-        return calibration.high, "shipped with the model"
+        moved = "" if prevalence is None else f", moved to prevalence {prevalence:g}"
+        return calibration.high, f"shipped with the model{moved}"
     return THRESHOLD, f"{THRESHOLD:g}, since the model is not calibrated"
 
 
@@ -114,25 +132,31 @@ def _findings(study: Study, model: Model, findings: Sequence[str] | None) -> lis
     return kept
 
 
-def evaluate_predictions(study: Study, file: Path, out: Path) -> Evaluation:
+def evaluate_predictions(
+    study: Study, file: Path, out: Path, findings: Sequence[str] | None = None
+) -> Evaluation:
     """Measure the predictions of another classifier.
 
     Args:
         study: What is evaluated.
         file: CSV or Parquet of `path, finding, probability`.
         out: Folder; `predictions.parquet` is written there.
+        findings: Keys; all that the file has when None.
 
     Returns:
         Every figure; no probe could be made, so the audits of image and prompt are missing.
 
     Raises:
-        LabelError: The file is not as described.
-        OSError: `out` cannot be written.
+        LabelError: The file is not as described, or the study's thresholds are of a model.
+        MedllmError: `out` holds the run of a model, or cannot be written.
     """
-    rows, _ = foreign_rows(file, study.selection.records, study.root)
-    out.mkdir(parents=True, exist_ok=True)
+    if study.thresholds is not None:
+        study.thresholds.require("", {})
+    rows = foreign_rows(file, study.selection.records, study.root, findings)
     path = out / "predictions.parquet"
-    write_rows(rows, path)
+    with writing(out):
+        claim(path, {PREDICTIONS: file.name})
+        write_rows(rows, path)
     source = f"{THRESHOLD:g}, since the predictions came without a threshold"
     return measure(
         study, read_predictions(path), file.name, shipped=lambda key: (THRESHOLD, source)

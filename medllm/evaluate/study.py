@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from medllm.datasets import (
+    DEFAULT_SHARES,
     FRONTAL,
+    ImageRecord,
     LabelPolicy,
     Selection,
     find_dataset,
@@ -18,10 +20,8 @@ from medllm.datasets import (
     write_split,
 )
 from medllm.errors import LabelError
-from medllm.evaluate.document import Evaluation
-
-# Of a data set without an official split.
-_SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
+from medllm.evaluate.results import writing
+from medllm.evaluate.thresholds import FixedThresholds, read_thresholds
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +35,9 @@ class Study:
         policy: The label policy.
         split: Part; None for all of it.
         columns: Attributes to divide by beside the standard ones.
-        thresholds: Thresholds taken over from other patients, by finding.
+        thresholds: Thresholds taken over from other images; None without.
         caveats: What figures of this data set must be read with, in sentences.
+        views: View positions that were kept; a blank one stands for an unknown view.
     """
 
     dataset: str
@@ -45,8 +46,9 @@ class Study:
     policy: LabelPolicy
     split: str | None = None
     columns: Sequence[str] = ()
-    thresholds: Mapping[str, float] | None = None
+    thresholds: FixedThresholds | None = None
     caveats: Sequence[str] = ()
+    views: Sequence[str] = FRONTAL
 
 
 def open_study(
@@ -70,7 +72,8 @@ def open_study(
         out: Folder of the evaluation: a split that is drawn is written there, as `split.csv`.
         policy: Label policy; the data set's own when None.
         views: View positions to keep; a blank one stands for an unknown view.
-        split: Part to keep; all when None.
+        split: Part to keep; all when None. Without an official split it is drawn as `medllm train`
+            draws it by default, so that no patient whom a model was trained on is measured.
         split_file: A table of the split, in place of the data set's own.
         partial: Leave out images whose file is not there.
         columns: Attributes to divide by.
@@ -81,7 +84,8 @@ def open_study(
 
     Raises:
         LabelError: The data set is not as its reader wants it, nothing is left, labels are soft,
-            or a file is not as wanted.
+            no image has an attribute, or a file is not as wanted.
+        MedllmError: `out` cannot be written.
     """
     known = find_dataset(dataset)
     policy = policy or known.policy
@@ -95,37 +99,37 @@ def open_study(
     if split_file is not None:
         records = with_split(records, split_file)
     elif split is not None and not any(record.split for record in records):
-        parts = split_by_patient(records, _SHARES, seed=0)
-        out.mkdir(parents=True, exist_ok=True)
-        write_split(out / "split.csv", parts.items())
+        parts = split_by_patient(records, DEFAULT_SHARES, seed=0)
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+            write_split(out / "split.csv", parts.items())
         records = [
             dataclasses.replace(record, split=part)
             for part, chosen in parts.items()
             for record in chosen
         ]
+    selection = select(records, views=views, split=split, partial=partial)
+    _require_columns(columns, selection.records)
     return Study(
         dataset=dataset,
         root=root,
-        selection=select(records, views=views, split=split, partial=partial),
+        selection=selection,
         policy=policy,
         split=split,
         columns=columns,
-        thresholds=None if thresholds is None else _thresholds(thresholds),
+        thresholds=None
+        if thresholds is None
+        else read_thresholds(thresholds, dataset, selection.records, root),
         caveats=tuple(known.caveats(root).values()),
+        views=views,
     )
 
 
-def _thresholds(path: Path) -> Mapping[str, float]:
-    try:
-        before = Evaluation.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise LabelError(f"{path} cannot be read ({error.strerror}); check --thresholds.") from None
-    except ValueError:
+def _require_columns(columns: Sequence[str], records: Sequence[ImageRecord]) -> None:
+    known = {name for record in records for name in record.attributes}
+    if missing := [column for column in columns if column not in known]:
         raise LabelError(
-            f"{path} is not a metrics.json of medllm evaluate; name one of other patients."
-        ) from None
-    return {
-        finding: figures.youden_threshold
-        for finding, figures in before.findings.items()
-        if figures.youden_threshold is not None
-    }
+            f"no image has the attribute '{missing[0]}' to make groups of; there are: "
+            f"{', '.join(sorted(known)) or 'none'}.",
+            code="no-such-attribute",
+        )

@@ -7,12 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Int
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtri
 
 from medllm.evaluate.document import Interval, SubgroupFigures
-from medllm.evaluate.performance import UNDEFINED, Answers, intervals, resamples_for
+from medllm.evaluate.performance import (
+    UNDEFINED,
+    Answers,
+    exact_share,
+    intervals,
+    resamples_for,
+)
 from medllm.evaluate.table import Predictions
-from medllm.metrics import auroc, holm, sensitivity, specificity
+from medllm.metrics import auroc, holm, normal_p_value, sensitivity, specificity
 
 # Images with the finding, and as many without, in a group and outside of it; with fewer an
 # interval of the AUROC spans a quarter of the axis (Hanley and McNeil, Radiology 1982).
@@ -22,6 +28,7 @@ MAX_GROUPS = 8
 _OTHERS = "others"
 _AGES = ((0, 18, "under 18"), (18, 40, "18 to 39"), (40, 60, "40 to 59"), (60, 80, "60 to 79"))
 _OLDEST = "80 and over"
+_AGE_ORDER = {name: at for at, name in enumerate([*(name for *_, name in _AGES), _OLDEST])}
 _SIGNIFICANT = 0.05
 # Attributes that every evaluation divides by, with what a reader calls them.
 STANDARD = {
@@ -78,21 +85,42 @@ def subgroup_figures(
 
     Returns:
         A row a finding, attribute and group. Whether a gap is larger than noise is judged with
-        Holm's correction over all rows.
+        Holm's correction over all tests; two groups that hold all images are one.
     """
-    rows = [
-        _row(one, attribute, group, np.array([values[at] == group for at in one.at]))
-        for one in answers
-        for attribute, values in groups.items()
-        for group in sorted({values[at] for at in one.at} - {""})
-    ]
-    tested = [row.p_value is not None for row in rows]
-    p_values = np.array([row.p_value for row in rows], dtype=float)
+    rows: list[SubgroupFigures] = []
+    tests: list[tuple[str, str, str]] = []
+    for one in answers:
+        for attribute, values in groups.items():
+            own = np.array([values[at] for at in one.at])
+            names = sorted({*own.tolist()} - {""}, key=_place)
+            # Two groups that hold all images are one test, of the one against the other.
+            is_one_test = len(names) == 2 and bool((own != "").all())
+            for group in names:
+                rows.append(_row(one, attribute, group, own == group))
+                tests.append((one.finding, attribute, "" if is_one_test else group))
+    return _corrected(rows, tests)
+
+
+def _place(group: str) -> tuple[int, str]:
+    return _AGE_ORDER.get(group, 0), group
+
+
+def _corrected(
+    rows: Sequence[SubgroupFigures], tests: Sequence[tuple[str, str, str]]
+) -> tuple[SubgroupFigures, ...]:
+    """Correct the p-values by Holm; rows of the same test count once."""
+    p_values = {
+        test: row.p_value for test, row in zip(tests, rows, strict=True) if row.p_value is not None
+    }
+    holms = holm(np.array(list(p_values.values()), dtype=float)).tolist()
+    adjusted = dict(zip(p_values, holms, strict=True))
     return tuple(
-        row.model_copy(update={"p_value": p_value, "larger_than_noise": p_value < _SIGNIFICANT})
-        if is_tested
-        else row
-        for row, is_tested, p_value in zip(rows, tested, holm(p_values).tolist(), strict=True)
+        row
+        if row.p_value is None
+        else row.model_copy(
+            update={"p_value": adjusted[test], "larger_than_noise": adjusted[test] < _SIGNIFICANT}
+        )
+        for test, row in zip(tests, rows, strict=True)
     )
 
 
@@ -132,6 +160,8 @@ def _row(
     if min(cases) >= MIN_CASES:
         figures["auroc_difference"] = lambda at: ours(at) - theirs(at)
     measured = intervals(figures, answers.patients, resamples_for(len(labels)))
+    for name, label in (("sensitivity", 1), ("specificity", 0)):
+        measured[name] = exact_share(measured[name], inside & (labels == label), answers.patients)
     p_value = _p_value(measured.get("auroc_difference", UNDEFINED))
     return SubgroupFigures.model_validate({**told, **measured, "p_value": p_value})
 
@@ -145,4 +175,4 @@ def _p_value(difference: Interval) -> float | None:
     if difference.value is None or difference.low is None or difference.high is None:
         return None
     error = (difference.high - difference.low) / (2 * ndtri(0.975))
-    return float(2 * ndtr(-abs(difference.value) / error)) if error > 0 else None
+    return normal_p_value(difference.value, error) if error > 0 else None

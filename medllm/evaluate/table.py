@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 
 from medllm.errors import LabelError
 from medllm.evaluate.predictions import ScoredRecord
@@ -49,7 +49,7 @@ class Predictions:
         paths: Of the images, relative to the data set's folder.
         patients: Their patients.
         attributes: What divides them into groups.
-        errors: Code of the cause where an image was not scored, else empty.
+        errors: Code of the cause where an image was not scored for a finding, else empty.
         shapes: Rows and columns of each file's image; 0 where it was not read.
         labels: 1 or 0.
         log_odds: Uncalibrated; of predictions that were given, the logit of the probability.
@@ -63,7 +63,7 @@ class Predictions:
     paths: Sequence[str]
     patients: Sequence[str]
     attributes: Sequence[dict[str, str]]
-    errors: Sequence[str]
+    errors: Shaped[np.ndarray, "images findings"]
     shapes: Float[np.ndarray, "images 2"]
     labels: Float[np.ndarray, "images findings"]
     log_odds: Float[np.ndarray, "images findings"]
@@ -170,12 +170,7 @@ def read_predictions(path: Path) -> Predictions:
     Raises:
         LabelError: It is no such file.
     """
-    try:
-        table = pq.read_table(path, schema=SCHEMA)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise LabelError(
-            f"{path} is no predictions.parquet; name a folder that medllm evaluate wrote."
-        ) from error
+    table = _read(path)
     first = table.column("finding")[0].as_py()
     every = table.column("finding").to_pylist()
     # The findings of the first image; all have the same in the same order.
@@ -187,23 +182,44 @@ def read_predictions(path: Path) -> Predictions:
         array: np.ndarray = values.astype(float).reshape(-1, width)
         return array
 
-    calls = np.array(table.column("call").to_pylist(), dtype=object).reshape(-1, width)
+    def words(name: str) -> Shaped[np.ndarray, "images findings"]:
+        told = [value or "" for value in table.column(name).to_pylist()]
+        return np.array(told, dtype=object).reshape(-1, width)
+
     return Predictions(
         findings=tuple(every[:width]),
         paths=images.column("path").to_pylist(),
         patients=images.column("patient_id").to_pylist(),
         attributes=[dict(pairs) for pairs in images.column("attributes").to_pylist()],
-        errors=[error or "" for error in images.column("error").to_pylist()],
+        errors=words("error"),
         shapes=np.stack([images.column(name).to_numpy() for name in ("rows", "columns")], 1).astype(
             float
         ),
         labels=numbers("label"),
         log_odds=numbers("log_odds"),
         probabilities=numbers("probability"),
-        called=calls == "positive",
+        called=words("call") == "positive",
         other_labels=_unfolded(table.column("other_labels"), width),
         probes=_unfolded(table.column("probes"), width),
     )
+
+
+def _read(path: Path) -> pa.Table:
+    try:
+        has = pq.read_schema(path).names
+        if missing := [name for name in SCHEMA.names if name not in has]:
+            raise LabelError(
+                f"{path} lacks the column(s) {', '.join(missing)} of a predictions.parquet; name a "
+                "folder that medllm evaluate wrote."
+            )
+        table = pq.read_table(path, schema=SCHEMA)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise LabelError(
+            f"{path} is no predictions.parquet; name a folder that medllm evaluate wrote."
+        ) from error
+    if not len(table):
+        raise LabelError(f"{path} has no rows; delete that folder and evaluate again.")
+    return table
 
 
 def _unfolded(

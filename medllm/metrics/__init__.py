@@ -3,10 +3,12 @@
 from medllm.metrics.bootstrap import (
     Comparison,
     Estimate,
+    basic_interval,
     clustered_bootstrap,
     clustered_bootstraps,
     clustered_difference,
     exact_at_the_ends,
+    normal_p_value,
 )
 from medllm.metrics.calibration import (
     ReliabilityBin,
@@ -51,6 +53,7 @@ __all__ = [
     "auroc",
     "average_precision",
     "balanced_side_accuracy",
+    "basic_interval",
     "brier",
     "calibration_intercept",
     "calibration_slope",
@@ -69,6 +72,7 @@ __all__ = [
     "negative_predictive_value",
     "net_benefit",
     "net_benefit_of_all",
+    "normal_p_value",
     "otsu_threshold",
     "pixel_auroc",
     "pointing_game",

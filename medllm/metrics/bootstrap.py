@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.special import ndtr
 
 
 @dataclass(frozen=True)
@@ -104,19 +105,25 @@ def clustered_difference(
         first: Of one model, as for `clustered_bootstrap`.
         second: Of the other, on the same images.
         clusters: The patient of each image.
-        n_resamples: Resamples drawn; the p-value is never below 2 over one more than these.
+        n_resamples: Resamples drawn.
         seed: Seed of the resampling.
 
     Returns:
         The first minus the second with its 95% interval, and the p-value that agrees with it:
-        twice the share of resamples on the far side of 0, both sides counting 0 itself.
+        twice the share of resamples on the far side of 0, both sides counting 0 itself. Where
+        none lies there, it is that of a normal distribution as wide as the resamples, which
+        their number does not bound: a correction for many tests could else find nothing. It is
+        then at most 2 over one more than the resamples, and not below the least that any test
+        of so few patients can give, 2 to the power of one less their number.
 
     Raises:
         ValueError: There is no image, or the difference is defined on no resample.
 
     Source:
         Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 15.4; one is added
-        to both counts, so that no p-value is 0 (Davison and Hinkley, 1997, section 4.2).
+        to both counts, so that no p-value is 0 (Davison and Hinkley, 1997, section 4.2; section
+        5.2 for the normal distribution). A test of k pairs by exchanging the models has 2^k
+        outcomes.
 
     Example:
         >>> first, second = np.array([3.0, 4.0, 5.0, 8.0]), np.full(4, 2.0)
@@ -132,9 +139,59 @@ def clustered_difference(
 
     resampled = _resample({"": difference}, clusters, n_resamples=n_resamples, seed=seed)[""]
     estimate = _percentiles(difference(np.arange(len(clusters))), resampled)
-    n_defined = int((~np.isnan(resampled)).sum())
-    beyond = min(int((resampled <= 0).sum()), int((resampled >= 0).sum()))
-    return Comparison(estimate, min(1.0, 2 * (beyond + 1) / (n_defined + 1)))
+    return Comparison(estimate, _p_value(estimate.value, resampled, len(set(clusters))))
+
+
+def _p_value(value: float, resampled: Float[np.ndarray, " resamples"], n_patients: int) -> float:
+    defined = resampled[~np.isnan(resampled)]
+    beyond = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
+    counted = min(1.0, 2 * (beyond + 1) / (len(defined) + 1))
+    error = float(defined.std())
+    if beyond or not error:
+        return counted
+    return min(counted, max(normal_p_value(value, error), 2.0 ** (1 - n_patients)))
+
+
+def normal_p_value(value: float, error: float) -> float:
+    """Test a value against 0 by a normal distribution.
+
+    Args:
+        value: Such as a difference.
+        error: Its standard error; above 0.
+
+    Returns:
+        The two-sided p-value.
+
+    Example:
+        >>> round(normal_p_value(-1.96, 1.0), 3)
+        0.05
+    """
+    return float(2 * ndtr(-abs(value) / error))
+
+
+def basic_interval(error: Estimate) -> Estimate:
+    """Turn the interval of a figure that resampling raises about the figure.
+
+    A mean of absolute gaps, as the ECE is, takes chance for an error, and a resample has the
+    chance of the sample and its own: its percentiles lie too high, and often above the figure.
+    As far as the resamples lie from the figure to one side, the truth is held to lie from it to
+    the other.
+
+    Args:
+        error: A figure that is 0 or more, with the percentiles of its resamples.
+
+    Returns:
+        The figure with its 95% interval, from 0 on, and made to hold the figure.
+
+    Source:
+        Davison and Hinkley, 1997, section 5.2, basic bootstrap limits.
+
+    Example:
+        >>> basic_interval(Estimate(0.25, 0.1875, 0.625))
+        Estimate(value=0.25, low=0.0, high=0.3125)
+    """
+    low, high = 2 * error.value - error.high, 2 * error.value - error.low
+    return Estimate(error.value, max(0.0, min(low, error.value)), max(high, error.value))
 
 
 def exact_at_the_ends(share: Estimate, n: int) -> Estimate:

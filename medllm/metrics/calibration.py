@@ -42,7 +42,9 @@ def expected_calibration_error(
 ) -> float:
     """Mean distance of probability and frequency over bins of equal count.
 
-    Bins of equal count, since bins of equal width are nearly empty where a model is sure.
+    Bins of equal count, since bins of equal width are nearly empty where a model is sure. Images
+    of one probability that fall into two bins count with their common frequency in both, so that
+    the order of the rows is no matter.
 
     Args:
         probabilities: 0 to 1.
@@ -56,9 +58,22 @@ def expected_calibration_error(
         Nguyen and O'Connor, EMNLP 2015 (adaptive binning); Naeini et al., AAAI 2015.
     """
     order = np.argsort(probabilities, kind="stable")
-    bins = np.array_split(order, min(n_bins, len(order)))
-    gaps = [abs(probabilities[chosen].mean() - labels[chosen].mean()) for chosen in bins]
-    return float(np.average(gaps, weights=[len(chosen) for chosen in bins]))
+    ranked, n_bins = probabilities[order], min(n_bins, len(order))
+    frequencies = _frequencies(ranked, labels[order])
+    bins = list(
+        zip(np.array_split(ranked, n_bins), np.array_split(frequencies, n_bins), strict=True)
+    )
+    gaps = [abs(predicted.mean() - seen.mean()) for predicted, seen in bins]
+    return float(np.average(gaps, weights=[len(seen) for _, seen in bins]))
+
+
+def _frequencies(
+    ranked: Float[np.ndarray, " images"], labels: Int[np.ndarray, " images"]
+) -> Float[np.ndarray, " images"]:
+    """Give each image the mean label of all that have its probability; these are in order."""
+    groups = np.cumsum(np.diff(ranked, prepend=ranked[0]) > 0)
+    means: np.ndarray = np.bincount(groups, weights=labels) / np.bincount(groups)
+    return means[groups]
 
 
 def calibration_slope(
@@ -184,7 +199,7 @@ def reliability_bins(
     *,
     n_bins: int = 10,
 ) -> tuple[ReliabilityBin, ...]:
-    """Compare probability and frequency in bins of equal count.
+    """Compare probability and frequency in bins of equal count, where ties count as for the ECE.
 
     The interval is Wilson's for the number of patients in the bin, not of images: as wide as if
     a patient's further images said nothing new, so that it is never too narrow.
@@ -202,14 +217,17 @@ def reliability_bins(
         Wilson, J Am Stat Assoc 1927.
     """
     patients = np.asarray(clusters)
-    order = np.argsort(probabilities, kind="stable")
+    # By patient where probabilities tie, so that the order of the rows is no matter.
+    order = np.lexsort((patients, probabilities))
+    ranked, patients = probabilities[order], patients[order]
+    frequencies = _frequencies(ranked, labels[order])
     return tuple(
         ReliabilityBin(
-            probability=float(probabilities[chosen].mean()),
-            frequency=_wilson(float(labels[chosen].mean()), len(np.unique(patients[chosen]))),
+            probability=float(ranked[chosen].mean()),
+            frequency=_wilson(float(frequencies[chosen].mean()), len(np.unique(patients[chosen]))),
             n=len(chosen),
         )
-        for chosen in np.array_split(order, min(n_bins, len(order)))
+        for chosen in np.array_split(np.arange(len(order)), min(n_bins, len(order)))
     )
 
 

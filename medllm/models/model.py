@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +24,40 @@ from medllm.models.scoring import EncodedQuestions, encode_questions
 
 # Radiographs a forward; a larger batch gains nothing on a CPU and costs memory.
 _BATCH_SIZE = 16
+
+
+def require_radiograph(scan: object) -> None:
+    """Refuse what was given in the place of a radiograph, such as a file's name.
+
+    Args:
+        scan: What was given.
+
+    Raises:
+        TypeError: It is no radiograph.
+    """
+    if not isinstance(scan, Radiograph):
+        raise TypeError(
+            f"a {type(scan).__name__} was given in the place of a radiograph; read a file with "
+            "medllm.read_radiograph('study.dcm')."
+        )
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """Ask whether a name that is near to an unknown one was meant.
+
+    Args:
+        given: The unknown name.
+        known: Names that there are.
+
+    Returns:
+        A question to end a message with; empty where none is near.
+
+    Example:
+        >>> did_you_mean("Pnuemonia", ["pneumonia", "nodule"]), did_you_mean("gout", ["nodule"])
+        (" Did you mean 'pneumonia'?", '')
+    """
+    near = difflib.get_close_matches(given.casefold(), known, n=1)
+    return f" Did you mean '{near[0]}'?" if near else ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,11 +106,15 @@ class Model:
         weights = self.network.parameters()
         return next(one for one in weights if not one.is_meta and one.is_floating_point())
 
+    def __repr__(self) -> str:
+        """Name the model and its findings; a notebook shows this."""
+        return f"Model({self.card.name} {self.card.version}: {', '.join(self.card.findings)})"
+
     def questions(self, findings: Sequence[str] | None = None) -> tuple[Question, ...]:
         """Choose questions by finding.
 
         Args:
-            findings: Keys, in the order wanted; all of the checkpoint when None.
+            findings: Keys, in the order wanted, or one; all of the checkpoint when None.
 
         Returns:
             The questions.
@@ -82,12 +122,15 @@ class Model:
         Raises:
             LabelError: The checkpoint does not answer for a finding.
         """
+        if isinstance(findings, str):
+            findings = [findings]
         by_finding = {question.finding: question for question in self.card.questions}
         for finding in findings or ():
             if finding not in by_finding:
                 raise LabelError(
                     f"model '{self.card.name}' does not answer for '{finding}'; "
-                    f"it was measured on: {', '.join(by_finding)}.",
+                    f"it was measured on: {', '.join(by_finding)}."
+                    f"{did_you_mean(finding, by_finding)}",
                     code="unknown-finding",
                 )
         return tuple(by_finding[finding] for finding in findings or by_finding)
@@ -245,6 +288,7 @@ class Model:
 
     def prepare(self, scan: Radiograph) -> Float[torch.Tensor, "1 channels size size"]:
         """Bring a radiograph to `pixel_values` by the checkpoint's contract."""
+        require_radiograph(scan)
         return self.card.preprocessing(scan)
 
     def predict(
@@ -257,11 +301,14 @@ class Model:
             findings: Keys; all of the checkpoint when None.
 
         Returns:
-            A prediction a radiograph, in order.
+            One prediction per radiograph, in order.
 
         Raises:
             LabelError: The checkpoint does not answer for a finding.
+            TypeError: A radiograph is given in the place of a list, or what is none.
         """
+        if isinstance(scans, Radiograph | Path):
+            raise TypeError("predict wants a list of radiographs: model.predict([scan]).")
         keys = [question.finding for question in self.questions(findings)]
         # A text is of one radiograph.
         size = 1 if self.card.reasoning_tokens else _BATCH_SIZE

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from medllm.dicom.radiograph import Gate
-from medllm.models.card import ModelCard
+from medllm.errors import LabelError
+from medllm.models.card import UNFITTED, Calibration, ModelCard
 
 Call = Literal["negative", "indeterminate", "positive"]
 
@@ -59,3 +61,53 @@ class Prediction:
     card: ModelCard
     findings: tuple[FindingPrediction, ...]
     warnings: tuple[Gate, ...] = ()
+
+    def __getitem__(self, finding: str) -> FindingPrediction:
+        """Give the answer for one finding.
+
+        Args:
+            finding: Its key.
+
+        Returns:
+            The answer.
+
+        Raises:
+            LabelError: The finding was not asked for.
+        """
+        for answer in self.findings:
+            if answer.finding == finding:
+                return answer
+        asked = ", ".join(answer.finding for answer in self.findings)
+        raise LabelError(
+            f"the prediction has no answer for '{finding}'; it has those for: {asked}.",
+            code="unknown-finding",
+        )
+
+    def __repr__(self) -> str:
+        """Name the file and each answer; a notebook shows this."""
+        return f"Prediction({Path(self.path).name}: {', '.join(self.in_words())})"
+
+    def in_words(self) -> tuple[str, ...]:
+        """Say each answer in one line.
+
+        Returns:
+            Finding, probability and call of each, such as `pneumonia 0.95 positive`.
+        """
+        fitted = {question.finding: question.calibration for question in self.card.questions}
+        return tuple(
+            f"{answer.finding} "
+            f"{_said(answer.probability, fitted.get(answer.finding, UNFITTED))} {answer.call}"
+            for answer in self.findings
+        )
+
+
+def _said(probability: float, calibration: Calibration) -> str:
+    """Say a probability so that it can be told from a threshold that it is below."""
+    for edge in (calibration.low, calibration.high):
+        if probability < edge < 1 and f"{probability:.2f}" == f"{edge:.2f}":
+            apart = (n for n in range(3, 7) if f"{probability:.{n}f}" != f"{edge:.{n}f}")
+            digits = next(apart, 6)
+            return f"{probability:.{digits}f} (below {edge:.{digits}f})"
+    if probability < 0.005:
+        return "<0.01"
+    return f"{probability:.2f}" if probability < 0.995 else ">0.99"

@@ -20,7 +20,7 @@ from medllm.explanation.record import Explanation, OtherMethod
 from medllm.findings import finding
 from medllm.models.card import Question
 from medllm.models.prediction import FindingPrediction, Prediction
-from medllm.report import sentences, wording
+from medllm.report import sentences
 from medllm.report.document import Report, ReportedFinding, ReportedMethod
 
 _CALL_ORDER = {"positive": 0, "indeterminate": 1, "negative": 2}
@@ -43,7 +43,7 @@ _LIMITATIONS = (
 def build_report(
     scan: Radiograph,
     prediction: Prediction,
-    explanations: Sequence[Explanation] = (),
+    explanations: Explanation | Sequence[Explanation] = (),
     *,
     identity: Identity | None = None,
     made_at: datetime | None = None,
@@ -53,7 +53,7 @@ def build_report(
     Args:
         scan: The radiograph.
         prediction: What the model said of it.
-        explanations: Why, at most one a finding.
+        explanations: Why, at most one per finding; one may stand by itself.
         identity: Who the patient is, from `medllm.dicom.read_identity`, to be printed at the
             head; None, the default, leaves the report pseudonymous.
         made_at: Time of the report, with time zone; now when None.
@@ -69,6 +69,8 @@ def build_report(
     if made_at.tzinfo is None:
         raise ValueError("made_at has no time zone; pass one, such as datetime.now(UTC).")
     _check_same_image(scan, prediction)
+    if isinstance(explanations, Explanation):
+        explanations = [explanations]
     findings = _report_findings(scan, prediction, _by_finding(explanations, prediction))
     return Report(
         report_id=_report_id(scan, prediction, made_at),
@@ -187,7 +189,7 @@ def _report_finding(
         question=question,
         prediction=answer,
         answer=sentences.answer(what, question, answer),
-        reason=sentences.reason(explanation),
+        reason=sentences.reason(explanation, scan),
         explanation=explanation,
         overlay=overlay,
         withheld=withheld,
@@ -234,9 +236,9 @@ def _gates(scan: Radiograph, prediction: Prediction) -> tuple[Gate, ...]:
 
 def _conclusion(findings: Sequence[ReportedFinding]) -> tuple[str, ...]:
     negative = [
-        f"{wording.title(what).lower()} {wording.probability(answer.probability)}"
-        for what, answer in ((entry.finding, entry.prediction) for entry in findings)
-        if answer.call == "negative"
+        sentences.negative(entry.finding, entry.question, entry.prediction)
+        for entry in findings
+        if entry.prediction.call == "negative"
     ]
     said = []
     if len(negative) == len(findings):

@@ -15,9 +15,9 @@ from PIL import Image, ImageDraw, ImageFont
 from medllm.dicom.radiograph import Radiograph
 from medllm.explanation.overlay import Overlay, dashes, display_image
 from medllm.explanation.record import Explanation
-from medllm.report import wording
+from medllm.report import sentences, wording
 from medllm.report.document import BANNER, Report, ReportedFinding
-from medllm.report.gate_names import gate_name
+from medllm.report.view import sides
 
 # Every picture has this size, so that the words keep their place from one to the next, and that a
 # large radiograph costs no more of an archive than a small one.
@@ -29,7 +29,6 @@ WIDTH, HEIGHT = _SIDE + _PANEL, _BANNER + _SIDE
 
 # As in the other encodings.
 _OPACITY = 0.6
-_MARKS = {"positive": "▲", "indeterminate": "◆", "negative": "○"}
 
 # Bright on dark, since a reading room is dark.
 _GROUND, _INK, _SOFT, _LINE = "#0b0f14", "#f2f5f7", "#aab6c1", "#38444f"
@@ -59,11 +58,11 @@ def draw_finding(report: Report, entry: ReportedFinding) -> UInt8[np.ndarray, "r
     if explanation is None or overlay is None:
         raise ValueError(f"'{entry.finding.key}' has no overlay; draw the summary.")
     picture, panel = _page(report.scan, overlay)
-    title = wording.title(entry.finding)
-    panel.write(f"Why {wording.subject(explanation)}" if entry.contrast else title, 34, bold=True)
+    panel.write(wording.heading(explanation), 34, bold=True)
     _write_call(panel, entry)
+    _write_caution(panel, report)
     panel.rule()
-    _write_verdict(panel, explanation)
+    _write_verdict(panel, explanation, report.scan)
     panel.rule()
     raised = "the difference" if entry.contrast else "the finding"
     _write_key(picture, panel, overlay, raised)
@@ -83,23 +82,22 @@ def draw_summary(report: Report) -> UInt8[np.ndarray, "rows columns 3"]:
     picture, panel = _page(report.scan, None)
     panel.write("AI findings", 34, bold=True)
     for entry in report.findings:
-        call = entry.prediction.call
-        panel.row(
-            f"{_MARKS[call]} {wording.title(entry.finding)}",
-            wording.probability(entry.prediction.probability),
-            _CALLS[call],
-        )
+        call, value = entry.prediction.call, wording.probability(entry.prediction.probability)
+        if sentences.is_close(entry.question, entry.prediction):
+            value = f"<{value.lstrip('<')}"
+        name = f"{wording.MARKS[call]} {wording.title(entry.finding)}"
+        panel.row(name, value, _CALLS[call])
     panel.y += 8
-    panel.write("▲ positive ◆ indeterminate ○ negative", 18, colour=_SOFT)
+    panel.write(
+        " ".join(f"{mark} {call}" for call, mark in wording.MARKS.items()), 18, colour=_SOFT
+    )
     panel.write("Numbers: probability. No other finding was looked for.", 18, colour=_SOFT)
+    _write_caution(panel, report)
     panel.rule()
     if not any(entry.overlay for entry in report.findings):
         panel.write("No attribution map is shown.", 24, bold=True, colour=_CAUTION)
     for entry in report.explained or report.raised:
         panel.write(f"{wording.title(entry.finding)}. {entry.reason}", 20)
-    if report.failed_gates:
-        failed = ", ".join(gate_name(gate) for gate in report.failed_gates)
-        panel.write(f"Read with caution: {failed}.", 20, colour=_CAUTION)
     _write_foot(panel, report)
     return np.asarray(picture)
 
@@ -120,13 +118,17 @@ class _Panel:
     x: int = _SIDE + _MARGIN
     width: int = _PANEL - 2 * _MARGIN
 
-    def write(self, text: str, size: int, *, bold: bool = False, colour: str = _INK) -> None:
-        """Write a paragraph."""
+    def write(
+        self, text: str, size: int, *, bold: bool = False, colour: str = _INK, most: int = 99
+    ) -> None:
+        """Write a paragraph, of so many lines at most."""
         font = _font(size, bold=bold)
         lines = _wrapped(text, font, self.width)
-        fitting = max(0, int((self.bottom - self.y) // (1.3 * size)))
+        fitting = min(most, int((self.bottom - self.y) // (1.3 * size)))
+        if fitting < 1:
+            return
         if fitting < len(lines):
-            lines = [*lines[: fitting - 1], "…"] if fitting else []
+            lines = [*lines[: fitting - 1], "…"]
         for line in lines:
             self.draw.text((self.x, self.y), line, colour, font)
             self.y += 1.3 * size
@@ -159,20 +161,12 @@ def _page(scan: Radiograph, overlay: Overlay | None) -> tuple[Image.Image, _Pane
     picture = _radiograph(scan, overlay)
     left, top = (_SIDE - picture.width) // 2, _BANNER + (_SIDE - picture.height) // 2
     page.paste(picture, (left, top))
-    sides = _sides(scan)
-    for side, x, anchor in zip(sides, (left + 14, left + picture.width - 14), "lr", strict=True):
+    ends = (left + 14, left + picture.width - 14)
+    for side, x, anchor in zip(sides(scan) or ("", ""), ends, "lr", strict=True):
         place = (x, top + 12)
         at = f"{anchor}a"
         draw.text(place, side, "white", _font(26, bold=True), at, stroke_width=3, stroke_fill=0)
     return page, _Panel(draw)
-
-
-def _sides(scan: Radiograph) -> tuple[str, str]:
-    """Name the patient's sides at the picture's left and right; empty where they are unknown."""
-    direction = (scan.patient_orientation or ("", ""))[0]
-    if direction.startswith("L"):
-        return "patient's R", "L"
-    return ("patient's L", "R") if direction.startswith("R") else ("", "")
 
 
 def _radiograph(scan: Radiograph, overlay: Overlay | None) -> Image.Image:
@@ -209,20 +203,30 @@ def _stroked(
 
 def _write_call(panel: _Panel, entry: ReportedFinding) -> None:
     said, calibration = entry.prediction, entry.question.calibration
-    panel.write(
-        f"{_MARKS[said.call]} {said.call.capitalize()}", 30, bold=True, colour=_CALLS[said.call]
-    )
+    # The call is the finding's; of the difference that a contrast explains there is none.
+    call = f"{wording.title(entry.finding)}: {said.call}" if entry.contrast else said.call
+    line = f"{wording.MARKS[said.call]} {call[0].upper()}{call[1:]}"
+    panel.write(line, 30, bold=True, colour=_CALLS[said.call])
     kind = wording.calibrated(calibration).capitalize()
     panel.write(f"{kind} probability {wording.probability(said.probability)}", 26, bold=True)
     low, high = wording.probability(calibration.low), wording.probability(calibration.high)
     panel.write(f"Thresholds {low} and {high}", 20, colour=_SOFT)
     panel.write(f"Log-odds {wording.signed(said.log_odds)}", 20, colour=_SOFT)
+    if entry.contrast and entry.explanation:
+        difference = wording.signed(entry.explanation.log_odds)
+        panel.write(f"Difference of log-odds {difference}", 20, colour=_SOFT)
 
 
-def _write_verdict(panel: _Panel, explanation: Explanation) -> None:
+def _write_caution(panel: _Panel, report: Report) -> None:
+    """Say what the image did not pass; errors come first, and the map's key keeps its room."""
+    if said := sentences.caution(report.failed_gates):
+        panel.write(said, 20, colour=_CAUTION, most=4)
+
+
+def _write_verdict(panel: _Panel, explanation: Explanation, scan: Radiograph) -> None:
     colour = _VERDICTS[explanation.verdict]
     panel.write(f"Explanation: {explanation.verdict}", 26, bold=True, colour=colour)
-    where = wording.where(explanation)
+    where = wording.where(explanation, scan)
     panel.write(f"{where[0].upper()}{where[1:]}.", 22)
     panel.write(f"Attribution by {explanation.method}.", 20, colour=_SOFT)
 

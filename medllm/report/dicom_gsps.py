@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import shorten, wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +16,8 @@ from medllm.dicom.attributes import items, numbers, word
 from medllm.dicom.lookup_table import LookupTable, read_lookup_table
 from medllm.dicom.radiograph import PixelStep, Radiograph
 from medllm.dicom.windows import stretch, window_bounds, window_sigmoid
-from medllm.explanation.overlay import Overlay, dashes, display_size
-from medllm.report import wording
+from medllm.explanation.overlay import Overlay, dashes, in_source_pixels
+from medllm.report import sentences, wording
 from medllm.report.dicom_source import Source, long_string
 from medllm.report.document import BANNER, Report, ReportedFinding
 
@@ -28,8 +29,8 @@ _MOST_POINTS = 8000
 
 # Layer, its description, and its colour in sRGB where the viewer shows colours.
 _LAYERS = {
-    "raising": ("AI_RAISES", "Holds half of what raised the finding", (255, 209, 102)),
-    "lowering": ("AI_LOWERS", "Lowered the finding", (127, 209, 240)),
+    "raising": ("AI_RAISES", "Holds half of what raised the answer", (255, 209, 102)),
+    "lowering": ("AI_LOWERS", "Lowered the answer", (127, 209, 240)),
     "words": ("AI_TEXT", "What the AI said, not verified", (255, 209, 102)),
 }
 
@@ -62,7 +63,7 @@ def _state(report: Report, source: Source, entry: ReportedFinding, number: int) 
     dataset = GrayscaleSoftcopyPresentationState(
         referenced_images=[_without_display(source.image)],
         content_label=key.upper()[:16],  # VR CS
-        content_description=long_string(f"AI, not verified: {_said(entry)}"),
+        content_description=_described(entry),
         graphic_annotations=annotations,
         graphic_layers=layers,
         presentation_lut_transformation=PresentationLUTTransformation(
@@ -108,15 +109,14 @@ def _graphics(
 
 def _lines(overlay: Overlay, scan: Radiograph) -> dict[str, list[GraphicObject]]:
     """Bring the lines of both layers from the picture's pixels to the image's."""
-    rows, columns = display_size(scan.rows, scan.columns)
-    scale = np.array([scan.columns / columns, scan.rows / rows])
+    raising, lowering = (
+        in_source_pixels(lines, scan.rows, scan.columns)
+        for lines in (overlay.raising, overlay.lowering)
+    )
     # Cut into dashes, for few viewers know a line style.
     dash = max(1.0, scan.columns / 60)
-    lowering = [piece for line in overlay.lowering for piece in dashes(line * scale, dash)]
-    return {
-        "raising": _polylines([line * scale for line in overlay.raising]),
-        "lowering": _polylines(lowering),
-    }
+    cut = [piece for line in lowering for piece in dashes(line, dash)]
+    return {"raising": _polylines(raising), "lowering": _polylines(cut)}
 
 
 def _polylines(lines: Sequence[Float64[np.ndarray, "_ 2"]]) -> list[GraphicObject]:
@@ -137,6 +137,9 @@ def _words(report: Report, entry: ReportedFinding) -> list[TextObject]:
     key = "Line: holds half of what raised it."
     lines = (
         _said(entry),
+        # Few viewers break a line that is too long for the picture.
+        *wrap(sentences.caution(report.failed_gates), 70),
+        _mapped(entry),
         f"Explanation: {explanation.verdict}" if explanation else "",
         f"{key} Dashed: lowered it." if overlay and overlay.lowering else key,
         f"{card.name} {card.version}, report {report.report_id}",
@@ -151,12 +154,27 @@ def _words(report: Report, entry: ReportedFinding) -> list[TextObject]:
     ]
 
 
+def _described(entry: ReportedFinding) -> str:
+    """Name the state in a viewer's list, which has room for one thing: of a contrast, its map."""
+    why = entry.explanation
+    said = wording.heading(why) if why and entry.contrast else _said(entry)
+    return long_string(shorten(f"AI, not verified: {said}", 64, placeholder=" ..."))
+
+
 def _said(entry: ReportedFinding) -> str:
-    what = entry.explanation
-    name = wording.subject(what) if what and entry.contrast else wording.title(entry.finding)
     said = entry.prediction
     value = wording.probability(said.probability)
-    return f"{name[0].upper()}{name[1:]}: {said.call}, probability {value}"
+    return f"{wording.title(entry.finding)}: {said.call}, probability {value}"
+
+
+def _mapped(entry: ReportedFinding) -> str:
+    """Say of what the map is, where that is not the finding whose call stands beside it."""
+    why = entry.explanation
+    if why is None or why.against is None:
+        return ""
+    # A viewer need not know more than ASCII.
+    difference = wording.signed(why.log_odds).replace("\N{MINUS SIGN}", "-")
+    return f"Map: why {wording.subject(why)}, difference {difference}"
 
 
 def _modality(steps: Mapping[str, PixelStep], image: Dataset) -> Dataset:

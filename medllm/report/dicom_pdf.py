@@ -25,12 +25,14 @@ def encode(report: Report, source: Source, document: bytes) -> dict[str, Dataset
     from highdicom.content import ReferencedImageSequence
     from highdicom.sr import CodedConcept
 
+    # Else an archive that has the pseudonymous pages would take them for those with a name.
+    openness = () if report.identity is None else ("named",)
     dataset = SOPClass(
         study_instance_uid=source.image.StudyInstanceUID,
         sop_class_uid=EncapsulatedPDFStorage,
         modality="DOC",
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        **source.place("pdf"),
+        **source.place("pdf", *openness),
     )
     dataset.ConversionType = "WSD"  # made on a workstation
     dataset.AcquisitionDateTime = None  # the radiograph's has no one place in a header

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from html import escape
 from pathlib import Path
 
 from medllm.dicom.header import Identity
 from medllm.dicom.radiograph import Gate, Radiograph
 from medllm.explanation.overlay import Overlay
-from medllm.explanation.record import Explanation
+from medllm.explanation.record import Check, Explanation
 from medllm.findings import Finding
-from medllm.models.card import Question
-from medllm.models.measured import sentences
+from medllm.models.card import ModelCard, Question
+from medllm.models.measured import UsualRange, sentences, usual_values
 from medllm.models.prediction import FindingPrediction, Prediction
 
 BANNER = "AI output, research use only, not verified by a radiologist"
@@ -67,6 +68,22 @@ class ReportedFinding:
     others: tuple[ReportedMethod, ...] = ()
 
 
+def usual_ranges(explanation: Explanation, check: Check, card: ModelCard) -> dict[str, UsualRange]:
+    """Look up what a check's value usually is.
+
+    Args:
+        explanation: The explanation that was checked.
+        check: One of its checks.
+        card: What was measured of the model's explanations.
+
+    Returns:
+        A range a data set; none for a contrast, since single findings were measured.
+    """
+    if explanation.against is not None:
+        return {}
+    return usual_values(card.explanations, explanation.method, check.name)
+
+
 @dataclass(frozen=True, eq=False)
 class Report:
     """One radiograph's report.
@@ -95,6 +112,20 @@ class Report:
     limitations: tuple[str, ...]
     software: Mapping[str, str]
 
+    def __repr__(self) -> str:
+        """Name the report and each answer; a notebook without HTML shows this."""
+        return f"Report({self.report_id}: {', '.join(self.prediction.in_words())})"
+
+    def _repr_html_(self) -> str:
+        """Show the report in a notebook, in a frame that keeps its styles and script in."""
+        from medllm.report.html import encode
+
+        page = escape(encode(self).decode())
+        return (
+            f'<iframe srcdoc="{page}" sandbox="allow-scripts allow-modals allow-downloads" '
+            'width="100%" height="800" style="border: 0"></iframe>'
+        )
+
     @property
     def raised(self) -> tuple[ReportedFinding, ...]:
         """The findings that are positive or indeterminate."""
@@ -115,7 +146,8 @@ class Report:
         """What explanations by this report's methods were measured to find, in sentences."""
         card, used = self.prediction.card, dict[str, list[str]]()
         for entry in self.explained:
-            if entry.explanation is not None:
+            # Measured was how well maps find a finding; a contrast's is not of one.
+            if entry.explanation is not None and entry.explanation.against is None:
                 used.setdefault(entry.explanation.method, []).append(entry.finding.key)
         return (*card.explanation_measurements, *sentences(card.explanations, used))
 
@@ -131,7 +163,8 @@ class Report:
 
         Args:
             out_dir: Folder to write to; made where it is missing.
-            formats: `html`, `json`, `pdf`, `fhir`, and `dicom`, which wants a DICOM radiograph.
+            formats: `html`, `json`, `pdf`, `pdf-letter`, `fhir`, and `dicom`, which wants a DICOM
+                radiograph; one may stand by itself.
 
         Returns:
             The files written for each format.
@@ -143,4 +176,4 @@ class Report:
         # The encoders need this module, and a report that is not written needs no encoder.
         from medllm.report.formats import write
 
-        return write(self, Path(out_dir), formats)
+        return write(self, Path(out_dir), [formats] if isinstance(formats, str) else formats)

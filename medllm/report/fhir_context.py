@@ -96,7 +96,8 @@ def open_context(report: Report) -> Context:
     uid = usable_uid(report.scan.study_instance_uid)
     return Context(
         report=report,
-        patient=urn("patient", _openness(report), report.scan.sha256),
+        # All radiographs of a study are of one patient, as its ImagingStudy is.
+        patient=urn("patient", _openness(report), uid or report.scan.sha256),
         device=urn("device", report.software["medllm"], report.prediction.model_sha256),
         study=urn("study", uid) if uid else None,
     )

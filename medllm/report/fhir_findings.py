@@ -7,23 +7,20 @@ from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Float64
+from pydicom.sr.coding import Code
 
+from medllm.dicom.radiograph import Radiograph
+from medllm.explanation.overlay import in_source_pixels
 from medllm.explanation.record import Check
 from medllm.findings import finding as look_up
-from medllm.report import wording
+from medllm.report import dicom_codes, wording
 from medllm.report.document import BANNER, ReportedFinding
 from medllm.report.fhir_context import Context, sop_class, study_date
 from medllm.report.fhir_datatypes import HL7, Resource, coding, concept, usable_uid
 
 _IMAGING = coding(HL7 + "observation-category", "imaging", "Imaging")
 _CHEST = coding("SCT", "51185008", "Thoracic structure")
-# What is called what: the value (DICOM PS3.16, CID 240 and CID 4220) and the interpretation.
-_CALLS = {
-    "positive": (coding("SCT", "52101004", "Present"), "POS", "Positive"),
-    "negative": (coding("SCT", "272519000", "Absent"), "NEG", "Negative"),
-    "indeterminate": (coding("SCT", "82334004", "Indeterminate"), "IND", "Indeterminate"),
-}
-_PROBABILITY = coding("DCM", "122157", "Probability")
+_INTERPRETATIONS = {"positive": "POS", "negative": "NEG", "indeterminate": "IND"}
 _UCUM = "http://unitsofmeasure.org"
 
 
@@ -38,7 +35,9 @@ def observation(context: Context, entry: ReportedFinding) -> Resource:
         The Observation.
     """
     code, call = entry.finding.code, entry.prediction.call
-    value, interpretation, meaning = _CALLS[call]
+    interpretation = coding(
+        HL7 + "v3-ObservationInterpretation", _INTERPRETATIONS[call], call.capitalize()
+    )
     notes = (BANNER, f"{entry.answer} {entry.reason}", entry.contrast, entry.withheld)
     region = name_region(context, entry)
     return {
@@ -51,16 +50,14 @@ def observation(context: Context, entry: ReportedFinding) -> Resource:
             *([coding(code.scheme, code.value, code.meaning)] if code else []),
         ),
         "effectiveDateTime": study_date(context),
-        "valueCodeableConcept": concept(call, value),
-        "interpretation": [
-            concept(None, coding(HL7 + "v3-ObservationInterpretation", interpretation, meaning))
-        ],
+        "valueCodeableConcept": concept(call, _coded(dicom_codes.presence_code(call))),
+        "interpretation": [concept(None, interpretation)],
         "note": [{"text": text} for text in notes if text],
         "bodySite": concept(None, _CHEST),
         "method": concept(f"Log-odds of a model's answer to: {entry.question.text}"),
         "device": {"reference": context.device},
         "derivedFrom": [context.image, *([{"reference": region}] if region else [])],
-        "component": [*_answer(entry), *_worth(entry)],
+        "component": [*_answer(entry), *_worth(entry, context.report.scan)],
     }
 
 
@@ -94,8 +91,6 @@ def image_region(context: Context, entry: ReportedFinding, name: str) -> Resourc
     scan, explanation, overlay = context.report.scan, entry.explanation, entry.overlay
     if explanation is None or overlay is None:
         raise ValueError(f"'{entry.finding.key}' has no overlay, so that it has no region.")
-    shown = overlay.rgba.shape[1], overlay.rgba.shape[0]
-    size = np.array((scan.columns, scan.rows), dtype=np.float64)
     return {
         "resourceType": "ImagingSelection",
         **context.made(name),
@@ -114,27 +109,24 @@ def image_region(context: Context, entry: ReportedFinding, name: str) -> Resourc
                 "uid": scan.sop_instance_uid,
                 "sopClass": sop_class(context),
                 "imageRegion2D": [
-                    {"regionType": "polyline", "coordinate": _coordinates(line, size / shown, size)}
-                    for line in overlay.raising
+                    {"regionType": "polyline", "coordinate": _coordinates(line, scan)}
+                    for line in in_source_pixels(overlay.raising, scan.rows, scan.columns)
                 ],
             }
         ],
     }
 
 
-def _coordinates(
-    line: Float64[np.ndarray, "points 2"],
-    factor: Float64[np.ndarray, 2],
-    size: Float64[np.ndarray, 2],
-) -> list[float]:
-    """Give column and row of each point in source pixels; as for DICOM, 0.5 is a pixel's centre."""
-    points = np.clip(line * factor, 0, size)
+def _coordinates(line: Float64[np.ndarray, "points 2"], scan: Radiograph) -> list[float]:
+    """Give column and row of each point, within the image."""
+    points = np.clip(line, 0, (scan.columns, scan.rows))
     return [round(float(value), 2) for value in points.ravel()]  # a hundredth of a pixel
 
 
 def _answer(entry: ReportedFinding) -> Iterator[Resource]:
     said, calibration = entry.prediction, entry.question.calibration
-    yield _number(concept("probability", _PROBABILITY), said.probability, "1")
+    probability = concept("probability", _coded(dicom_codes.PROBABILITY))
+    yield _number(probability, said.probability, "1")
     yield _number(concept("log-odds, uncalibrated"), said.log_odds, "1")
     yield _number(concept("threshold: negative below"), calibration.low, "1")
     yield _number(concept("threshold: positive from"), calibration.high, "1")
@@ -143,7 +135,7 @@ def _answer(entry: ReportedFinding) -> Iterator[Resource]:
         yield _number(concept("prevalence supposed"), calibration.prevalence, "1")
 
 
-def _worth(entry: ReportedFinding) -> Iterator[Resource]:
+def _worth(entry: ReportedFinding, scan: Radiograph) -> Iterator[Resource]:
     """Say what the explanation is worth, and where it points where it may be used."""
     explanation = entry.explanation
     if explanation is None:
@@ -155,7 +147,7 @@ def _worth(entry: ReportedFinding) -> Iterator[Resource]:
         difference = concept("explanation: difference of log-odds")
         yield _number(difference, explanation.log_odds, "1")
     if explanation.verdict != "do not use":
-        yield _words("explanation: place", wording.where(explanation))
+        yield _words("explanation: place", wording.where(explanation, scan))
     yield from (_check(check) for check in explanation.checks)
 
 
@@ -165,6 +157,10 @@ def _check(check: Check) -> Resource:
         "interpretation": [concept("passed" if check.passed else "not passed")],
         "referenceRange": [{"text": check.reference}],
     }
+
+
+def _coded(code: Code) -> Resource:
+    return coding(code.scheme_designator, code.value, code.meaning)
 
 
 def _words(what: str, value: str) -> Resource:

@@ -8,7 +8,7 @@ import hashlib
 from markupsafe import Markup
 
 from medllm.explanation.overlay import display_image
-from medllm.report.document import Report
+from medllm.report.document import BANNER, Report
 from medllm.report.page import asset, png, render_page
 
 
@@ -21,12 +21,13 @@ def encode(report: Report) -> bytes:
     Returns:
         UTF-8.
     """
-    # One rule holds the radiograph for every figure, instead of a copy in each. The numbers and
-    # base64 of our own making cannot end the style element.
+    # One rule holds the radiograph for every figure, instead of a copy in each. Words and base64
+    # of our own making cannot end the style element.
     radiograph = png(display_image(report.scan))
     style = (
         asset("report.css")
         + asset("screen.css")
+        + f'@page{{@top-center{{content:"{BANNER}"}}}}\n'
         + f'.radiograph{{background-image:url("{radiograph}")}}\n'
     )
     script = asset("report.js")

@@ -9,9 +9,8 @@ from typing import Any
 
 from medllm.explanation.record import Check, Explanation
 from medllm.models.card import Measurement, ModelCard
-from medllm.models.measured import usual_values
 from medllm.report import wording
-from medllm.report.document import BANNER, Report, ReportedFinding
+from medllm.report.document import BANNER, Report, ReportedFinding, usual_ranges
 
 SCHEMA_VERSION = 1
 
@@ -122,7 +121,7 @@ def _explanation(explanation: Explanation, card: ModelCard) -> dict[str, Any]:
     values = explanation.map.values
 
     def usual(check: Check) -> dict[str, Any]:
-        found = usual_values(card.explanations, explanation.method, check.name)
+        found = usual_ranges(explanation, check, card)
         return {name: asdict(one) for name, one in found.items()}
 
     return {
@@ -144,6 +143,7 @@ def _explanation(explanation: Explanation, card: ModelCard) -> dict[str, Any]:
         "zones_from": explanation.zones_from,
         "zone_effects": [asdict(part) for part in explanation.zone_effects],
         "tokens": [asdict(token) for token in explanation.tokens],
+        "tokens_completeness_error": explanation.tokens_completeness_error,
         "checks": [{**asdict(check), "usual": usual(check)} for check in explanation.checks],
         "verdict": explanation.verdict,
         "seconds": explanation.seconds,

@@ -15,10 +15,10 @@ from markupsafe import Markup
 from PIL import Image
 
 from medllm.explanation.overlay import display_image
-from medllm.report import wording
-from medllm.report.document import BANNER, Report
+from medllm.report import view, wording
+from medllm.report.document import BANNER, Report, usual_ranges
 from medllm.report.gate_names import gate_name
-from medllm.report.sentences import failed_checks
+from medllm.report.sentences import disagreement, failed_checks
 
 # What the template says a value with, by its own name.
 _WORDS = (
@@ -26,8 +26,10 @@ _WORDS = (
     wording.alike,
     wording.calibrated,
     wording.contract,
+    disagreement,
     failed_checks,
     gate_name,
+    wording.heading,
     wording.identity,
     wording.interval,
     wording.letters_of_sets,
@@ -37,10 +39,13 @@ _WORDS = (
     wording.probability,
     wording.region,
     wording.sex,
+    view.sides,
     wording.signed,
     wording.subject,
     wording.title,
     wording.usual,
+    usual_ranges,
+    view.view,
     wording.where,
 )
 
@@ -66,6 +71,7 @@ def render_page(report: Report, style: str, *, paged: bool = False, **added: Any
             report=report,
             card=report.prediction.card,
             banner=BANNER,
+            marks=wording.MARKS,
             radiograph=png(image),
             rows=rows,
             columns=columns,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from medllm.dicom.radiograph import Gate, Radiograph
 from medllm.explanation.checks import forbidding
 from medllm.explanation.record import Explanation
 from medllm.findings import Finding
 from medllm.findings import finding as look_up
 from medllm.models.card import UNFITTED, Question
 from medllm.models.prediction import FindingPrediction
-from medllm.report.wording import calibrated, probability, signed, subject, title, where
+from medllm.report.gate_names import gate_name
+from medllm.report.wording import calibrated, probability, region, signed, subject, title, where
 
 
 def answer(finding: Finding, question: Question, prediction: FindingPrediction) -> str:
@@ -32,20 +36,66 @@ def answer(finding: Finding, question: Question, prediction: FindingPrediction) 
     against = {
         "positive": f"{'at' if value == high else 'above'} the {high} threshold",
         "indeterminate": f"between the thresholds {low} and {high}",
-        "negative": f"{'just below' if value == low else 'below'} the {low} threshold",
+        "negative": f"{'just below' if is_close(question, prediction) else 'below'} the {low} "
+        "threshold",
     }[prediction.call]
     return f"{title(finding)}: {prediction.call} ({kind} probability {value}, {against})."
 
 
-def reason(explanation: Explanation | None) -> str:
+def is_close(question: Question, prediction: FindingPrediction) -> bool:
+    """Say whether a negative call prints the number of its threshold, so that it wants a word.
+
+    Args:
+        question: Its thresholds.
+        prediction: What the model said.
+
+    Returns:
+        Whether it is negative, and both round to the same.
+    """
+    low = probability(question.calibration.low)
+    return prediction.call == "negative" and probability(prediction.probability) == low
+
+
+def negative(finding: Finding, question: Question, prediction: FindingPrediction) -> str:
+    """Name a negative finding among others.
+
+    Args:
+        finding: The finding.
+        question: Its thresholds.
+        prediction: What the model said.
+
+    Returns:
+        Such as `pneumonia 0.07`, or `pneumonia 0.42 (just below the 0.42 threshold)`: another
+        finding of the same number can be indeterminate.
+    """
+    value = probability(prediction.probability)
+    close = f" (just below the {value} threshold)" if is_close(question, prediction) else ""
+    return f"{title(finding).lower()} {value}{close}"
+
+
+def caution(gates: Sequence[Gate]) -> str:
+    """Say for what an image is to be read with caution.
+
+    Args:
+        gates: The input checks that it did not pass.
+
+    Returns:
+        One sentence; empty where it passed all.
+    """
+    names = ", ".join(gate_name(gate) for gate in gates)
+    return f"Read with caution: {names}." if names else ""
+
+
+def reason(explanation: Explanation | None, scan: Radiograph) -> str:
     """Say what the explanation of one finding is worth, and where it points.
 
     Args:
         explanation: Why the model said so; None where it was not asked for.
+        scan: The radiograph.
 
     Returns:
-        One sentence; for a map that must not be used, which checks it failed, and not what
-        they mean.
+        One sentence; for a map that must not be used, which checks forbid it, and not what
+        they found.
     """
     if explanation is None:
         return "Not explained in this report."
@@ -55,7 +105,7 @@ def reason(explanation: Explanation | None) -> str:
         head = f"Why {subject(explanation)} (difference of log-odds {difference})"
     if explanation.verdict == "do not use":
         return f"{head}: do not use - {failed_checks(explanation)}, so that no map is drawn."
-    return f"{head}: {explanation.verdict} - {where(explanation)}."
+    return f"{head}: {explanation.verdict} - {where(explanation, scan)}."
 
 
 def contrast(asked: FindingPrediction, other: FindingPrediction) -> str:
@@ -85,18 +135,43 @@ def contrast(asked: FindingPrediction, other: FindingPrediction) -> str:
 
 
 def failed_checks(explanation: Explanation) -> str:
-    """Say which checks an explanation failed.
+    """Say which checks forbid a map; the others that it failed are in the table.
+
+    Args:
+        explanation: An explanation with the verdict `do not use`.
+
+    Returns:
+        Such as `it failed the deletion check, without which a map says nothing of the answer`.
+    """
+    *others, last = [check.name for check in forbidding(explanation.checks)] or [""]
+    if not last:
+        return "its checks do not support it"
+    names = f"{', '.join(others)} and {last} checks" if others else f"{last} check"
+    return f"it failed the {names}, without which a map says nothing of the answer"
+
+
+def disagreement(explanation: Explanation) -> str:
+    """Say where the map and the hiding of whole regions name another place.
 
     Args:
         explanation: The explanation.
 
     Returns:
-        Such as `it failed 2 of 8 checks (deletion, stability)`.
+        Two sentences; empty where both name the same place, or one of them none.
     """
-    failed = [check.name for check in explanation.checks if not check.passed]
-    if not failed:
-        return "its checks do not support it"
-    return f"it failed {len(failed)} of {len(explanation.checks)} checks ({', '.join(failed)})"
+    regions, effects = explanation.regions, explanation.zone_effects
+    if not (regions and effects):
+        return ""
+    shown, hidden = regions[0], max(effects, key=lambda effect: effect.shapley)
+    raised = shown.share > 0 and hidden.shapley > 0
+    if not raised or (shown.zone, shown.side) == (hidden.zone, hidden.side):
+        return ""
+    answer = "difference" if explanation.against else "answer"
+    return (
+        f"The two disagree on the place that raised the {answer} most: the map says "
+        f"{region(shown)}, hiding whole regions says {region(hidden)}. Rely on the place only as "
+        f"far as both agree."
+    )
 
 
 def why_withheld(explanation: Explanation, prediction: FindingPrediction) -> str:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 
 from medllm.data.preprocessing import Preprocessing
 from medllm.dicom.header import Identity
+from medllm.dicom.radiograph import Radiograph
 from medllm.explanation.checks import LEAST_AGREEMENT
 from medllm.explanation.record import Explanation, Region, ZoneEffect
 from medllm.findings import Finding
 from medllm.findings import finding as look_up
 from medllm.metrics import Estimate
 from medllm.models.card import Calibration, Question
-from medllm.models.measured import MeasuredExplanations, usual_values
+from medllm.models.measured import UsualRange
+from medllm.models.prediction import Call
+from medllm.report.view import supposed
+
+MARKS: Mapping[Call, str] = {"positive": "▲", "indeterminate": "◆", "negative": "○"}
+"""A sign a call, so that no call is told by colour alone."""
 
 _MINUS = "\N{MINUS SIGN}"
 
@@ -190,11 +196,12 @@ def region(part: Region | ZoneEffect) -> str:
     return f"the patient's {part.side} {part.zone} zone" if part.side else f"a {part.zone} zone"
 
 
-def where(explanation: Explanation) -> str:
+def where(explanation: Explanation, scan: Radiograph) -> str:
     """Say where the attribution lies.
 
     Args:
         explanation: The explanation.
+        scan: The radiograph, which says which side is which, or does not.
 
     Returns:
         The region with the largest share, or why there is none.
@@ -206,7 +213,9 @@ def where(explanation: Explanation) -> str:
         return (
             f"no part of the image raised the {'difference' if explanation.against else 'finding'}"
         )
-    return f"strongest in {region(top)} ({percent(top.share)} of the positive attribution)"
+    provided = supposed(scan) if top.side else ""
+    place = f"{region(top)} ({percent(top.share)} of the positive attribution)"
+    return f"strongest in {place}{provided}"
 
 
 def subject(explanation: Explanation) -> str:
@@ -221,6 +230,21 @@ def subject(explanation: Explanation) -> str:
     name = look_up(explanation.finding).name
     against = explanation.against
     return name if against is None else f"{name} rather than {look_up(against).name}"
+
+
+def heading(explanation: Explanation) -> str:
+    """Name what is explained at the head of a line.
+
+    Args:
+        explanation: The explanation.
+
+    Returns:
+        The finding, such as `Pneumonia`; of a contrast, whose map is not the finding's, `Why
+        pneumonia rather than lung opacity`.
+    """
+    if explanation.against is None:
+        return title(look_up(explanation.finding))
+    return f"Why {subject(explanation)}"
 
 
 def alike(correlation: float) -> str:
@@ -261,18 +285,16 @@ def contract(preprocessing: Preprocessing) -> str:
     )
 
 
-def usual(check: str, method: str, sets: Sequence[MeasuredExplanations]) -> str:
+def usual(ranges: Mapping[str, UsualRange]) -> str:
     """Say what a check's value usually is; blank where that was not measured.
 
     Args:
-        check: Name of the check.
-        method: Key of the method that is checked.
-        sets: What was measured of the model's explanations.
+        ranges: By the name of the data set.
 
     Returns:
         A range a data set, from the 5th to the 95th percentile.
     """
     return "; ".join(
         f"{measured(found.low)} to {measured(found.high)} on {name}, n = {found.n}"
-        for name, found in usual_values(sets, method, check).items()
+        for name, found in ranges.items()
     )

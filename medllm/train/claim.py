@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Mapping
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,17 @@ from medllm.train.states import disk_errors
 CLAIM_FILE = "training.json"
 # What may differ between a training and its continuation.
 _FREE = {"out", "compute", "open_test", "measure", "card", "baselines"}
+# What is in a stage's folder once it is finished, in the order of the stages.
+_RESULTS = {"pretrain": "encoder", "align": "network", "finetune": "network"}
+_WEIGHTS = "weights.safetensors"
+_LOG = logging.getLogger(__name__)
 
 
 def claim(recipe: Recipe, division: Division) -> None:
     """Write down what is trained in a folder, or check that it is the same as before.
+
+    Anything may differ while no stage has begun. The settings of a stage may while neither it nor a
+    later one is finished: it begins anew.
 
     Args:
         recipe: The recipe.
@@ -30,19 +39,58 @@ def claim(recipe: Recipe, division: Division) -> None:
     Raises:
         TrainingError: The folder holds another training, or cannot be written.
     """
-    told = {
+    told: dict[str, Any] = {
         "recipe": recipe.model_dump(mode="json", exclude=_FREE),
         "data": division.content(),
     }
     path = recipe.out / CLAIM_FILE
-    if path.exists():
-        _require_same(_read(path), told, recipe.out)
-        return
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
+    if path.exists() and any(_stages_in(recipe.out)):
+        before = _read(path)
+        changed = [name for name in _RESULTS if before["recipe"].get(name) != told["recipe"][name]]
+        anew = _anew(recipe.out, changed)
+        _require_same(before, told, recipe.out, changed if anew is not None else ())
+        if not changed:
+            return
+        told = {**before, **told}
+    else:
+        # Nothing was trained yet: what failed before its first step may be mended.
+        anew, told = [], {**told, "versions": versions}
     with disk_errors(recipe.out):
         recipe.out.mkdir(parents=True, exist_ok=True)
+        for folder in anew or ():
+            _set_aside(folder)
         division.write(recipe.out / "split.csv")
-        _write(path, {**told, "versions": versions})
+        _write(path, told)
+
+
+def _stages_in(out: Path) -> Iterator[Path]:
+    """List the folders of stages, in the order in which they are trained."""
+    yield from (out / name for name in _RESULTS if (out / name).exists())
+    yield from sorted(path for path in out.glob("baseline-*") if path.suffix != ".before")
+
+
+def _anew(out: Path, changed: Sequence[str]) -> list[Path] | None:
+    """List what is trained anew when stages change; None where one of it is finished."""
+    if not changed:
+        return []
+    kept = list(_RESULTS)[: list(_RESULTS).index(changed[0])]
+    folders = [folder for folder in _stages_in(out) if folder.name not in kept]
+    finished = any((folder / _RESULTS.get(folder.name, _WEIGHTS)).exists() for folder in folders)
+    return None if finished else folders
+
+
+def _set_aside(folder: Path) -> None:
+    """Let a stage begin anew, without deleting what may have taken days."""
+    aside = folder.with_name(f"{folder.name}.before")
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
+    _LOG.warning(
+        "the settings of %s are others than before: it begins anew, and what it had done lies in "
+        "%s until you delete it.",
+        folder.name,
+        aside,
+    )
 
 
 def claim_images(out: Path, parts: Mapping[Part, Mapping[str, ImageSet]]) -> None:
@@ -80,9 +128,15 @@ def claim_images(out: Path, parts: Mapping[Part, Mapping[str, ImageSet]]) -> Non
         )
 
 
-def _require_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> None:
-    if before["recipe"] != now["recipe"]:
-        changed = [key for key in now["recipe"] if before["recipe"].get(key) != now["recipe"][key]]
+def _require_same(
+    before: Mapping[str, Any], now: Mapping[str, Any], out: Path, may_differ: Sequence[str]
+) -> None:
+    changed = [
+        key
+        for key in now["recipe"]
+        if before["recipe"].get(key) != now["recipe"][key] and key not in may_differ
+    ]
+    if changed:
         raise TrainingError(
             f"{out} holds a training by another recipe, which differs in {', '.join(changed)}; "
             "name another out, or delete that folder."

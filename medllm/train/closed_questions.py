@@ -25,6 +25,8 @@ from medllm.train.standardized import fold_projector, standardize_projector
 _COVERED_WEIGHT = 5.0
 # Images that the projector's standardization is taken from.
 _SAMPLE = 256
+# As many at a time: all hidden states of each are held.
+_AT_ONCE = 16
 
 
 class _Answering(nn.Module):
@@ -118,7 +120,7 @@ class ClosedQuestions(Task):
         self.module = _Answering(
             model,
             encoded,
-            data.regions.shape[1],
+            len(data.findings),
             label_smoothing=label_smoothing,
             location=location / data.known_places,
         )
@@ -160,9 +162,12 @@ class ClosedQuestions(Task):
         """Let the projector see standardized features while it is trained."""
         generator = torch.Generator().manual_seed(0)
         sample = torch.randperm(len(self), generator=generator)[:_SAMPLE]
-        display = self._data.pixels(sample).float() / 255
-        pixel_values = self._model.card.preprocessing.pixel_values(display)
-        standardize_projector(self.module.network, pixel_values.to(self._model.device))
+        contract, device = self._model.card.preprocessing, self._model.device
+        batches = (
+            contract.pixel_values(self._data.pixels(chosen).to(device).float() / 255)
+            for chosen in torch.split(sample, _AT_ONCE)
+        )
+        standardize_projector(self.module.network, batches)
 
     def fold(self) -> None:
         """Fold that standardization into the projector's weights."""

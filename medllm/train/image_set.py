@@ -18,7 +18,6 @@ from medllm.models import Model
 from medllm.phantom import Lesion, Phantom, make_phantom
 from medllm.phantom.record import shown_findings
 
-_BATCH_SIZE = 64
 # Cells a side of the maps that say where a finding lies; fine enough to be moved and averaged.
 CELLS = 32
 ADULT_YEARS = 18.0
@@ -41,6 +40,7 @@ class ImageSet:
         regions: Where a finding lies that an image has, where that is known: share of each cell
             that it covers, 0 to 255. A finding labelled 0 lies nowhere.
         content: Hash over what the images were prepared from; blank for images made in memory.
+        at_once: Images that a network is run on at a time.
     """
 
     source: str
@@ -50,6 +50,7 @@ class ImageSet:
     attributes: Sequence[Mapping[str, str]]
     regions: Sequence[Mapping[str, Cells]]
     content: str = ""
+    at_once: int = 64
 
     @classmethod
     def of_records(
@@ -116,27 +117,33 @@ class ImageSet:
         rows = [[row.get(key, float("nan")) for key in findings] for row in self.labels]
         return torch.tensor(rows, dtype=torch.float32).reshape(len(self), len(findings))
 
-    def places(
-        self, findings: Sequence[str]
-    ) -> tuple[
-        UInt8[torch.Tensor, "images findings cells cells"], Bool[torch.Tensor, "images findings"]
-    ]:
-        """Say where findings lie: in its region where an image has one, nowhere in a negative.
+    def places_known(self, findings: Sequence[str]) -> Bool[torch.Tensor, "images findings"]:
+        """Say where the place of a finding is known: of a negative, and of what has a region.
 
         Args:
             findings: Keys.
 
         Returns:
-            Maps of 0 to 255, and whether they are known.
+            Whether `place` tells it.
         """
-        maps = torch.zeros(len(self), len(findings), CELLS, CELLS, dtype=torch.uint8)
         known = self.truth(findings) == 0
         for row, regions in enumerate(self.regions):
             for column, finding in enumerate(findings):
-                if finding in regions:
-                    maps[row, column] = regions[finding]
-                    known[row, column] = True
-        return maps, known
+                known[row, column] |= finding in regions
+        return known
+
+    def place(self, row: int, findings: Sequence[str]) -> UInt8[torch.Tensor, "findings c c"]:
+        """Say where findings lie in one image.
+
+        Args:
+            row: Number of the image.
+            findings: Keys.
+
+        Returns:
+            Maps of 0 to 255; empty where an image has no region.
+        """
+        nowhere = torch.zeros(CELLS, CELLS, dtype=torch.uint8)
+        return torch.stack([self.regions[row].get(finding, nowhere) for finding in findings])
 
     def scores(self, model: Model, findings: Sequence[str]) -> Float[np.ndarray, "images findings"]:
         """Score all images.
@@ -153,21 +160,25 @@ class ImageSet:
         )
 
     def apply(
-        self, forward: Callable[[torch.Tensor], torch.Tensor], preprocessing: Preprocessing
+        self,
+        forward: Callable[[torch.Tensor], torch.Tensor],
+        preprocessing: Preprocessing,
+        shown: Callable[[torch.Tensor], torch.Tensor] = lambda display: display,
     ) -> Float[np.ndarray, "images outputs"]:
         """Run a network over all images.
 
         Args:
             forward: From `pixel_values` to a row an image.
             preprocessing: For the normalization.
+            shown: Changes display values, 0 to 1, before that.
 
         Returns:
             The rows, in the images' order.
         """
         with torch.inference_mode():
             chunks = [
-                forward(preprocessing.pixel_values(chunk.float() / 255)).cpu()
-                for chunk in torch.split(self.pixels, _BATCH_SIZE)
+                forward(preprocessing.pixel_values(shown(chunk.float() / 255))).cpu()
+                for chunk in torch.split(self.pixels, self.at_once)
             ]
         values: np.ndarray = torch.cat(chunks).double().numpy()
         return values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,8 +26,8 @@ class LabelledImages:
         row: Number of each image in its set.
         labels: 1 or 0; NaN where unknown.
         weights: Weight of each label in the loss; the mean of their sum an image is 1.
-        regions: Where each finding lies, 0 to 255, over a grid of cells.
-        regions_known: Whether that is known.
+        findings: Keys of the findings whose place is learned.
+        regions_known: Whether it is known where each lies.
     """
 
     sets: Sequence[ImageSet]
@@ -35,7 +35,7 @@ class LabelledImages:
     row: Int64[torch.Tensor, " images"]
     labels: Float[torch.Tensor, "images questions"]
     weights: Float[torch.Tensor, "images questions"]
-    regions: UInt8[torch.Tensor, "images findings cells cells"]
+    findings: Sequence[str]
     regions_known: Bool[torch.Tensor, "images findings"]
 
     @classmethod
@@ -61,12 +61,12 @@ class LabelledImages:
         parts: list[tuple[torch.Tensor, ...]] = []
         for number, (images, repeats, weight) in enumerate(sets):
             truth = images.truth(questions)
-            places, known = images.places(findings)
             rows = torch.arange(len(images))
             weights = _even_weights(truth) * torch.tensor(emphasis) * weight
-            part = (torch.full_like(rows, number), rows, truth, weights, places, known)
+            known = images.places_known(findings)
+            part = (torch.full_like(rows, number), rows, truth, weights, known)
             parts += [part] * repeats
-        source, row, labels, weights, regions, regions_known = (
+        source, row, labels, weights, regions_known = (
             torch.cat(columns) for columns in zip(*parts, strict=True)
         )
         weights = weights / weights.sum(dim=1).mean()
@@ -76,7 +76,7 @@ class LabelledImages:
             row,
             labels,
             weights,
-            regions,
+            findings,
             regions_known,
         )
 
@@ -87,8 +87,20 @@ class LabelledImages:
 
     def pixels(self, chosen: Int64[torch.Tensor, " batch"]) -> UInt8[torch.Tensor, "batch s s"]:
         """Take the images of a batch from their sources."""
+        return torch.stack([images.pixels[row] for images, row in self._rows(chosen)])
+
+    def regions(
+        self, chosen: Int64[torch.Tensor, " batch"]
+    ) -> UInt8[torch.Tensor, "batch findings cells cells"]:
+        """Draw where the findings of a batch lie, 0 to 255, over a grid of cells.
+
+        Of all images at once that would be some gigabytes, most of them of nothing.
+        """
+        return torch.stack([images.place(row, self.findings) for images, row in self._rows(chosen)])
+
+    def _rows(self, chosen: Int64[torch.Tensor, " batch"]) -> Iterator[tuple[ImageSet, int]]:
         pairs = zip(self.source[chosen].tolist(), self.row[chosen].tolist(), strict=True)
-        return torch.stack([self.sets[source].pixels[row] for source, row in pairs])
+        return ((self.sets[source], row) for source, row in pairs)
 
     def batch(
         self,
@@ -103,7 +115,7 @@ class LabelledImages:
         changes = draw_changes(len(chosen), generator, strength).take(share, device)
         mine = chosen[share]
         display = change(self.pixels(mine).to(device), changes)
-        regions = move(self.regions[mine].to(device), changes.poses, padding_mode="zeros")
+        regions = move(self.regions(mine).to(device), changes.poses, padding_mode="zeros")
         return {
             "pixel_values": hide(preprocessing.pixel_values(display[:, 0]), changes.hidden),
             "labels": self.labels[mine].to(device),

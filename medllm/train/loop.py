@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Int64
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from medllm.errors import TrainingError
 from medllm.machine import machine_of
+from medllm.train.average import WeightAverage
 from medllm.train.states import Log, States
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ class Schedule:
         cycles: How often it rises and falls.
         weight_decay: AdamW's.
         beta2: AdamW's decay of the squared gradients.
-        averaging: Decay of the exponential average of the weights, which is what is kept; 0
-            keeps the last weights.
+        averaging: Last decay of the exponential average of the weights (`WeightAverage`), which
+            is what is kept; 0 keeps the last weights.
         accumulation: Parts that each process computes its share of a batch in.
         seed: Of order, augmentation and dropout.
     """
@@ -156,7 +156,7 @@ def fit(
         groups, betas=(0.9, schedule.beta2), weight_decay=schedule.weight_decay
     )
     wrapped, optimizer = accelerator.prepare(task.module, optimizer)
-    averaged = _average_of(task.module, schedule, accelerator)
+    average = _average_of(task.module, schedule, accelerator)
     states = States(folder, accelerator)
     first = states.load()
     log = Log(folder / "log.jsonl", first, accelerator)
@@ -169,19 +169,21 @@ def fit(
         chosen = _chosen(len(task), step, per_epoch, schedule)
         loss = _step(wrapped, task, optimizer, chosen, schedule.seed + step, shares, accelerator)
         _require_finite(loss, step, steps, states.newest)
-        if averaged is not None:
-            averaged.update_parameters(task.module)
+        if average is not None:
+            average.update()
         progress = Progress(step + 1, steps, loss, time.monotonic() - started)
-        kept = task.module if averaged is None else averaged.module
         ends_epoch = (step + 1) % per_epoch == 0 and accelerator.is_main_process
-        figures = after_epoch(kept.eval()) if ends_epoch else {}
+        figures = _figures(task.module, average, after_epoch) if ends_epoch else {}
         log.write({**dataclasses.asdict(progress), "device": device, **figures})
         show(progress)
-        if time.monotonic() - saved >= save_seconds or step + 1 == steps:
+        # Saving is done together, and clocks differ: the first process's tells the others.
+        if accelerator.is_main_process and time.monotonic() - saved >= save_seconds:
+            accelerator.set_trigger()
+        if accelerator.check_trigger() or step + 1 == steps:
             states.save(step + 1)
             saved = time.monotonic()
-    if averaged is not None:
-        task.module.load_state_dict(averaged.module.state_dict())
+    if average is not None:
+        average.keep()
     accelerator.free_memory()
     # It offers no public way to forget an object, and the next stage brings its own.
     accelerator._custom_objects.clear()
@@ -283,12 +285,18 @@ def _set_rates(optimizer: torch.optim.Optimizer, rates: list[float], factor: flo
 
 def _average_of(
     module: nn.Module, schedule: Schedule, accelerator: Accelerator
-) -> AveragedModel | None:
+) -> WeightAverage | None:
     if not schedule.averaging:
         return None
-    if accelerator.distributed_type.value == "FSDP":
-        raise TrainingError("averaging needs whole weights, which FSDP divides; set averaging=0.")
-    decay = get_ema_multi_avg_fn(schedule.averaging)  # type: ignore[no-untyped-call]
-    averaged = AveragedModel(module, multi_avg_fn=decay, use_buffers=True)
-    accelerator.register_for_checkpointing(averaged)
-    return averaged
+    average = WeightAverage(module, schedule.averaging)
+    accelerator.register_for_checkpointing(average)
+    return average
+
+
+def _figures(
+    module: nn.Module,
+    average: WeightAverage | None,
+    after_epoch: Callable[[nn.Module], dict[str, Any]],
+) -> dict[str, Any]:
+    with contextlib.nullcontext() if average is None else average.in_place():
+        return after_epoch(module.eval())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import nn
+from torch.utils.data import ConcatDataset
 from transformers import ViTConfig, ViTMAEConfig, ViTMAEForPreTraining, ViTModel
 from transformers.models.vit_mae.modeling_vit_mae import build_2d_sinusoidal_position_embedding
 
@@ -41,7 +43,7 @@ class MaskedAutoencoding(Task):
     def __init__(
         self,
         config: ViTConfig,
-        pixels: UInt8[torch.Tensor, "images size size"],
+        pixels: Sequence[UInt8[torch.Tensor, "_ size size"]],
         preprocessing: Preprocessing,
         *,
         mask_ratio: float,
@@ -51,12 +53,14 @@ class MaskedAutoencoding(Task):
 
         Args:
             config: Its shape.
-            pixels: Display values, 0 to 255, of training patients alone.
+            pixels: Display values, 0 to 255, of training patients alone, by source; what is named
+                twice is shown twice. They are not copied, and may lie on the disk.
             preprocessing: For the normalization.
             mask_ratio: Share of patches that is hidden.
             seed: Of the weights.
         """
-        self._pixels, self._preprocessing, self._config = pixels, preprocessing, config
+        self._preprocessing, self._config = preprocessing, config
+        self._pixels: ConcatDataset[torch.Tensor] = ConcatDataset(pixels)  # type: ignore[arg-type]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = ViTMAEForPreTraining(_autoencoder_config(config, mask_ratio))
@@ -79,7 +83,8 @@ class MaskedAutoencoding(Task):
         changes = draw_changes(len(chosen), generator, MILD).take(share, device)
         patches = (self._config.image_size // self._config.patch_size) ** 2
         noise = torch.rand(len(chosen), patches, generator=generator)
-        display = change(self._pixels[chosen[share]].to(device), changes)
+        mine = torch.stack([self._pixels[row] for row in chosen[share].tolist()])
+        display = change(mine.to(device), changes)
         pixel_values = self._preprocessing.pixel_values(display[:, 0])
         return {"pixel_values": pixel_values, "noise": noise[share].to(device)}
 

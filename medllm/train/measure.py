@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,9 +16,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from medllm.errors import TrainingError
+from medllm.findings import FINDINGS
 from medllm.metrics import (
     Estimate,
     auroc,
+    basic_interval,
     brier,
     clustered_bootstrap,
     exact_at_the_ends,
@@ -25,15 +28,19 @@ from medllm.metrics import (
     sensitivity,
     specificity,
 )
-from medllm.models import Calibration, Comparison, ImageUse, Measurement, Model
+from medllm.models import Calibration, Comparison, Measurement, Model
 from medllm.models.calibration import at_prevalence, fit_calibration, probability_of
 from medllm.train.image_set import ImageSet
 from medllm.train.measured_sets import Chosen, choose, measured_sets, patients_of
 from medllm.train.recipe import MeasuredSet
 
+_LOG = logging.getLogger(__name__)
+
 Scorer = Callable[[ImageSet, str], Float[np.ndarray, " images"]]
 
 _THUMBNAIL = 32
+# Images that thumbnails are made of at a time.
+_CHUNK = 64
 
 
 def scores_by_source(
@@ -65,19 +72,39 @@ def calibrate(model: Model, validation: Mapping[str, ImageSet]) -> Model:
         validation: Patients no weight was fitted on, by source; phantoms where there are none.
 
     Returns:
-        The calibrated model.
+        The calibrated model. A finding whose log-odds do not rank the patients, or that no data
+        set has with and without, is left out, and the card's limitations say so.
 
     Raises:
-        TrainingError: A finding's log-odds do not rank the patients.
+        TrainingError: No finding can be calibrated.
     """
     patients = patients_of(validation)
     log_odds = scores_by_source(model, patients, model.card.findings)
-    questions = []
+    questions, left_out = [], []
     for column, question in enumerate(model.card.questions):
         scores = {name: rows[:, column] for name, rows in log_odds.items()}
-        calibration = _fitted(question.finding, patients, scores)
-        questions.append(dataclasses.replace(question, calibration=calibration))
-    return _with_questions(model, questions)
+        try:
+            calibration = _fitted(question.finding, patients, scores)
+        except TrainingError as error:
+            left_out.append((question.finding, error))
+        else:
+            questions.append(dataclasses.replace(question, calibration=calibration))
+    if not questions:
+        raise left_out[0][1]
+    return _without(_with_questions(model, questions), left_out)
+
+
+def _without(model: Model, left_out: Sequence[tuple[str, TrainingError]]) -> Model:
+    """Say in the log and in the card which findings were trained and are not answered for."""
+    limitations = list(model.card.limitations)
+    for finding, error in left_out:
+        _LOG.warning("%s is left out of the checkpoint: %s", finding, error)
+        limitations.append(
+            f"It was also trained on {FINDINGS[finding].name} and does not answer for it: on the "
+            "validation images its log-odds could not be calibrated."
+        )
+    card = dataclasses.replace(model.card, limitations=tuple(limitations))
+    return dataclasses.replace(model, card=card)
 
 
 def _fitted(
@@ -186,60 +213,9 @@ def _measurement(
         sensitivity=exact_at_the_ends(interval(sensitivity, called), n_patients(1)),
         specificity=exact_at_the_ends(interval(specificity, called), n_patients(0)),
         brier=interval(brier, probabilities),
-        ece=interval(expected_calibration_error, probabilities),
+        ece=basic_interval(interval(expected_calibration_error, probabilities)),
         subgroup=chosen.subgroup,
     )
-
-
-def image_use(
-    model: Model, sets: Mapping[str, ImageSet], wanted: Sequence[MeasuredSet]
-) -> tuple[ImageUse, ...]:
-    """Measure what remains of the answer when the image is taken away.
-
-    Args:
-        model: The finished model.
-        sets: Images that no weight was fitted on, by source.
-        wanted: Which of them.
-
-    Returns:
-        A row a finding, set of patients and image shown: itself, a blank one, one blurred to
-        4 x 4 pixels, and another patient's.
-    """
-    rows = []
-    for finding in model.card.findings:
-        for one in measured_sets(patients_of(sets), wanted, finding):
-            if one.subgroup:
-                continue
-            images = sets[one.source]
-            for shown, pixels in _without_image(images.pixels[one.rows]).items():
-                altered = dataclasses.replace(images, pixels=pixels)
-                values = altered.scores(model, (finding,))[:, 0]
-                rows.append(
-                    ImageUse(
-                        finding,
-                        one.name,
-                        shown,
-                        auroc(values, one.labels),
-                        float(values[one.labels == 1].mean()),
-                        float(values[one.labels == 0].mean()),
-                    )
-                )
-    return tuple(rows)
-
-
-def _without_image(
-    pixels: UInt8[torch.Tensor, "images size size"],
-) -> dict[str, UInt8[torch.Tensor, "images size size"]]:
-    values = pixels[:, None].float()
-    small = F.interpolate(values, size=(4, 4), mode="area")
-    blurred = F.interpolate(small, size=values.shape[-2:], mode="bilinear", align_corners=False)
-    # Half the set further on: the tables are in the order of the patients.
-    return {
-        "image": pixels,
-        "blank": torch.full_like(pixels, 128),
-        "blurred": blurred[:, 0].round().to(torch.uint8),
-        "another patient's": pixels.roll(len(pixels) // 2, dims=0),
-    }
 
 
 def beside(
@@ -300,14 +276,14 @@ def thumbnail_baseline(train: Mapping[str, ImageSet], findings: Sequence[str]) -
     Returns:
         Its scores of a source's images, for a finding.
     """
-    patients = patients_of(train)
+    small = {name: _thumbnails(images.pixels) for name, images in patients_of(train).items()}
     fitted = {}
     for finding in findings:
-        chosen = [choose(images, finding, name, {}) for name, images in patients.items()]
-        pixels = [_thumbnails(patients[one.source].pixels[one.rows]) for one in chosen]
+        chosen = [choose(train[name], finding, name, {}) for name in small]
         classifier = LogisticRegression(C=0.01, max_iter=2000, class_weight="balanced")
         fitted[finding] = make_pipeline(StandardScaler(), classifier).fit(
-            np.concatenate(pixels), np.concatenate([one.labels for one in chosen])
+            np.concatenate([small[one.source][one.rows] for one in chosen]),
+            np.concatenate([one.labels for one in chosen]),
         )
     return lambda images, finding: fitted[finding].decision_function(_thumbnails(images.pixels))
 
@@ -315,6 +291,10 @@ def thumbnail_baseline(train: Mapping[str, ImageSet], findings: Sequence[str]) -
 def _thumbnails(
     pixels: UInt8[torch.Tensor, "images size size"],
 ) -> Float[np.ndarray, "images pixels"]:
-    small = F.interpolate(pixels[:, None].float() / 255, size=(_THUMBNAIL,) * 2, mode="area")
-    flat: np.ndarray = small.flatten(1).double().numpy()
+    # Of all images at once the numbers would take many times the memory of the images themselves.
+    small = [
+        F.interpolate(chunk[:, None].float() / 255, size=(_THUMBNAIL,) * 2, mode="area")
+        for chunk in torch.split(pixels, _CHUNK)
+    ]
+    flat: np.ndarray = torch.cat(small).flatten(1).double().numpy()
     return flat

@@ -12,7 +12,7 @@ from medllm.train.image_set import ADULT_YEARS, ImageSet, years_of
 from medllm.train.recipe import MeasuredSet
 
 # Fewer cases of a class give no figure worth printing.
-_FEWEST = 5
+FEWEST = 5
 _OLD_YEARS = 60.0
 
 
@@ -39,7 +39,7 @@ class Chosen:
     @property
     def measurable(self) -> bool:
         """Whether there are enough cases of both classes."""
-        return bool(min(self.labels.sum(), (1 - self.labels).sum()) >= _FEWEST)
+        return bool(min(self.labels.sum(), (1 - self.labels).sum()) >= FEWEST)
 
 
 def patients_of(sets: Mapping[str, ImageSet]) -> Mapping[str, ImageSet]:

@@ -49,6 +49,11 @@ def new_model(recipe: Recipe) -> Model:
 
 def _to_go_on_with(part: ModelPart) -> Model:
     model = load_model(part.start, device="cpu")
+    if not isinstance(model.network, LlavaForConditionalGeneration):
+        raise CheckpointError(
+            f"{part.start} is a {type(model.network).__name__}, which medllm reads and does not "
+            "train; start from a LLaVA checkpoint of medllm, or name vision and text."
+        )
     first = model.card.questions[0]
     questions = tuple(
         Question(key, FINDINGS[key].question, first.yes, first.no) for key in part.findings

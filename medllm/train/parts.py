@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +11,17 @@ from pathlib import Path
 from typing import Literal
 
 from medllm.data import Preprocessing
-from medllm.datasets import ImageRecord, read_dataset, split_by_patient, write_split
+from medllm.datasets import (
+    ImageRecord,
+    patient_name,
+    read_dataset,
+    split_by_patient,
+    write_split,
+)
 from medllm.errors import TrainingError
 from medllm.phantom.lesions import random_lesions
 from medllm.train.image_set import ImageSet, Track, phantom_labels
+from medllm.train.measured_sets import FEWEST
 from medllm.train.questions import with_auxiliary_labels
 from medllm.train.recipe import Recipe, Source
 
@@ -21,6 +29,8 @@ Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 # Seeds of phantoms; far apart, so that no part can grow into another.
 _FIRST_SEED = {"train": 1_000_000, "validation": 2_000_000, "test": 3_000_000}
+
+_Parts = dict[Part, list[ImageRecord]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +96,9 @@ class Division:
 def divide(recipe: Recipe) -> Division:
     """Read a recipe's data sets and divide them by patient.
 
+    A data set without a split of its own has its patients in the parts that another data set of
+    the recipe has them in, as RSNA's are NIH's; the others follow from the seed.
+
     Args:
         recipe: The recipe.
 
@@ -97,7 +110,7 @@ def divide(recipe: Recipe) -> Division:
         TrainingError: A file is missing, a patient is in two parts, or a finding has no positive
             or no negative where one is needed.
     """
-    records, seeds = {}, {}
+    sources, seeds = [], {}
     for source in recipe.data:
         if source.dataset == "phantom":
             seeds = {
@@ -105,47 +118,79 @@ def divide(recipe: Recipe) -> Division:
                 for part, count in zip(PARTS, source.count, strict=True)
             }
         else:
-            records[source.dataset] = _parts_of(source, recipe.seed)
-    division = Division(records, seeds)
+            sources.append(source)
+    division = Division(_divided(sources, recipe.seed), seeds)
+    _require_apart(division)
     _require_classes(division, recipe)
     return division
 
 
-def _parts_of(source: Source, seed: int) -> dict[Part, list[ImageRecord]]:
+def _divided(sources: Sequence[Source], seed: int) -> dict[str, _Parts]:
+    """Divide the data sets, those with a split of their own first: the others follow them."""
+    read = {source.dataset: _records_of(source) for source in sources}
+    divided: dict[str, _Parts] = {}
+    known: dict[str, str] = {}
+    for source in sorted(sources, key=lambda source: not _has_split(read[source.dataset])):
+        records = read[source.dataset]
+        shares: dict[str, float] = dict(zip(PARTS, source.shares, strict=True))
+        if _has_split(records):
+            parts = _official_parts(source.dataset, records, shares, seed)
+        else:
+            by_name = split_by_patient(records, shares, seed, known=known)
+            parts = {part: by_name[part] for part in PARTS}
+        divided[source.dataset] = parts
+        known |= {_patient(record): part for part in PARTS for record in parts[part]}
+    return {source.dataset: divided[source.dataset] for source in sources}
+
+
+def _records_of(source: Source) -> list[ImageRecord]:
     records = read_dataset(source.dataset, source.root or Path())
     _require_files(source.dataset, records)
-    named = {record.split for record in records}
-    shares: dict[str, float] = dict(zip(PARTS, source.shares, strict=True))
-    if named <= {""}:
-        by_name = split_by_patient(records, shares, seed)
-        return {part: by_name[part] for part in PARTS}
-    if wrong := sorted(named - set(PARTS)):
+    return records
+
+
+def _has_split(records: Sequence[ImageRecord]) -> bool:
+    return any(record.split for record in records)
+
+
+def _patient(record: ImageRecord) -> str:
+    return patient_name(record.dataset, record.patient_id)
+
+
+def _official_parts(
+    dataset: str, records: Sequence[ImageRecord], shares: Mapping[str, float], seed: int
+) -> _Parts:
+    if wrong := sorted({record.split for record in records} - set(PARTS)):
         raise TrainingError(
-            f"{source.dataset}: the part of an image is '{wrong[0]}'; wanted are "
+            f"{dataset}: the part of an image is '{wrong[0]}'; wanted are "
             f"{', '.join(PARTS)}. Correct the column 'split', or take it out."
         )
-    parts: dict[Part, list[ImageRecord]] = {
-        part: [record for record in records if record.split == part] for part in PARTS
-    }
+    parts: _Parts = {part: [record for record in records if record.split == part] for part in PARTS}
     if not parts["validation"] and shares["validation"]:
         # Many official splits have a training and a test part alone.
         kept = shares["train"] + shares["validation"]
         within = {"train": shares["train"] / kept, "validation": shares["validation"] / kept}
         by_name = split_by_patient(parts["train"], within, seed)
         parts |= {"train": by_name["train"], "validation": by_name["validation"]}
-    _require_apart(source.dataset, parts)
     return parts
 
 
-def _require_apart(dataset: str, parts: Mapping[Part, Sequence[ImageRecord]]) -> None:
-    patients = {part: {record.patient_id for record in parts[part]} for part in PARTS}
-    for index, part in enumerate(PARTS):
-        for other in PARTS[index + 1 :]:
-            if shared := patients[part] & patients[other]:
-                raise TrainingError(
-                    f"{dataset}: {len(shared)} patient(s) are both in {part} and in {other}; keep "
-                    "each patient in one part, or take the column 'split' out."
-                )
+def _require_apart(division: Division) -> None:
+    """Refuse a patient in two parts, of one data set or of two with the same pseudonyms."""
+    owners = {
+        part: {
+            _patient(record): name for name, of in division.records.items() for record in of[part]
+        }
+        for part in PARTS
+    }
+    for part, other in itertools.combinations(PARTS, 2):
+        if shared := owners[part].keys() & owners[other].keys():
+            whose = {owners[at][patient] for at in (part, other) for patient in shared}
+            raise TrainingError(
+                f"{' and '.join(sorted(whose))}: {len(shared)} patient(s) are both in {part} and "
+                f"in {other}; keep each patient in one part, or take the column 'split' (or the "
+                "official lists of parts) out."
+            )
 
 
 def _require_files(dataset: str, records: Sequence[ImageRecord]) -> None:
@@ -159,20 +204,30 @@ def _require_files(dataset: str, records: Sequence[ImageRecord]) -> None:
 def _require_classes(division: Division, recipe: Recipe) -> None:
     """Refuse a finding that cannot be learned, or shipped without being calibrated."""
     model = recipe.model
-    wanted: tuple[tuple[Part, Sequence[str]], ...] = (
-        ("train", model.findings),
-        ("validation", model.shipped),
+    wanted: tuple[tuple[Part, Sequence[str], int], ...] = (
+        ("train", model.findings, 1),
+        ("validation", model.shipped, FEWEST),
     )
     whose, setting = ("patients", "shares") if division.records else ("phantoms", "count")
-    for part, findings in wanted:
+    for part, findings, fewest in wanted:
         rows = list(_labels(division, part))
         for finding in findings:
-            if lacking := {0, 1} - {row[finding] for row in rows if finding in row}:
-                lacks = "no label" if len(lacking) > 1 else f"no label {lacking.pop()}"
+            counts = {label: sum(row.get(finding) == label for row in rows) for label in (1, 0)}
+            if lacking := [label for label, count in counts.items() if count < fewest]:
+                lacks = _told_lack(lacking, counts, fewest)
                 raise TrainingError(
                     f"{finding} has {lacks} among the {part} {whose}; take it out of "
                     f"model.findings, or give it more {whose} (data, {setting})."
                 )
+
+
+def _told_lack(lacking: Sequence[int], counts: Mapping[int, int], fewest: int) -> str:
+    if not any(counts.values()):
+        return "no label"
+    label = min(lacking, key=lambda label: counts[label])
+    if not counts[label]:
+        return f"no label {label}"
+    return f"{counts[label]} image(s) with label {label}, and {fewest} are the fewest,"
 
 
 def _labels(division: Division, part: Part) -> Iterator[Mapping[str, float]]:

@@ -88,17 +88,32 @@ def _set(values: dict[str, Any], key: str, text: str) -> None:
     place: Any = values
     for word in path:
         if isinstance(place, list):
-            named = [entry for entry in place if entry.get("dataset") == word]
-            if not named:
-                raise TrainingError(f"'{key}' names no data set of the recipe.")
-            place = named[0]
-        else:
-            # `finetune: null` may be filled from outside too.
-            place[word] = {} if place.get(word) is None else place[word]
-            place = place[word]
+            place = _of_data_set(place, word, key)
+            continue
+        _require_section(place, key)
+        # `finetune: null` may be filled from outside too.
+        place[word] = {} if place.get(word) is None else place[word]
+        place = place[word]
+    _require_section(place, key)
+    try:
+        place[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise TrainingError(
+            f"'{key}={text}' is not YAML: {' '.join(str(error).split())}. Close its brackets and "
+            f"quotes, or quote the whole: {key}='\"...\"'."
+        ) from error
+
+
+def _of_data_set(sources: Sequence[Any], name: str, key: str) -> dict[str, Any]:
+    for source in sources:
+        if isinstance(source, dict) and source.get("dataset") == name:
+            return source
+    raise TrainingError(f"'{key}' names no data set of the recipe.")
+
+
+def _require_section(place: object, key: str) -> None:
     if not isinstance(place, dict):
         raise TrainingError(f"'{key}' leads to a value and not to a section of the recipe.")
-    place[last] = yaml.safe_load(text)
 
 
 def _told(error: ValidationError) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from medllm.datasets import DEFAULT_SHARES
 from medllm.findings import FINDINGS
 from medllm.train.augmentation import Strength
 
@@ -100,7 +101,11 @@ class Source(Section):
 
     dataset: str
     root: Path | None = None
-    shares: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    shares: tuple[float, float, float] = (
+        DEFAULT_SHARES["train"],
+        DEFAULT_SHARES["validation"],
+        DEFAULT_SHARES["test"],
+    )
     count: tuple[int, int, int] = (3000, 300, 500)
     repeats: int = Field(1, gt=0)
     weight: float = Field(1.0, gt=0)
@@ -158,7 +163,8 @@ class Answers(Stage):
     Attributes:
         layer_decay: Factor on the rate a layer of the encoder, from its last to its first.
         label_smoothing: Share of the target given to the opposite answer.
-        averaging: Decay of the exponential average of the weights; 0 keeps the last.
+        averaging: Decay of the exponential average of the weights, reached as steps are done; 0
+            keeps the last.
         auxiliary: Ask for view, age group, sex, and side and half of an opacity too.
         sampled: How many of the questions that are not shipped are asked at a step.
         location: Weight of pointing at findings whose place is known; 0 leaves it out.

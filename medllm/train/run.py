@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import datetime
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,11 +17,11 @@ from medllm.models.hub import quiet_transformers
 from medllm.phantom import pixels_to_try
 from medllm.train.claim import claim, claim_images
 from medllm.train.image_set import ImageSet
+from medllm.train.image_use import image_use
 from medllm.train.measure import (
     Scorer,
     beside,
     calibrate,
-    image_use,
     measure,
     thumbnail_baseline,
 )
@@ -79,10 +79,9 @@ def train(recipe: Recipe, watch: Watch | None = None) -> Model:
 
 def _train(recipe: Recipe, division: Division, accelerator: Accelerator, watch: Watch) -> Model:
     model = new_model(recipe)
-    prepared = recipe.out / "prepared"
     with accelerator.main_process_first():
         sets, validation = (
-            division.load(part, model.card.preprocessing, prepared, watch.track)
+            _load(division, part, recipe, model, accelerator, watch)
             for part in ("train", "validation")
         )
         claim_images(recipe.out, {"train": sets, "validation": validation})
@@ -91,17 +90,36 @@ def _train(recipe: Recipe, division: Division, accelerator: Accelerator, watch: 
     stages.answer("align", recipe.align)
     stages.answer("finetune", recipe.finetune)
     baselines: dict[str, Scorer] = {name: stages.baseline(name) for name in recipe.baselines}
-    if accelerator.is_main_process:
-        model = _finish(stages, baselines, division, prepared)
-    accelerator.wait_for_everyone()
-    return model
+    # The others have nothing to wait for, and a process group would wait no longer than a day.
+    return _finish(stages, baselines, division) if accelerator.is_main_process else model
+
+
+def _load(
+    division: Division,
+    part: Part,
+    recipe: Recipe,
+    model: Model,
+    accelerator: Accelerator,
+    watch: Watch,
+) -> dict[str, ImageSet]:
+    """Read the images of a part; a network is run on no more at a time than it is trained on."""
+    sets = division.load(part, model.card.preprocessing, recipe.out / "prepared", watch.track)
+    stage = recipe.finetune or recipe.align
+    if stage is None:
+        return sets
+    parts = accelerator.num_processes * recipe.compute.accumulation
+    at_once = max(1, stage.batch_size // parts)
+    return {
+        name: dataclasses.replace(images, at_once=min(images.at_once, at_once))
+        for name, images in sets.items()
+    }
 
 
 def _accelerator(recipe: Recipe) -> Accelerator:
     try:
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState
-        from accelerate.utils import DistributedDataParallelKwargs
+        from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
     except ImportError as error:
         raise TrainingError(
             "training needs accelerate, which is not installed: pip install 'medllm[train]'."
@@ -111,11 +129,22 @@ def _accelerator(recipe: Recipe) -> Accelerator:
         wanted = "bfloat16" if _multiplies_bfloat16() else "float32"
     # It holds on to the precision of a process's first training, and refuses another's.
     AcceleratorState._reset_state()
-    return Accelerator(
+    accelerator = Accelerator(
         mixed_precision="bf16" if wanted == "bfloat16" else "no",
-        # LLaVA leaves the encoder's pooler and its last normalization unused.
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        kwargs_handlers=[
+            # LLaVA leaves the encoder's pooler and its last normalization unused.
+            DistributedDataParallelKwargs(find_unused_parameters=True),
+            # The others wait while the first prepares images and measures; ten minutes are usual.
+            InitProcessGroupKwargs(timeout=datetime.timedelta(days=1)),
+        ],
     )
+    if accelerator.distributed_type.value == "FSDP":
+        raise TrainingError(
+            "accelerate is configured for FSDP, which divides the weights, and medllm trains with "
+            "whole ones on each GPU; choose multi-GPU without FSDP (accelerate config). Adapters "
+            "(model.lora) need less memory."
+        )
+    return accelerator
 
 
 def _keep_freed_memory() -> None:
@@ -144,9 +173,7 @@ def _multiplies_bfloat16() -> bool:
     return bool(torch.cpu._is_amx_tile_supported())
 
 
-def _finish(
-    stages: Stages, baselines: Mapping[str, Scorer], division: Division, prepared: Path
-) -> Model:
+def _finish(stages: Stages, baselines: Mapping[str, Scorer], division: Division) -> Model:
     recipe, trained = stages.recipe, stages.model
     stages.watch.stage("calibration and measurement")
     ships = recipe.model.shipped
@@ -156,7 +183,7 @@ def _finish(
     part: Part = "test" if recipe.open_test else "validation"
     unseen: Mapping[str, ImageSet] = stages.validation
     if part == "test":
-        unseen = division.load(part, model.card.preprocessing, prepared, stages.watch.track)
+        unseen = _load(division, part, recipe, model, stages.accelerator, stages.watch)
     model = measure(model, unseen, recipe.measure, _told_of(division, part))
     beside_it = {"thumbnails": thumbnail_baseline(stages.sets, ships), **baselines}
     compared = [

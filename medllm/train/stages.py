@@ -101,7 +101,7 @@ class Stages:
                 )
             task = MaskedAutoencoding(
                 self.model.network.config.vision_config,
-                torch.cat(pixels),
+                pixels,
                 self.model.card.preprocessing,
                 mask_ratio=settings.mask_ratio,
                 seed=self.recipe.seed,
@@ -126,6 +126,7 @@ class Stages:
             self._forget_chance()
             freeze_for(name, self.model, self.recipe.model)
             task = self._questions(settings)
+            self.model.network.to(self.accelerator.device)
             task.standardize()
             self._speed_up(self.model.network.model.vision_tower)
             self._fit(task, settings, folder, settings.averaging, self._figures)
@@ -224,7 +225,13 @@ class Stages:
 
     def _questions(self, settings: Answers) -> ClosedQuestions:
         findings = self._findings()
-        asked = questions_of(findings, auxiliary=settings.auxiliary)
+        known = {key for images in self.sets.values() for row in images.labels for key in row}
+        # What no image answers costs a forward and teaches nothing.
+        asked = [
+            question
+            for question in questions_of(findings, auxiliary=settings.auxiliary)
+            if question.key in known
+        ]
         return ClosedQuestions(
             self.model,
             self._images([question.key for question in asked], findings),

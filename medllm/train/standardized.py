@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from jaxtyping import Float
 from torch import nn
@@ -24,17 +26,23 @@ class StandardizedLinear(nn.Module):
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, linear: nn.Linear, features: Float[torch.Tensor, "tokens width"]) -> None:
-        """Take mean and deviation from features of training images.
+    def __init__(
+        self,
+        linear: nn.Linear,
+        mean: Float[torch.Tensor, " width"],
+        std: Float[torch.Tensor, " width"],
+    ) -> None:
+        """Put mean and deviation in front of a layer.
 
         Args:
             linear: Layer whose inputs are standardized.
-            features: Inputs of many tokens.
+            mean: Mean of each input dimension, of training images.
+            std: Standard deviation of each.
         """
         super().__init__()
         self.linear = linear
-        self.register_buffer("mean", features.mean(dim=0))
-        self.register_buffer("std", features.std(dim=0).clamp_min(1e-6))
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std.clamp_min(1e-6))
 
     def forward(
         self, inputs: Float[torch.Tensor, "*batch width"]
@@ -56,21 +64,38 @@ class StandardizedLinear(nn.Module):
 
 def standardize_projector(
     network: LlavaForConditionalGeneration,
-    pixel_values: Float[torch.Tensor, "batch channels size size"],
+    batches: Iterable[Float[torch.Tensor, "_ channels size size"]],
 ) -> None:
     """Put a standardization in front of a new network's projector.
 
     Args:
         network: Changed in place.
-        pixel_values: Training images to take mean and deviation from.
+        batches: Training images to take mean and deviation from, a few at a time.
     """
+    total, squares, count = torch.zeros(()), torch.zeros(()), 0
+    for pixel_values in batches:
+        # In double precision, so that a deviation far below its mean is not rounded away.
+        features = _features(network, pixel_values).cpu().double()
+        total = total + features.sum(dim=0)
+        squares = squares + features.square().sum(dim=0)
+        count += len(features)
+    mean = total / count
+    std = ((squares - count * mean.square()) / (count - 1)).clamp_min(0).sqrt()
+    projector = network.model.multi_modal_projector
+    found = (value.float().to(network.device) for value in (mean, std))
+    projector.linear_1 = StandardizedLinear(projector.linear_1, *found)
+
+
+def _features(
+    network: LlavaForConditionalGeneration,
+    pixel_values: Float[torch.Tensor, "batch channels size size"],
+) -> Float[torch.Tensor, "tokens width"]:
     with torch.no_grad():
         hidden = network.model.vision_tower(pixel_values, output_hidden_states=True).hidden_states
     # A tower without a leading token gives patches alone.
     first = 1 if network.config.vision_feature_select_strategy == "default" else 0
-    features = hidden[network.config.vision_feature_layer][:, first:].flatten(0, 1)
-    projector = network.model.multi_modal_projector
-    projector.linear_1 = StandardizedLinear(projector.linear_1, features)
+    features: torch.Tensor = hidden[network.config.vision_feature_layer][:, first:].flatten(0, 1)
+    return features
 
 
 def fold_projector(network: LlavaForConditionalGeneration) -> None:

@@ -157,6 +157,27 @@ def test_the_table_shows_before_and_after_and_says_what_was_kept(made):
     assert max(map(len, lines[:-1])) <= 100
 
 
+def test_what_is_left_out_and_what_the_model_was_trained_on_is_told(copy, checkpoint, tmp_path):
+    rows = (copy / "labels.csv").read_text().splitlines()
+    views = [
+        "view_position,split",
+        *(f"{'LATERAL' if at < 4 else 'PA'},{(at % 5 and 'train') or 'test'}" for at in range(120)),
+    ]
+    (copy / "labels.csv").write_text(
+        "\n".join(f"{a},{b}" for a, b in zip(rows, views, strict=True))
+    )
+    command = ("calibrate", "csv", "--root", copy, "--model", checkpoint)
+    result = run(*command, "--out", tmp_path / "a")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("csv: 116 images of 58 patients")
+    assert lines[1] == "  left out, view LATERAL: 4"
+    assert lines[2].startswith("  the model says it was trained on: ")
+    result = run(*command, "--out", tmp_path / "b", "--split", "train", "--view", "PA")
+    assert "csv: 93 images" in result.stdout
+    assert "left out, of the part test: 24" in result.stdout
+
+
 def test_no_patient_is_named_anywhere(made):
     result, out = made
     assert "LM-" not in result.output

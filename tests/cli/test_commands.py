@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
 import sys
@@ -13,9 +14,11 @@ from pydicom.data import get_testdata_file
 from typer.testing import CliRunner
 
 from medllm.cli import app, main
+from medllm.cli.inputs import FORMAT_NAMES, METHOD_NAMES
 from medllm.explanation import DEFAULT_METHOD, METHODS
 from medllm.models import Calibration, save_model
 from medllm.phantom import Lesion, make_phantom, write_dicom
+from medllm.report.formats import FORMATS
 
 CONTRAST = ["explain", "FILE", "--finding", "pneumonia", "--against"]
 
@@ -51,7 +54,8 @@ def test_classify_prints_the_documented_line(checkpoint, phantom_file):
     assert line["model"]["name"] == "tiny"
     assert line["error"] is None
     (answer,) = line["findings"]
-    assert set(answer) == {"finding", "log_odds", "probability", "call"}
+    assert set(answer) == {"finding", "log_odds", "probability", "call", "low", "high"}
+    assert (answer["low"], answer["high"]) == (0.0, 0.0)
     # The tiny model is not calibrated: its probability is the logistic function of its log-odds.
     assert answer["probability"] == pytest.approx(1 / (1 + np.exp(-answer["log_odds"])))
 
@@ -210,6 +214,114 @@ def test_files_of_one_name_get_folders_of_their_own(checkpoint, phantom_file, tm
     assert len(uids) == 2
 
 
+def explain_as_json(checkpoint, file, out):
+    result = run("explain", file, "--model", checkpoint, "--format", "json", "--out", out)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def hashes(out):
+    """The image that each folder's report is of."""
+    return {
+        file.parent.name: json.loads(file.read_text())["image"]["sha256"]
+        for file in out.glob("*/report.json")
+    }
+
+
+@pytest.fixture
+def namesakes(phantom_file, tmp_path):
+    """Two images of one name, with their hashes."""
+    files = [tmp_path / name / "chest.dcm" for name in ("a", "b")]
+    for file in files:
+        file.parent.mkdir()
+    shutil.copy(phantom_file, files[0])
+    write_dicom(make_phantom(4, size=256), files[1])
+    return [(file, hashlib.sha256(file.read_bytes()).hexdigest()) for file in files]
+
+
+def test_a_later_run_leaves_the_report_of_another_image_of_that_name(
+    checkpoint, namesakes, tmp_path
+):
+    (first, of_first), (second, of_second) = namesakes
+    out = tmp_path / "out"
+    assert explain_as_json(checkpoint, first, out).stderr == ""
+    told = explain_as_json(checkpoint, second, out)
+    elsewhere = f"chest-{of_second[:8]}"
+    assert hashes(out) == {"chest": of_first, elsewhere: of_second}
+    assert told.stderr == (
+        f"{second}: {out / 'chest'} holds the report of another image; written to "
+        f"{out / elsewhere}\n"
+    )
+    assert told.stdout == f"{second}  {out / elsewhere / 'report.json'}\n"
+    # Again: each is written over its own.
+    assert explain_as_json(checkpoint, first, out).stderr == ""
+    explain_as_json(checkpoint, second, out)
+    assert hashes(out) == {"chest": of_first, elsewhere: of_second}
+
+
+@pytest.mark.parametrize("there", ["report.pdf", "dicom/sr.dcm", "report.html"])
+def test_a_report_that_names_no_image_is_left_where_it_is(checkpoint, namesakes, tmp_path, there):
+    (file, digest), _ = namesakes
+    other = tmp_path / "out" / "chest" / there
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"of somebody")
+    explain_as_json(checkpoint, file, tmp_path / "out")
+    assert hashes(tmp_path / "out") == {f"chest-{digest[:8]}": digest}
+    assert other.read_bytes() == b"of somebody"
+
+
+def test_a_page_alone_tells_of_which_image_it_is(checkpoint, namesakes, tmp_path):
+    (file, digest), _ = namesakes
+    out = tmp_path / "out"
+    for _ in range(2):
+        run("explain", file, "--model", checkpoint, "--format", "html", "--out", out)
+    assert [folder.name for folder in out.iterdir()] == ["chest"]
+    assert digest in (out / "chest" / "report.html").read_text()
+
+
+def test_a_wrong_path_is_a_bad_input_and_the_others_are_done(checkpoint, phantom_file, tmp_path):
+    wrong = tmp_path / "wrong.dcm"
+    given = ["classify", wrong, phantom_file, "--model", checkpoint]
+    words = run(*given)
+    assert words.exit_code == 1
+    assert words.stderr == f"{wrong}: no such file or folder; check it.\n"
+    assert words.stdout.startswith(f"{phantom_file}  pneumonia ")
+    missing, done = map(json.loads, run(*given, "--json").stdout.splitlines())
+    assert (missing["path"], missing["error"]["code"]) == (str(wrong), "file-not-found")
+    assert (done["path"], done["error"]) == (str(phantom_file), None)
+
+
+def test_a_finding_may_be_written_as_people_write_it(tiny_model, phantom_file, tmp_path):
+    opacity = dataclasses.replace(tiny_model.card.questions[0], finding="lung_opacity")
+    card = dataclasses.replace(tiny_model.card, questions=(*tiny_model.card.questions[:1], opacity))
+    save_model(dataclasses.replace(tiny_model, card=card), tmp_path / "model")
+    result = run(
+        *("classify", phantom_file, "--model", tmp_path / "model", "--json"),
+        *("--finding", "Lung opacity", "--finding", "PNEUMONIA", "--finding", "lung-opacity"),
+    )
+    assert result.exit_code == 0, result.output
+    found = [answer["finding"] for answer in json.loads(result.stdout)["findings"]]
+    assert found == ["lung_opacity", "pneumonia", "lung_opacity"]
+
+
+def test_help_names_every_method_and_format():
+    assert METHOD_NAMES.split(", ") == list(METHODS)
+    assert FORMAT_NAMES.split(", ") == list(FORMATS)
+
+
+def test_who_stops_a_command_is_told_what_there_is(checkpoint, phantom_file, monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["medllm.cli.classify"], "as_line", stop)
+    given = ["classify", str(phantom_file), "--model", str(checkpoint), "--json"]
+    monkeypatch.setattr(sys, "argv", ["medllm", *given])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "medllm: stopped; what was written is whole.\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -224,6 +336,9 @@ def test_files_of_one_name_get_folders_of_their_own(checkpoint, phantom_file, tm
         ([*CONTRAST, "gout"], 1, "does not answer for 'gout'"),
         (["classify", "FILE", "--model", "/nowhere"], 1, "neither a folder nor a hub name"),
         (["classify", "FILE", "--finding", "gout"], 1, "does not answer for 'gout'"),
+        (["classify", "FILE", "--finding", "Pnuemonia"], 1, "Did you mean 'pneumonia'?"),
+        (["explain", "FILE", "--model", "/nowhere", "--out", "FILE"], 2, "chest.dcm' is a file"),
+        ([*CONTRAST, "Pneumonia"], 2, "'pneumonia' is the --finding itself"),
         (["classify", "/nowhere.dcm"], 1, "nowhere.dcm"),
         (["models", "verify", "/nowhere"], 1, "neither a folder nor a hub name"),
     ],

@@ -58,6 +58,18 @@ def test_a_table_is_printed_and_three_files_are_written(root, checkpoint, tmp_pa
     }
 
 
+def test_the_first_images_are_scored_and_another_number_is_another_run(root, checkpoint, tmp_path):
+    given = ["evaluate", "csv", "--root", root, "--model", checkpoint, "--out", tmp_path]
+    result = run(*given, "--limit", 20)
+    assert result.exit_code == 0, result.output
+    assert "csv (all): 20 images of 20 patients; 40 left out, 0 not scored" in result.stdout
+    assert "beyond the limit: 40" in result.stdout
+    assert json.loads((tmp_path / "run.json").read_text())["n_images"] == 20
+    other = run(*given, "--limit", 30)
+    assert isinstance(other.exception, MedllmError)
+    assert "holds another evaluation, which differs in n_images, records" in str(other.exception)
+
+
 def test_a_damaged_file_is_told_the_others_are_scored_and_the_exit_status_is_1(
     root, checkpoint, tmp_path
 ):
@@ -104,6 +116,10 @@ def test_a_peer_is_compared_in_pairs(root, checkpoint, tmp_path):
     compared = run("compare", ours, peers)
     assert compared.exit_code == 0, compared.output
     assert "peers against ours" in compared.stdout
+    # To: the arrow of the other direction would read as "greater than".
+    assert " to 1.000" in compared.stdout
+    assert " > " not in compared.stdout
+    assert compared.stdout.split("p (Holm)\n")[1].splitlines()[0].endswith("<0.001")
     as_json = json.loads(run("compare", ours, peers, "--json").stdout)
     assert as_json["others"]["peers"][0]["second_auroc"]["value"] == 1
 

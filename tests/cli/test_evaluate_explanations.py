@@ -107,6 +107,7 @@ def test_phantoms_need_no_folder(checkpoint, tmp_path):
     )
     assert result.exit_code == 0, result.output
     assert "phantom (all): 2 images of 2 patients" in result.stdout
+    assert "\nocclusion: no explanation was checked\n" in result.stdout
 
 
 def test_the_essence_is_kept_with_the_checkpoint_and_its_card_shows_it(checkpoint, tmp_path):

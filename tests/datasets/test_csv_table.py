@@ -130,6 +130,13 @@ def test_a_box_that_is_not_as_wanted_is_refused_in_one_line(tmp_path, boxes, mes
     assert "\n" not in words
 
 
+def test_a_box_of_a_finding_that_is_labelled_0_is_refused(tmp_path):
+    boxes = _BOXES + "a.png,pneumonia,1,2,3,4\n"
+    assert read_csv(_write(tmp_path, _ONE + "a.png,\n", boxes))[0].boxes
+    with pytest.raises(LabelError, match=r"boxes.csv, line 2: the box is of pneumonia, which"):
+        read_csv(_write(tmp_path, _ONE + "a.png,0\n", boxes))
+
+
 def test_a_missing_column_of_boxes_and_a_missing_table_are_named(tmp_path):
     with pytest.raises(LabelError, match="labels.csv is not in .*; point --root"):
         read_csv(tmp_path)

@@ -125,6 +125,17 @@ def test_a_file_under_another_name_is_identical_and_not_alike_too(tmp_path, pict
     assert found_in(leakage) == {("identical", "sets", f"csv:{ours}", f"csv:{theirs}"): (1, 2)}
 
 
+def test_files_of_one_name_are_told_apart_by_their_paths(tmp_path, pictures):
+    (tmp_path / "a" / "p1").mkdir(parents=True)
+    (tmp_path / "b" / "p2").mkdir(parents=True)
+    write_set(tmp_path / "a", {"p1/front.png": (pictures[0], "p1", "")})
+    write_set(tmp_path / "b", {"p2/front.png": (pictures[0], "p2", "")})
+    found = find_leakage([("csv", tmp_path / "a"), ("csv", tmp_path / "b")])
+    (identical,) = (one for one in found.shared if one.kind == "identical")
+    assert identical.examples == (("front.png", "front.png"),)
+    assert identical.paths == (("p1/front.png", "p2/front.png"),)
+
+
 def test_a_patient_in_two_splits_leaks(tmp_path, pictures):
     root = write_set(
         tmp_path / "ours",

@@ -131,6 +131,27 @@ def test_the_official_lists_give_the_split(tmp_path):
     assert [r.split for r in read_nih(root)] == ["", "", "test", "", ""]
 
 
+def test_the_older_table_with_a_comma_at_the_end_of_its_header_is_read(tmp_path):
+    root = _write(
+        tmp_path,
+        name="Data_Entry_2017.csv",
+        header=_HEADER + ",",
+        **_boxes("00000004_000.png,Mass,9,10,11,12"),
+    )
+    records = read_nih(root)
+    assert [record.patient_id for record in records] == ["1", "1", "2", "3", "4"]
+    assert records[4].boxes == {"mass": ((9.0, 10.0, 11.0, 12.0),)}
+
+
+def test_a_box_that_a_later_reading_refutes_is_left_out(tmp_path):
+    root = _write(
+        tmp_path,
+        **_boxes("00000004_000.png,Mass,9,10,11,12,,,", "00000004_000.png,Pneumothorax,1,2,3,4,,,"),
+        **{"four_findings_expert_labels_test_labels.csv": _google(_ROWS[4] + ",NO,NO,NO,NO")},
+    )
+    assert read_nih(root)[4].boxes == {"mass": ((9.0, 10.0, 11.0, 12.0),)}
+
+
 def test_boxes_are_spelt_otherwise_than_labels(tmp_path):
     root = _write(
         tmp_path,

@@ -96,7 +96,7 @@ def test_the_form_in_xml_gives_an_image_a_record(tmp_path):
         dataset="openi",
         path=tmp_path / "NLMCXR_png" / "CXR2_IM-0652-1001.png",
         patient_id="2",
-        labels={key: int(key == "cardiomegaly") for key in _FINDINGS},
+        labels=dict.fromkeys(_FINDINGS - {"cardiomegaly"}, 0),
         attributes={"view_position": "", "projection": "Frontal", "quality": ""},
         study_id="2",
     )
@@ -194,6 +194,21 @@ def test_the_whole_term_before_the_slash_counts(tmp_path, term, positive):
     labels, quality = _xml_labels(tmp_path, term)
     assert {key for key, label in labels.items() if label} == positive
     assert (set(labels), quality) == (_FINDINGS, "")
+
+
+@pytest.mark.parametrize(
+    ("terms", "label"),
+    [
+        (["Cardiomegaly/borderline"], None),
+        (["Cardiomegaly/mild/borderline"], None),
+        (["Cardiomegaly/borderline", "Cardiomegaly/mild"], 1),
+        (["Nodule/borderline"], 0),
+    ],
+)
+def test_a_borderline_finding_is_unknown_whatever_is_not_named(tmp_path, terms, label):
+    labels, quality = _xml_labels(tmp_path, *terms)
+    assert (labels.get("cardiomegaly"), labels["mass"], quality) == (label, 0, "")
+    assert "pleural_thickening" not in _xml_labels(tmp_path, "Thickening/pleura/borderline")[0]
 
 
 def test_automatic_terms_and_the_text_of_the_report_are_no_labels(tmp_path):

@@ -48,6 +48,19 @@ def test_boxes_and_groups_go_with_their_image(nih):
     assert second.attributes["view_position"] == "AP"
 
 
+def test_boxes_of_what_the_label_does_not_say_are_left_out(nih):
+    # Read as none, unknown, and mined "No Finding"; e was read as an opacity.
+    table = nih / "boxes.csv"
+    rows = [f"{name}.jpg,NIH-BBox-2017,Pneumonia,5,6,7,8\n" for name in "bcde"]
+    table.write_text(table.read_text() + "".join(rows))
+    assert [set(record.boxes) for record in read_nih(nih)] == [
+        {"lung_opacity", "pneumonia"},
+        *(set(), set(), set()),
+        {"pneumonia"},
+        set(),
+    ]
+
+
 def test_kermany_pneumonia_is_an_opacity_too(tmp_path):
     (tmp_path / "labels.csv").write_text(
         "path,patient_id,pneumonia,etiology\nn/a.jpg,IM-1,0,\np/b.jpg,person1_virus,1,virus\n"

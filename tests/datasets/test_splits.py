@@ -54,6 +54,20 @@ def test_shares_are_met_within_chance_and_the_seed_decides(tmp_path):
     assert {r.patient_id for r in other["test"]} != {r.patient_id for r in parts["test"]}
 
 
+def test_a_patient_with_a_part_keeps_it_with_all_who_share_a_file(tmp_path):
+    contents = ["1", "1", "2", "2", *"abcdefgh"]
+    names = ["a", "b", "b", "c", *"defghijk"]
+    records = _records(tmp_path, names, lambda index: contents[index])
+    for seed in range(5):
+        drawn = split_by_patient(records, SHARES, seed)
+        parts = split_by_patient(records, SHARES, seed, known={"set/b": "test", "set/z": "train"})
+        homes = {r.patient_id: name for name, part in parts.items() for r in part}
+        assert {homes[name] for name in "abc"} == {"test"}
+        assert {name: homes[name] for name in "defghijk"} == {
+            r.patient_id: name for name, part in drawn.items() for r in part if r.patient_id > "c"
+        }
+
+
 def test_shares_that_do_not_add_up_are_refused(tmp_path):
     with pytest.raises(ValueError, match="add up to 0.9"):
         split_by_patient(_records(tmp_path, ["a"]), {"train": 0.9}, 0)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from medllm.datasets import DATASETS, ImageRecord
-from medllm.datasets.verify import LabelCount, each_image, verify
+from medllm.datasets.verify import LabelCount, Named, each_image, verify
 from medllm.errors import LabelError, MedllmError
 from medllm.phantom import make_phantom, write_dicom
 
@@ -47,6 +47,7 @@ def test_a_whole_copy_is_counted(copy):
     assert (found.missing, found.unreadable, found.duplicates) == ((), {}, ())
     assert (found.frontal, found.inverted) == (4, 0)
     assert found.warnings == {"no-header": 6}
+    assert found.caveats == {}
 
 
 def test_soft_labels_are_neither_positive_nor_negative(copy, monkeypatch):
@@ -56,7 +57,7 @@ def test_soft_labels_are_neither_positive_nor_negative(copy, monkeypatch):
             for index, labels in enumerate([{"edema": 0.5}, {"edema": 1}, {"edema": 0}, {}])
         ]
 
-    monkeypatch.setitem(DATASETS, "csv", dataclasses.replace(DATASETS["csv"], read=read))
+    monkeypatch.setitem(DATASETS, "csv", dataclasses.replace(DATASETS["csv"], reader=read))
     assert verify("csv", copy).labels == {"edema": LabelCount(1, 1, 1, 1)}
 
 
@@ -92,6 +93,28 @@ def test_damaged_coloured_and_blank_files_are_counted_by_their_gate(copy, pictur
 def test_a_file_under_two_names_is_a_duplicate(copy):
     (copy / "5.png").write_bytes((copy / "1.png").read_bytes())
     assert verify("csv", copy).duplicates == (("1.png", "5.png"),)
+
+
+def test_files_of_one_name_are_told_apart_by_their_paths(tmp_path, pictures):
+    rows = ["path,patient_id,pneumonia"]
+    for index, picture in enumerate([pictures[0], pictures[0], 255 - pictures[1], None, None]):
+        rows.append(f"p{index}/front.png,p{index},1")
+        if picture is not None:
+            (tmp_path / f"p{index}").mkdir()
+            Image.fromarray(picture).save(tmp_path / f"p{index}/front.png")
+    (tmp_path / "p3").mkdir()
+    (tmp_path / "p3/front.png").write_bytes(b"")
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+    found = verify("csv", tmp_path)
+    assert found.paths == Named(
+        missing=("p4/front.png",),
+        unreadable={"empty-file": ("p3/front.png",)},
+        inverted=("p2/front.png",),
+        duplicates=(("p0/front.png", "p1/front.png"),),
+    )
+    # What is printed names no folder, which may be a patient's, and says where the paths are.
+    assert (found.missing, found.duplicates) == (("front.png",), (("front.png", "front.png"),))
+    assert "--json" in found.caveats["names-recur"]
 
 
 def test_a_swapped_polarity_is_seen_on_frontal_views_only(copy, pictures):

@@ -73,7 +73,7 @@ def predictions_of(
         attributes=[
             {key: values[at] for key, values in columns.items()} for at in range(len(rows))
         ],
-        errors=[""] * len(rows),
+        errors=np.full(log_odds.shape, "", dtype=object),
         shapes=np.tile([10.0, 20.0], (len(rows), 1)),
         labels=np.array([[row.record.labels[key] for key in findings] for row in rows], float),
         log_odds=log_odds,

@@ -36,6 +36,8 @@ def test_a_view_that_tells_the_label_is_found_and_a_coin_is_not(simulated_predic
     assert rows["coin"].auroc.low < 0.55
     wanted = roc_auc_score(labels, simulated_predictions.log_odds[:, 0])
     assert rows["view"].model_auroc.value == pytest.approx(wanted)
+    gap = rows["view"].auroc_difference
+    assert gap.value == pytest.approx(wanted - rows["view"].auroc.value)
 
 
 def test_the_size_of_the_images_is_a_fact_where_it_varies(simulated_predictions):
@@ -89,8 +91,9 @@ def test_without_the_image_nothing_is_told(audits, probed):
     assert row.n == sample.sum()
     wanted = roc_auc_score(predictions.labels[sample, 0], predictions.log_odds[sample, 0])
     assert row.real.value == pytest.approx(wanted)
-    for without in (row.blurred, row.shuffled):
-        assert without.low < 0.5 < without.high
+    assert row.blurred.low < 0.5 < row.blurred.high
+    assert row.auroc_difference.value == pytest.approx(row.real.value - row.blurred.value)
+    assert row.auroc_difference.low > 0
     assert (row.blank_log_odds, other.blank_log_odds) == (-0.25, 0.5)
     assert row.real_log_odds == pytest.approx(predictions.log_odds[sample, 0].mean())
 
@@ -148,7 +151,11 @@ def test_two_sources_of_labels_are_counted_against_each_other(simulated_predicti
         int(((one == 0) & (two == 0)).sum()),
     )
     assert row.kappa == pytest.approx(cohen_kappa_score(one, two))
-    assert row.auroc.value > row.auroc_second.value
+    gap = row.auroc_difference
+    assert gap.value == pytest.approx(row.auroc.value - row.auroc_second.value)
+    # In pairs, so narrower than the two intervals would tell.
+    assert gap.low > row.auroc.low - row.auroc_second.high
+    assert gap.low > 0
 
 
 def test_too_few_cases_are_not_audited(arrayed, simulated):

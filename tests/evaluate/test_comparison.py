@@ -81,6 +81,7 @@ def test_images_are_paired_by_path_and_the_unpaired_are_counted(tmp_path, drawn)
     (row,) = result.others["b"]
     assert row.n == 250
     assert result.unpaired == {"b": 50}
+    assert row.unpaired == 50
     assert row.first_auroc.value == pytest.approx(roc_auc_score(labels[order], poor[order]))
     assert row.second_auroc.value == pytest.approx(roc_auc_score(labels[order], good[order]))
 
@@ -97,6 +98,40 @@ def test_what_cannot_be_compared_is_refused(tmp_path, drawn):
         compare([first, _write(tmp_path / "else", labels, good, paths=elsewhere)])
     with pytest.raises(LabelError, match=r"predictions.parquet is not there"):
         compare([first, tmp_path])
+
+
+def test_what_one_lacks_of_a_later_finding_is_counted(tmp_path, drawn):
+    labels, good, _ = drawn
+    whole, partial = (tmp_path / name for name in ("whole", "partial"))
+    tables = {
+        key: _write(tmp_path / key, labels, good, finding=key) / "predictions.parquet"
+        for key in ("mass", "nodule")
+    }
+    for folder, n_missing in ((whole, 0), (partial, 70)):
+        folder.mkdir()
+        rows = zip(*(pq.read_table(file).to_pylist() for file in tables.values()), strict=True)
+        told = []
+        for at, (mass, nodule) in enumerate(rows):
+            told += [mass, _cut(nodule) if at < n_missing else nodule]
+        pq.write_table(pa.Table.from_pylist(told, schema=SCHEMA), folder / "predictions.parquet")
+    result = compare([whole, partial])
+    assert [(row.finding, row.n, row.unpaired) for row in result.others["partial"]] == [
+        ("mass", 300, 0),
+        ("nodule", 230, 70),
+    ]
+    assert result.unpaired == {"partial": 70}
+    assert (result.models["partial"].n_images, result.models["partial"].n_refused) == (230, 70)
+
+
+def _cut(row):
+    return row | dict.fromkeys(("log_odds", "probability", "call")) | {"error": "no-prediction"}
+
+
+def test_one_result_is_not_compared_with_itself(tmp_path, drawn):
+    labels, good, _ = drawn
+    first = _write(tmp_path / "a", labels, good)
+    with pytest.raises(LabelError, match="is named twice; compare two that differ"):
+        compare([first, first / "predictions.parquet"])
 
 
 def test_folders_of_one_name_are_told_apart(tmp_path, drawn):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from medllm.datasets import LabelPolicy
-from medllm.errors import LabelError
+from medllm.errors import LabelError, MedllmError
 from medllm.evaluate import (
     Evaluation,
     evaluate_model,
@@ -151,6 +151,84 @@ def test_thresholds_of_the_validation_part_are_tried_on_the_test_part(root, tiny
     }
     for finding, figures in second.findings.items():
         assert figures.fixed_threshold.threshold == first.findings[finding].youden_threshold
+        assert figures.fixed_threshold.threshold_source == (
+            "fixed on csv, validation: other images, of other patients"
+        )
+
+
+@pytest.fixture
+def again(evaluated, root, tmp_path):
+    """Open the evaluated set with thresholds of it, changed in some way."""
+    _, _, out = evaluated
+    text = (out / "metrics.json").read_text()
+
+    def opened(*, part=None, beside=True, **changed):
+        values = json.loads(text) | changed
+        (tmp_path / "metrics.json").write_text(json.dumps(values))
+        if beside:
+            (tmp_path / "predictions.parquet").write_bytes(
+                (out / "predictions.parquet").read_bytes()
+            )
+        return open_study(
+            "csv", root, tmp_path / "new", split=part, thresholds=tmp_path / "metrics.json"
+        )
+
+    return opened
+
+
+def test_thresholds_of_the_same_images_are_refused(again):
+    with pytest.raises(
+        LabelError, match=f"on {2 * N_PATIENTS + 3} of these {2 * N_PATIENTS + 3} i"
+    ):
+        again()
+    with pytest.raises(LabelError, match=f"chosen on {N_PATIENTS + 3} of these {N_PATIENTS + 3}"):
+        again(part="test")
+
+
+def test_thresholds_of_another_model_or_prevalence_are_refused(again, tiny_model, tmp_path):
+    study = again(beside=False, model_sha256="1" * 64)
+    with pytest.raises(LabelError, match="has thresholds of the model 111111111111, and evaluated"):
+        evaluate_model(study, tiny_model, tmp_path / "new", workers=0)
+    study = again(beside=False)
+    moved = _knowing(tiny_model)
+    with pytest.raises(LabelError, match="of pneumonia supposed a share of unknown size with it, "):
+        evaluate_model(study, moved, tmp_path / "new", workers=0, prevalence=0.02)
+    (tmp_path / "peer.csv").write_text("path,finding,probability\n0.png,pneumonia,0.5")
+    with pytest.raises(LabelError, match="evaluated is predictions that were given"):
+        evaluate_predictions(study, tmp_path / "peer.csv", tmp_path / "new")
+
+
+def _knowing(model):
+    """Let each calibration of a model say that it supposes a half."""
+    return model.asking(
+        dataclasses.replace(
+            one,
+            calibration=dataclasses.replace(one.calibration, prevalence=0.5, fitted_on="a site"),
+        )
+        for one in model.card.questions
+    )
+
+
+def test_a_prevalence_and_the_settings_leave_a_trace(root, tiny_model, tmp_path):
+    study = open_study("csv", root, tmp_path, split="test", views=["PA", ""])
+    moved = evaluate_model(
+        study,
+        _knowing(tiny_model),
+        tmp_path,
+        ["pneumonia"],
+        workers=0,
+        prevalence=0.02,
+        accept=["too-small"],
+    )
+    figures = moved.findings["pneumonia"]
+    assert figures.supposed_prevalence == 0.02
+    assert figures.threshold_source == "shipped with the model, moved to prevalence 0.02"
+    assert moved.settings == {
+        "views": "PA, unknown",
+        "accepted gates": "too-small",
+        "polarity": "auto",
+        "supposed prevalence": "0.02",
+    }
 
 
 def test_a_peers_probabilities_get_the_same_figures(evaluated, root, tmp_path):
@@ -163,6 +241,29 @@ def test_a_peers_probabilities_get_the_same_figures(evaluated, root, tmp_path):
         assert theirs.threshold == 0.5
     assert peer.errors == {"no-prediction": 4}
     assert peer.audits.image_use == ()
+
+
+def test_a_peer_and_a_model_do_not_take_each_others_folder(evaluated, root, tiny_model, tmp_path):
+    _, study, out = evaluated
+    with pytest.raises(MedllmError, match="holds the evaluation of a model, not of predictions"):
+        evaluate_predictions(study, out / "predictions.parquet", out)
+    for _ in range(2):
+        evaluate_predictions(study, out / "predictions.parquet", tmp_path)
+    with pytest.raises(MedllmError, match=r"predictions that predictions.parquet gave, not a mod"):
+        evaluate_model(study, tiny_model, tmp_path, workers=0)
+
+
+def test_a_peer_that_lacks_some_images_of_one_finding_is_told_so(evaluated, tmp_path):
+    _, study, _ = evaluated
+    rows = [
+        f"{record.path.name},{finding},0.5"
+        for at, record in enumerate(study.selection.records)
+        for finding in ("pneumonia", "effusion")
+        if finding == "pneumonia" or at >= 30
+    ]
+    (tmp_path / "peer.csv").write_text("path,finding,probability\n" + "\n".join(rows))
+    peer = evaluate_predictions(study, tmp_path / "peer.csv", tmp_path / "out")
+    assert peer.errors == {"no-prediction of effusion": 30}
 
 
 def test_a_split_is_drawn_by_patient_and_written_down(tmp_path, images):
@@ -186,6 +287,8 @@ def test_what_cannot_be_evaluated_is_refused_before_the_first_image(root, tiny_m
         open_study("csv", root, tmp_path, policy=LabelPolicy(uncertain="soft"))
     with pytest.raises(LabelError, match="no image is of the part 'train'; the data set has: test"):
         open_study("csv", root, tmp_path, split="train")
+    with pytest.raises(LabelError, match="no image has the attribute 'hosptial' to make groups"):
+        open_study("csv", root, tmp_path, columns=["hosptial"])
     with pytest.raises(LabelError, match="is not a metrics.json of medllm evaluate"):
         open_study("csv", root, tmp_path, thresholds=root / "labels.csv")
     study = open_study("csv", root, tmp_path)

@@ -28,10 +28,9 @@ def _rows(tmp_path, records, text):
 
 
 def test_probabilities_are_joined_by_path_or_by_a_name_that_is_the_only_one(tmp_path, records):
-    rows, findings = _rows(
+    rows = _rows(
         tmp_path, records, "a/1.png,mass,0.75\n1.png,mass,0.1\n2.png,mass,0.25\n2.png,nodule,1\n"
     )
-    assert findings == ("mass", "nodule")
     got = {(row["path"], row["finding"]): row for row in rows}
     first = got["a/1.png", "mass"]
     assert (first["probability"], first["call"], first["label"]) == (0.75, "positive", 1)
@@ -52,7 +51,7 @@ def test_parquet_is_read_too_and_our_own_rows_without_a_score_are_passed_over(tm
         "probability": [0.5, None],
     }
     pq.write_table(pa.table(table), tmp_path / "peer.parquet")
-    rows, _ = foreign_rows(tmp_path / "peer.parquet", records, tmp_path)
+    rows = foreign_rows(tmp_path / "peer.parquet", records, tmp_path)
     assert [row.get("probability") for row in rows] == [0.5, None, None]
 
 
@@ -73,6 +72,20 @@ def test_a_file_that_is_not_as_wanted_is_refused_in_one_line(tmp_path, records, 
         _rows(tmp_path, records, text)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_only_the_findings_that_are_asked_for_are_taken(tmp_path, records):
+    (tmp_path / "peer.csv").write_text(HEADER + "a/1.png,mass,0.75\na/1.png,nodule,0.5\n")
+    rows = foreign_rows(tmp_path / "peer.csv", records, tmp_path, ["nodule"])
+    assert {row["finding"] for row in rows} == {"nodule"}
+    with pytest.raises(LabelError, match="has no prediction of edema; it has mass, nodule"):
+        foreign_rows(tmp_path / "peer.csv", records, tmp_path, ["edema"])
+
+
+def test_a_table_that_is_not_utf_8_is_refused(tmp_path, records):
+    (tmp_path / "peer.csv").write_bytes(HEADER.encode() + b"r\xf6ntgen.png,mass,0.5\n")
+    with pytest.raises(LabelError, match="is not UTF-8"):
+        foreign_rows(tmp_path / "peer.csv", records, tmp_path)
 
 
 def test_a_missing_file_and_a_missing_column_are_named(tmp_path, records):

@@ -34,6 +34,14 @@ def test_figures_agree_with_scikit_learn(simulated_predictions):
     assert figures.fixed_threshold is None
 
 
+def test_an_ece_lies_within_its_interval_though_resampling_raises_it(simulated_predictions):
+    # The simulated answers are calibrated: nearly all of the ECE is chance, and the percentiles of
+    # its resamples are .031 to .077.
+    ece = figures_of(_answers(simulated_predictions), 0.6, "shipped").ece
+    assert ece.low < 0.01 < ece.value == pytest.approx(0.0387, abs=1e-4)
+    assert ece.value <= ece.high < 0.05
+
+
 def test_images_without_a_label_or_a_score_count_for_nothing(simulated_predictions):
     labels, probabilities = (
         simulated_predictions.labels.copy(),

@@ -18,6 +18,7 @@ from medllm.evaluate import (
 )
 from medllm.evaluate.recalibrated_checkpoint import figures_of
 from medllm.models import load_model, save_model
+from medllm.models.card_page import card_page
 from medllm.models.checkpoint import BUNDLED
 
 ROOT = Path(__file__).parents[2]
@@ -73,6 +74,15 @@ def result(tiny_model, simulated):
     return recalibrate(
         tiny_model, simulated(("pneumonia", "effusion"), n_patients=60), "Site A", n_resamples=50
     )
+
+
+def test_the_card_does_not_say_that_no_weight_was_fitted_on_the_sites_images(result):
+    page = card_page(result.model.card)
+    again = page.index("## Figures at recalibration; whether a weight was fitted on these images")
+    assert page.index("| Site A; calibration cross-fitted over patients") > again
+    assert page.index("### pneumonia") > again
+    # What keeps its calibration keeps its place.
+    assert page.index("images that no weight") < page.index("### nodule") < again
 
 
 def test_the_figures_beside_the_checkpoint_are_those_that_were_measured(result, tmp_path):

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
 
+import pyarrow.parquet as pq
 import pytest
 
 from medllm.datasets import ImageRecord
@@ -22,7 +25,15 @@ def records(images, tmp_path):
 def run(tiny_model, records, tmp_path, monkeypatch):
     monkeypatch.setattr(resumable, "PART", 3)
 
-    def start(out="out", *, killed_after=None, records=records, model=tiny_model, told=None):
+    def start(
+        out="out",
+        *,
+        killed_after=None,
+        records=records,
+        model=tiny_model,
+        told=None,
+        root=tmp_path,
+    ):
         asked = []
 
         def score(missing):
@@ -32,7 +43,7 @@ def run(tiny_model, records, tmp_path, monkeypatch):
                     raise KeyboardInterrupt
                 yield row
 
-        path = predict(model, records, FINDINGS, tmp_path, tmp_path / out, score, told or {})
+        path = predict(model, records, FINDINGS, root, tmp_path / out, score, told or {})
         return path, asked
 
     return start
@@ -61,20 +72,59 @@ def test_a_part_that_is_missing_in_the_middle_is_made_again(run, tmp_path, recor
     ].read_bytes()
 
 
-def test_a_finished_run_is_not_scored_again(run):
+def test_of_a_finished_run_only_what_failed_is_scored_again(run, records):
+    path, _ = run()
+    before = path.read_bytes()
+    again, asked = run()
+    assert asked == records[9:]
+    assert again.read_bytes() == before
+
+
+def test_a_mended_file_is_scored_and_the_others_stay(run, records, images):
+    path, _ = run()
+    before = pq.read_table(path).to_pylist()
+    shutil.copy(images[20], records[9].path)
     run()
-    assert run()[1] == []
+    after = pq.read_table(path).to_pylist()
+    assert after[:18] == before[:18]
+    assert [row["error"] for row in after[18:]] == [None, None]
+    assert after[18]["log_odds"] is not None
+
+
+def test_a_file_that_was_replaced_is_scored_again(run, records, images, tmp_path):
+    own = tmp_path / "own.png"
+    shutil.copy(images[0], own)
+    changed = [dataclasses.replace(records[0], path=own), *records[1:9]]
+    path, _ = run(records=changed)
+    first = pq.read_table(path).to_pylist()
+    # Copied with its old time of writing; that it was moved here is newer.
+    shutil.copy2(images[30], tmp_path / "new.png")
+    os.utime(tmp_path / "new.png", ns=(0, 0))
+    (tmp_path / "new.png").replace(own)
+    _, asked = run(records=changed)
+    assert asked == changed[:1]
+    second = pq.read_table(path).to_pylist()
+    assert second[0]["log_odds"] != first[0]["log_odds"]
+    assert second[2:] == first[2:]
+
+
+def test_what_failed_in_a_killed_run_is_scored_again(run, records, tmp_path, images):
+    failing = [records[9], *records[:9]]
+    with pytest.raises(KeyboardInterrupt):
+        run(killed_after=5, records=failing)
+    shutil.copy(images[20], records[9].path)
+    path, asked = run(records=failing)
+    assert asked == [failing[0], *failing[3:]]
+    assert pq.read_table(path).column("error").null_count == 20
 
 
 def test_an_unreadable_file_is_a_row_with_its_error(run):
-    import pyarrow.parquet as pq
-
     rows = pq.read_table(run()[0]).to_pylist()
     assert len(rows) == 20
     assert [row["error"] for row in rows[-2:]] == ["file-not-found"] * 2
 
 
-def test_another_run_in_the_same_folder_is_refused(run, tiny_model, records):
+def test_another_run_in_the_same_folder_is_refused(run, tiny_model, records, tmp_path):
     run()
     other = dataclasses.replace(records[0], labels={"pneumonia": 0})
     for changed, words in (
@@ -82,9 +132,27 @@ def test_another_run_in_the_same_folder_is_refused(run, tiny_model, records):
         ({"records": records[:5]}, "n_images, records"),
         ({"model": dataclasses.replace(tiny_model, sha256="1" * 64)}, "model_sha256"),
         ({"told": {"polarity": "inverted"}}, "polarity"),
+        ({"root": tmp_path / "elsewhere"}, "root"),
+        ({"records": [dataclasses.replace(one, attributes={"a": "b"}) for one in records]}, "reco"),
+        ({"records": [dataclasses.replace(one, split="test") for one in records]}, "records"),
+        ({"records": [dataclasses.replace(one, polarity="inverted") for one in records]}, "record"),
+        ({"records": [dataclasses.replace(one, other_labels={"a": {}}) for one in records]}, "re"),
     ):
         with pytest.raises(MedllmError, match=f"another evaluation, which differs in {words}"):
             run(**changed)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", ""])
+def test_a_folder_that_does_not_say_what_it_holds_is_refused(run, tmp_path, text):
+    path, _ = run()
+    (tmp_path / "out" / "run.json").write_text(text)
+    with pytest.raises(MedllmError, match="run.json is damaged"):
+        run()
+    (tmp_path / "out" / "run.json").unlink()
+    with pytest.raises(MedllmError, match="holds predictions.parquet and no run.json"):
+        run()
+    path.unlink()
+    run()
 
 
 def test_a_folder_that_cannot_be_written_is_told(run, tmp_path):

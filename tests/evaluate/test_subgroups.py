@@ -4,11 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy.special import ndtri
 from sklearn.metrics import roc_auc_score
 
 from medllm.evaluate import performance
 from medllm.evaluate.performance import Answers
 from medllm.evaluate.subgroups import groups_of, subgroup_figures
+from medllm.metrics import normal_p_value
 
 
 def _measured(predictions, **groups):
@@ -111,3 +113,32 @@ def test_images_of_unknown_group_are_among_the_others(simulated_predictions):
     (row,) = _measured(simulated_predictions, sex=values)
     assert row.group == "F"
     assert row.auroc_difference is not None
+
+
+def test_two_groups_that_hold_all_images_are_one_test(simulated_predictions):
+    n = len(simulated_predictions.paths)
+    coin = np.random.default_rng(1).choice(["heads", "tails"], n).tolist()
+    heads, tails = _measured(simulated_predictions, coin=coin)
+    assert heads.p_value == tails.p_value
+    # A test alone is not corrected.
+    gap = heads.auroc_difference
+    alone = normal_p_value(gap.value, (gap.high - gap.low) / (2 * ndtri(0.975)))
+    assert heads.p_value == pytest.approx(alone)
+
+
+def test_age_groups_stand_by_age(simulated_predictions):
+    n = len(simulated_predictions.paths)
+    wanted = ["under 18", "18 to 39", "40 to 59", "60 to 79", "80 and over"]
+    rows = _measured(simulated_predictions, age=(wanted * n)[:n])
+    assert [row.group for row in rows] == wanted
+
+
+def test_a_share_of_one_has_an_interval(simulated_predictions):
+    called = np.ones_like(simulated_predictions.called)
+    n = len(simulated_predictions.paths)
+    all_called = dataclasses.replace(simulated_predictions, called=called)
+    row, _ = _measured(all_called, sex=["F"] * (n // 2) + ["M"] * (n - n // 2))
+    assert (row.sensitivity.value, row.sensitivity.high) == (1, 1)
+    assert 0.9 < row.sensitivity.low < 1
+    assert (row.specificity.value, row.specificity.low) == (0, 0)
+    assert 0 < row.specificity.high < 0.1

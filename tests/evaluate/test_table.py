@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from medllm.datasets import ImageRecord
+from medllm.errors import LabelError
 from medllm.evaluate import ScoredRecord, read_predictions
-from medllm.evaluate.table import path_of, rows_of, write_rows
+from medllm.evaluate.table import SCHEMA, path_of, rows_of, write_rows
 from medllm.models.calibration import call_of, probability_of
 
 FINDINGS = ("pneumonia", "effusion")
@@ -55,7 +56,7 @@ def test_what_is_written_is_read_back_as_arrays(tmp_path, tiny_model, scored):
     assert read.paths == ["a/1.png", "2.png", "3.npz/x/5"]
     assert read.patients == ["p1", "p2", "p3"]
     assert read.attributes == [{"sex": "F"}, {}, {"sex": "M"}]
-    assert read.errors == ["", "truncated", ""]
+    assert read.errors.tolist() == [["", ""], ["truncated"] * 2, ["", ""]]
     assert read.shapes.tolist() == [[10, 20], [0, 0], [0, 0]]
     assert np.array_equal(read.labels, [[1, nan], [0, 1], [nan, 1]], equal_nan=True)
     assert np.array_equal(read.log_odds, [[1.5, -2], [nan, nan], [0, 3]], equal_nan=True)
@@ -96,3 +97,23 @@ def test_one_finding_and_one_image_are_read_too(tmp_path, tiny_model, scored):
 def test_a_path_outside_of_the_folder_tells_its_name_alone():
     assert path_of(Path("/elsewhere/secret/a.png"), "", Path("/data")) == "a.png"
     assert path_of(Path("/data/x/a.png"), "", Path("/data")) == "x/a.png"
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (
+            {"path": ["1.png"], "finding": ["mass"]},
+            r"lacks the column\(s\) patient_id, stu",
+        ),
+        ({name: [] for name in SCHEMA.names}, "has no rows; delete that folder"),
+    ],
+)
+def test_a_table_of_other_columns_or_of_no_rows_is_refused(tmp_path, table, message):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = SCHEMA if len(table) == len(SCHEMA) else None
+    pq.write_table(pa.table(table, schema=schema), tmp_path / "p.parquet")
+    with pytest.raises(LabelError, match=message):
+        read_predictions(tmp_path / "p.parquet")

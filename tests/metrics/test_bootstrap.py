@@ -4,13 +4,17 @@ import math
 
 import numpy as np
 import pytest
+from scipy.special import expit
 from scipy.stats import binomtest, norm
 
 from medllm.metrics import (
     Estimate,
+    basic_interval,
     clustered_bootstrap,
     clustered_difference,
     exact_at_the_ends,
+    expected_calibration_error,
+    holm,
 )
 
 
@@ -65,6 +69,36 @@ def test_p_is_that_of_a_test_of_a_mean(shift):
     assert got.p_value == pytest.approx(2 * norm.sf(20 * shift), abs=0.01)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_gap_that_all_resamples_agree_on_has_the_p_of_its_standard_error(sign):
+    noise = np.random.default_rng(5).normal(size=400)
+    noise = (noise - noise.mean()) / noise.std()
+    for n_resamples in (200, 2000):
+        got = clustered_difference(
+            *_means(sign * (noise + 0.25), np.zeros(400)), _names(400), n_resamples=n_resamples
+        )
+        # z is 5. The error of 200 resamples is known to a twentieth, twice that is half a unit
+        # of z, and p then changes by a factor of 15; the bound of 200 resamples is 1e-2.
+        assert 6e-7 / 15 < got.p_value < 6e-7 * 15
+        assert holm(np.full(60, got.p_value)).max() < 0.001
+
+
+def test_a_gap_that_all_resamples_agree_on_is_never_less_certain_than_they_are():
+    noise = np.random.default_rng(2).normal(size=400)
+    noise = (noise - noise.mean()) / noise.std()
+    figures = _means(noise + 0.08, np.zeros(400))
+    got = clustered_difference(*figures, _names(400), n_resamples=19, seed=22)
+    # z is 1.6, a p of .11, but of these 19 resamples none is beyond 0.
+    assert got.p_value == pytest.approx(2 / 20)
+
+
+@pytest.mark.parametrize("n_patients", [1, 2, 5, 20])
+def test_few_patients_who_agree_are_not_made_more_of(n_patients):
+    first = 1 + np.arange(n_patients) / 1e4
+    got = clustered_difference(*_means(first, np.zeros(n_patients)), _names(n_patients))
+    assert got.p_value == pytest.approx(min(2 / 1001, 2.0 ** (1 - n_patients)))
+
+
 def test_the_same_model_twice_has_p_one():
     values = np.random.default_rng(3).normal(size=30)
     got = clustered_difference(*_means(values, values), _names(30))
@@ -108,3 +142,45 @@ def test_a_share_of_none_or_all_has_the_exact_interval(value, n):
 @pytest.mark.parametrize("share", [Estimate(0.25, 0.0, 0.6), Estimate(0.999, 0.99, 1.0)])
 def test_a_share_between_keeps_the_interval_of_its_resamples(share):
     assert exact_at_the_ends(share, 12) == share
+
+
+def _ece(n, slope, seed, n_resamples=200):
+    """Draw probabilities that are too sure by the slope, and give their ECE both ways."""
+    rng = np.random.default_rng(seed)
+    log_odds = rng.normal(-1, 1.2, n)
+    probabilities = expit(slope * log_odds)
+    labels = (rng.random(n) < expit(log_odds)).astype(int)
+    resampled = []
+
+    def ece(at):
+        resampled.append(expected_calibration_error(probabilities[at], labels[at]))
+        return resampled[-1]
+
+    return clustered_bootstrap(ece, _names(n), n_resamples=n_resamples), np.array(resampled[:-1])
+
+
+@pytest.mark.parametrize("slope", [1.0, 1.3, 2.0])
+def test_a_basic_interval_is_that_of_the_definition_and_holds_its_figure(slope):
+    for seed in range(8):
+        percentiles, resampled = _ece(150, slope, seed)
+        got = basic_interval(percentiles)
+        assert got.value == percentiles.value
+        assert 0 <= got.low <= got.value <= got.high
+        # Davison and Hinkley: 2 t - t*, with t* the other quantile of the resamples.
+        low, high = 2 * got.value - np.quantile(resampled, [0.975, 0.025])
+        assert got.low == pytest.approx(min(max(low, 0), got.value))
+        assert got.high == pytest.approx(max(high, got.value))
+
+
+def test_a_basic_interval_covers_the_ece_of_the_population_more_often_than_percentiles():
+    slope = 1.3
+    rng = np.random.default_rng(9)
+    log_odds = rng.normal(-1, 1.2, 400_000)
+    labels = (rng.random(len(log_odds)) < expit(log_odds)).astype(int)
+    truth = expected_calibration_error(expit(slope * log_odds), labels)
+    drawn = [_ece(200, slope, seed, n_resamples=100)[0] for seed in range(40)]
+    covered = [one.low <= truth <= one.high for one in map(basic_interval, drawn)]
+    # 95% is not reached at 200 images, where the ECE's own bias is half of it; a standard error
+    # of 40 is 5 in 100.
+    assert np.mean(covered) > 0.75
+    assert np.mean([one.low <= truth <= one.high for one in drawn]) < 0.4

@@ -15,6 +15,7 @@ from medllm.metrics import (
     calibration_slope,
     clustered_bootstrap,
     clustered_bootstraps,
+    expected_calibration_error,
     reliability_bins,
     separated,
 )
@@ -111,6 +112,46 @@ def test_bins_hold_equal_counts_with_wilsons_interval():
     assert high.frequency.value == pytest.approx(0.8)
     # Wilson's interval of 8 in 10, as R's binom::binom.wilson gives it.
     assert (high.frequency.low, high.frequency.high) == pytest.approx((0.4901625, 0.9433178))
+
+
+def test_one_probability_for_all_is_calibrated_in_any_order_of_the_rows():
+    probabilities, labels = np.full(1000, 0.2), np.repeat([1, 0], [200, 800])
+    names = [str(index) for index in range(1000)]
+    assert expected_calibration_error(probabilities, labels) == pytest.approx(0, abs=1e-12)
+    bins = reliability_bins(probabilities, labels, names)
+    assert [one.n for one in bins] == [100] * 10
+    assert [one.frequency.value for one in bins] == pytest.approx([0.2] * 10)
+
+
+@settings(deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(st.integers(0, 8), st.integers(0, 1), st.sampled_from("abcdef")),
+        min_size=1,
+        max_size=40,
+    ),
+    seed=st.integers(0, 9),
+)
+def test_the_order_of_the_rows_is_no_matter_to_bins_and_ece(rows, seed):
+    shuffled = [rows[at] for at in np.random.default_rng(seed).permutation(len(rows))]
+    found = []
+    for order in (rows, shuffled):
+        probabilities = np.array([p / 8 for p, _, _ in order])
+        labels, patients = np.array([y for _, y, _ in order]), [who for _, _, who in order]
+        bins = reliability_bins(probabilities, labels, patients, n_bins=4)
+        figures = [(b.n, b.probability, b.frequency.low, b.frequency.high) for b in bins]
+        found.append([expected_calibration_error(probabilities, labels), *np.ravel(figures)])
+    assert found[0] == pytest.approx(found[1], abs=1e-12)
+
+
+def test_without_ties_the_ece_is_that_of_the_definition():
+    log_odds, labels = _sample(203, 0.5, 0.3)
+    order = np.argsort(log_odds)
+    wanted = sum(
+        abs((expit(log_odds[chosen]) - labels[chosen]).sum())
+        for chosen in np.array_split(order, 10)
+    )
+    assert expected_calibration_error(expit(log_odds), labels) == pytest.approx(wanted / 203)
 
 
 def test_images_of_one_patient_count_once_in_a_bins_interval():

@@ -196,6 +196,7 @@ def explain(
             ZoneEffect("middle", "right", 0.60, 0.95),
             ZoneEffect("mediastinum", None, -0.40, 1.71),
         ),
+        tokens_completeness_error=0.01,
         tokens=(
             TokenAttribution("<image>", 1.87),
             TokenAttribution("evidence", 0.02),

@@ -1,6 +1,13 @@
 """The page in a browser: its own policy must not break it, and a phone must show it."""
 
+import shutil
+import subprocess
+import unicodedata
+
 import pytest
+from pypdf import PdfReader
+
+from medllm.report.document import BANNER
 
 pytestmark = pytest.mark.integration
 
@@ -39,3 +46,33 @@ def test_the_page_works_under_its_own_policy_and_fits_a_phone(kind, request, see
     assert seen["sliderShown"]
     assert (seen["before"], seen["after"]) == ("0.6", "0.2")
     assert seen["overlayWidth"] == 250
+
+
+def test_on_each_sheet_printed_from_a_browser_stands_the_banner_once(report, tmp_path):
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    report.write(tmp_path, ["html"])
+    subprocess.run(  # noqa: S603 - a browser found on this machine, a page made here
+        [
+            chromium,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--no-pdf-header-footer",
+            f"--print-to-pdf={tmp_path / 'printed.pdf'}",
+            (tmp_path / "report.html").as_uri(),
+        ],
+        capture_output=True,
+        timeout=120,
+        check=True,
+    )
+    # Chromium joins f and i to one letter.
+    sheets = [
+        unicodedata.normalize("NFKC", page.extract_text())
+        for page in PdfReader(tmp_path / "printed.pdf").pages
+    ]
+    assert len(sheets) > 3
+    assert all(text.startswith(BANNER) for text in sheets)
+    assert [text.count(BANNER) for text in sheets] == [1] * len(sheets)

@@ -7,7 +7,16 @@ import pytest
 
 from medllm.dicom.radiograph import Gate
 from medllm.errors import ReportError
-from medllm.report import build_report
+from medllm.metrics import Estimate
+from medllm.models.measured import (
+    LocalisedFinding,
+    MeasuredExplanations,
+    MeasuredMethod,
+    UsualRange,
+)
+from medllm.report import build_report, html
+from medllm.report.document import usual_ranges
+from medllm.report.json import as_dict
 
 MADE_AT = datetime(2025, 3, 14, 15, 9, 26, tzinfo=UTC)
 
@@ -51,9 +60,10 @@ def test_a_map_that_must_not_be_used_is_not_drawn_and_the_reason_stands(report):
         entry.withheld
         == "Blurring the marked area changes the answer no more than blurring others."
     )
-    # The impression says which checks failed; what they mean stands with the explanation.
+    # The impression says which checks forbid it; what they found stands with the explanation.
     assert entry.reason == (
-        "Explanation: do not use - it failed 1 of 2 checks (deletion), so that no map is drawn."
+        "Explanation: do not use - it failed the deletion check, without which a map says nothing "
+        "of the answer, so that no map is drawn."
     )
     assert _entry(report, "pneumonia").overlay is not None
 
@@ -68,6 +78,43 @@ def test_when_nothing_is_raised_the_impression_says_it(scan, prediction):
     report = build_report(scan, replace(prediction, findings=negative))
     assert report.raised == ()
     assert report.conclusion[0] == "No finding is positive or indeterminate."
+
+
+def test_two_calls_of_one_printed_number_are_told_apart(scan, prediction):
+    # Cardiomegaly's lower threshold is 0.35, pneumonia's 0.381.
+    said = {"cardiomegaly": (0.348, "negative"), "effusion": (0.3481, "indeterminate")}
+    findings = tuple(
+        replace(answer, probability=said[answer.finding][0], call=said[answer.finding][1])
+        for answer in prediction.findings
+        if answer.finding in said
+    )
+    report = build_report(scan, replace(prediction, findings=findings))
+    assert report.conclusion[0] == (
+        "Negative, with probability: cardiomegaly 0.35 (just below the 0.35 threshold)."
+    )
+
+
+def test_what_was_measured_of_single_findings_is_not_cited_of_a_contrast(
+    scan, prediction, compared
+):
+    why = _entry(compared, "effusion").explanation
+    rate = Estimate(0.42, 0.3, 0.5)
+    figures = LocalisedFinding(119, rate, None, None, None)
+    usual = {why.checks[0].name: UsualRange(300, 0.31, 0.97)}
+    maps = {why.method: MeasuredMethod({"effusion": figures}, usual=usual)}
+    card = replace(
+        prediction.card,
+        explanations=(MeasuredExplanations("rsna", "test", 119, 119, "1", maps),),
+    )
+    by_itself = replace(why, against=None, log_odds=0.1279)
+    cited = {}
+    for one in (by_itself, why):
+        report = build_report(scan, replace(prediction, card=card), [one])
+        told = as_dict(report)["model"]["explanation_measurements"]
+        ranges = usual_ranges(one, one.checks[0], card)
+        page = html.encode(report).decode()
+        cited[one.against] = len(told), len(ranges), page.count("usually")
+    assert cited == {None: (2, 1, 1), "cardiomegaly": (1, 0, 0)}
 
 
 def test_failed_checks_come_first_and_the_models_own_are_kept(scan, prediction):

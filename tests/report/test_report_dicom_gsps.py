@@ -14,6 +14,7 @@ from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage, ImplicitVRLit
 
 from medllm.dicom import read_radiograph
 from medllm.dicom.dataset import parse_dataset
+from medllm.dicom.radiograph import Gate
 from medllm.explanation.overlay import spread
 from medllm.explanation.record import AttributionMap
 from medllm.report.dicom_gsps import encode
@@ -106,12 +107,34 @@ def test_the_words_are_those_of_the_report(report_of, dicom_phantoms):
     assert said.isascii()
 
 
-def test_a_contrast_says_what_it_explains(report_of, dicom_phantoms, compared):
+def test_a_contrast_gives_the_call_to_its_finding_and_the_difference_to_its_map(
+    report_of, dicom_phantoms, compared
+):
     why = [entry.explanation for entry in compared.explained]
     made = states(report_of(dicom_phantoms["dx"], why=why))
-    assert "Pleural effusion rather than cardiomegaly: indeterminate" in words(
-        made["gsps-effusion"]
+    state = made["gsps-effusion"]
+    assert "Pleural effusion: indeterminate, probability 0.46" in words(state)
+    assert "Map: why pleural effusion rather than cardiomegaly, difference -2.21" in words(state)
+    assert words(state).isascii()
+    assert state.ContentDescription == (
+        "AI, not verified: Why pleural effusion rather than cardiomegaly"
     )
+    described = [layer.GraphicLayerDescription for layer in state.GraphicLayerSequence]
+    assert described[:2] == ["Holds half of what raised the answer", "Lowered the answer"]
+    single = made["gsps-pneumonia"]
+    assert "Map:" not in words(single)
+    assert single.ContentDescription == "AI, not verified: Pneumonia: positive, probability 0.87"
+
+
+def test_what_the_image_did_not_pass_stands_among_the_words(report_of, dicom_phantoms):
+    report = report_of(dicom_phantoms["dx"])
+    failed = (Gate("lateral-view", "warning", False, ""), Gate("not-human", "error", False, ""))
+    cautious = replace(report, gates=(*report.gates, *failed))
+    said = " ".join(words(states(cautious)["gsps-pneumonia"]).split())
+    assert "lateral view, an animal stated." in said
+    assert "Read with caution:" in said
+    passed = replace(report, gates=())
+    assert "caution" not in words(states(passed)["gsps-pneumonia"])
 
 
 def test_dcmtk_shows_the_radiograph_as_it_was_scored(dicom_report, dicom_path, tmp_path):

@@ -72,3 +72,13 @@ def test_a_second_run_gives_the_same_bytes(report_of, dicom_phantoms, document, 
         made = encapsulated(report_of(dicom_phantoms["dx"]), document)
         made.save_as(tmp_path / name, enforce_file_format=True)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_the_pages_that_name_the_patient_replace_none_that_do_not(
+    report_of, dicom_phantoms, document
+):
+    report = report_of(dicom_phantoms["dx"])
+    plain = encapsulated(report, document)
+    named = encapsulated(replace(report, identity=Identity(patient_id="4711")), document)
+    assert named.SOPInstanceUID != plain.SOPInstanceUID
+    assert named.SeriesInstanceUID == plain.SeriesInstanceUID

@@ -10,7 +10,9 @@ from pydicom.uid import SecondaryCaptureImageStorage
 
 from medllm.dicom import read_radiograph
 from medllm.dicom.header import Identity
+from medllm.dicom.radiograph import Gate
 from medllm.explanation.overlay import display_image
+from medllm.report import capture
 from medllm.report.capture import HEIGHT, WIDTH, draw_finding, draw_summary
 from medllm.report.dicom_sc import encode
 from medllm.report.dicom_source import read_source
@@ -153,6 +155,82 @@ def test_a_picture_has_one_size_whatever_the_image_has(report_of, dicom_phantoms
     # The middle grey of the ramp is in the middle of the square.
     middle = square(picture)[SIDE // 2 - 1 : SIDE // 2 + 1, SIDE // 2, 0]
     assert abs(middle.max() - 127.5) < 8
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """What is written into the pictures' panels, line by line."""
+    lines = []
+
+    def keep(name):
+        own = getattr(capture._Panel, name)
+
+        def wrapped(panel, *words, **style):
+            lines.append(" ".join(word for word in words if isinstance(word, str)))
+            own(panel, *words, **style)
+
+        monkeypatch.setattr(capture._Panel, name, wrapped)
+
+    keep("write")
+    keep("row")
+    return lines
+
+
+def test_what_the_image_did_not_pass_stands_on_every_picture(report_of, dicom_phantoms, written):
+    report = report_of(dicom_phantoms["dx"])
+    failed = (Gate("lateral-view", "warning", False, ""), Gate("not-human", "error", False, ""))
+    cautious = replace(report, gates=failed)
+    pneumonia = cautious.findings[0]
+    said = "Read with caution: lateral view, an animal stated."
+    pictures = [draw_summary(cautious), draw_finding(cautious, pneumonia)]
+    assert written.count(said) == 2
+    foot = slice(HEIGHT - 170, HEIGHT), slice(SIDE, WIDTH)
+    # All that can fail at once still pushes nothing out.
+    all_failed = replace(report, gates=tuple(replace(gate, passed=False) for gate in report.gates))
+    assert len(all_failed.gates) > 20
+    pictures += [draw_summary(all_failed), draw_finding(all_failed, pneumonia)]
+    assert all(np.array_equal(pictures[0][foot], one[foot]) for one in pictures)
+
+
+def test_a_lateral_view_has_no_sides(report_of, dicom_phantoms):
+    report = report_of(dicom_phantoms["dx"])
+    scan = replace(report.scan, pixels=np.zeros_like(report.scan.pixels))
+    assert square(draw_summary(replace(report, scan=scan)))[:60].any()
+    lateral = replace(scan, gates=(Gate("lateral-view", "warning", False, ""),))
+    assert not square(draw_summary(replace(report, scan=lateral)))[:60].any()
+
+
+def test_a_contrast_has_no_call_of_its_own(report_of, dicom_phantoms, compared, written):
+    why = [entry.explanation for entry in compared.explained]
+    report = report_of(dicom_phantoms["dx"], why=why)
+    entries = {entry.finding.key: entry for entry in report.findings}
+    draw_finding(report, entries["effusion"])
+    assert written[:2] == [
+        "Why pleural effusion rather than cardiomegaly",
+        "◆ Pleural effusion: indeterminate",
+    ]
+    assert "Difference of log-odds \N{MINUS SIGN}2.21" in written
+    written.clear()
+    draw_finding(report, entries["pneumonia"])
+    assert written[:2] == ["Pneumonia", "▲ Positive"]
+    assert not any("Difference" in line for line in written)
+
+
+def test_a_negative_number_that_prints_like_its_threshold_is_marked(
+    report_of, dicom_phantoms, prediction, written
+):
+    # Cardiomegaly's lower threshold is 0.35.
+    near = {"cardiomegaly": 0.348, "effusion": 0.2}
+    findings = tuple(
+        replace(answer, call="negative", probability=near[answer.finding])
+        for answer in prediction.findings
+        if answer.finding in near
+    )
+    said = replace(prediction, findings=findings)
+    draw_summary(report_of(dicom_phantoms["dx"], why=(), said=said))
+    assert {"○ Cardiomegaly <0.35", "○ Pleural effusion 0.20"} < {
+        " ".join(line.split()[:-1]) for line in written
+    }
 
 
 def test_long_words_push_nothing_out_of_the_picture(report_of, dicom_phantoms):

@@ -13,9 +13,11 @@ from PIL import Image
 from medllm.dicom.header import Identity
 from medllm.dicom.radiograph import Gate
 from medllm.explanation.overlay import display_image
+from medllm.explanation.record import ZoneEffect
 from medllm.report import build_report, wording
 from medllm.report import html as encode_html
 from medllm.report import json as encode_json
+from medllm.report.page import render_page
 
 ATTACK = "<script>alert(1)</script>"
 
@@ -298,6 +300,39 @@ def test_each_regions_bar_is_as_long_as_its_value_and_on_its_side(content, expla
     assert wording.signed(sum(values)) in part
 
 
+def test_the_regions_sides_are_said_to_be_the_patients_only_where_they_are(
+    scan, prediction, explanations, page
+):
+    assert "Sides are the patient's." in page.text
+    unknown = replace(scan, patient_orientation=None)
+    seen = Page(encode_html.encode(build_report(unknown, prediction, explanations)))
+    assert "Sides are the patient's." not in seen.text
+    assert "attribution), if the image's left is the patient's right." in seen.text
+
+
+def test_a_lateral_view_is_called_one_and_has_no_sides(scan, prediction, explanations):
+    gates = (
+        Gate("lateral-view", "warning", False, "The header says lateral."),
+        Gate("view-unknown", "warning", True, "the view is lateral"),
+    )
+    lateral = replace(scan, view_position=None, gates=gates)
+    said = replace(prediction, warnings=())
+    content = encode_html.encode(build_report(lateral, said, explanations)).decode()
+    assert "<dt>View</dt><dd>lateral</dd>" in content
+    assert "patient's R" not in content
+    assert "attribution), if the view were frontal." in content
+
+
+def test_where_two_ways_disagree_on_the_place_it_is_said_below_both(scan, prediction, explanations):
+    first = explanations[0]
+    outside = ZoneEffect("outside", None, 1.7, 0.1)
+    other = replace(first, zone_effects=(outside, *first.zone_effects))
+    text = Page(encode_html.encode(build_report(scan, prediction, [other]))).text
+    at = text.index("The two disagree on the place")
+    assert text.index("What each region does to the answer") < at
+    assert at < text.index("Is this explanation to be trusted?")
+
+
 def test_other_methods_stand_beside_the_first_on_one_scale(compared, page):
     assert "The same answer by other methods" not in page.text
     seen = Page(encode_html.encode(compared))
@@ -334,3 +369,16 @@ def test_a_contrast_says_in_words_why_this_rather_than_that(compared, page):
     assert "What is explained here is the difference, \N{MINUS SIGN}2.21" in text
     assert "half of what raised the difference" in text
     assert "yes against no, pleural effusion rather than cardiomegaly" in text
+    # The call is the finding's, and of the difference there is none.
+    badge = '<span class="badge indeterminate">◆ Pleural effusion: indeterminate</span>'
+    article = content.decode().partition('aria-labelledby="finding-effusion"')[2]
+    assert badge in article.partition("</header>")[0]
+
+
+def test_on_paper_a_refused_contrast_is_not_called_the_finding(scan, prediction, compared):
+    (rather,) = (
+        entry.explanation for entry in compared.findings if entry.finding.key == "effusion"
+    )
+    report = build_report(scan, prediction, [replace(rather, verdict="do not use")])
+    page = Page(render_page(report, "", paged=True).encode())
+    assert "No map is drawn. Why pleural effusion rather than cardiomegaly: it failed" in page.text

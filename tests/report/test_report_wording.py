@@ -6,11 +6,12 @@ from PIL import Image
 
 from medllm.data import Preprocessing
 from medllm.dicom import read_radiograph
+from medllm.dicom.radiograph import Gate
 from medllm.explanation.record import Region
 from medllm.metrics import Estimate
 from medllm.models.card import Question
 from medllm.phantom import make_phantom, write_dicom
-from medllm.report import wording
+from medllm.report import view, wording
 from medllm.report.gate_names import gate_name
 
 
@@ -48,6 +49,49 @@ def test_log_odds_carry_their_sign(value, said):
 )
 def test_a_side_is_the_patients(part, said):
     assert wording.region(part) == said
+
+
+@pytest.mark.parametrize(
+    ("orientation", "end"),
+    [
+        (("L", "F"), "attribution)"),
+        (("R", "F"), "attribution)"),
+        (("A", "F"), "attribution), if the image's left is the patient's right"),
+        (None, "attribution), if the image's left is the patient's right"),
+    ],
+)
+def test_a_side_is_named_as_a_fact_only_where_the_file_says_which_is_which(
+    scan, explanations, orientation, end
+):
+    scan = replace(scan, patient_orientation=orientation)
+    said = wording.where(explanations[0], scan)
+    assert said.endswith(end)
+    middle = replace(explanations[0], regions=(Region("mediastinum", None, 0.5, 1.0),))
+    assert wording.where(middle, scan).endswith("attribution)")
+
+
+@pytest.mark.parametrize(
+    ("stated", "failed", "known", "said"),
+    [
+        ("PA", (), ("view-unknown",), "PA"),
+        (None, ("lateral-view",), ("view-unknown",), "lateral"),
+        ("LL", ("lateral-view",), ("view-unknown",), "LL"),
+        (None, (), ("lateral-view", "view-unknown"), "frontal"),
+        (None, ("view-unknown",), ("lateral-view",), None),
+        (None, (), (), None),
+    ],
+)
+def test_the_view_is_that_which_the_input_checks_found(scan, stated, failed, known, said):
+    gates = [Gate(code, "warning", code in known, "") for code in failed + known]
+    assert view.view(replace(scan, view_position=stated, gates=tuple(gates))) == said
+
+
+def test_a_lateral_view_has_no_sides_whatever_its_header_says(scan):
+    lateral = replace(scan, gates=(Gate("lateral-view", "warning", False, "lateral"),))
+    assert view.sides(scan) == ("patient's R", "L")
+    assert view.sides(replace(scan, patient_orientation=("R", "F"))) == ("patient's L", "R")
+    assert view.sides(lateral) is None
+    assert view.supposed(lateral) == ", if the view were frontal"
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ SHAPE = {
     "intermediate_size": 32,
 }
 
+WEAK = {"pose": 0.2, "exposure": 0.2, "texture": 0, "border": 0, "hidden": 0}
+
 
 @pytest.fixture(autouse=True)
 def _no_precision_of_an_earlier_training():
@@ -63,7 +65,11 @@ def make_recipe(phantom_table):
             "data": [{"dataset": "csv", "root": str(phantom_table), "shares": [0.5, 0.3, 0.2]}],
             "pretrain": {"epochs": 2, "batch_size": 8},
             "align": {"epochs": 1, "batch_size": 8},
-            "finetune": {"epochs": 2, "batch_size": 8},
+            # As short as tells the two classes apart.
+            "finetune": {
+                **{"epochs": 10, "batch_size": 4, "learning_rate": 2e-2, "layer_decay": 1.0},
+                **{"auxiliary": False, "location": 0, "augmentation": dict(WEAK)},
+            },
             "compute": {"save_seconds": 0},
         }
 

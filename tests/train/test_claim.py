@@ -52,6 +52,7 @@ def swap_first_of(part, recipe):
 @pytest.mark.parametrize("part", ["train", "validation"])
 def test_an_image_that_was_swapped_is_noticed_though_names_and_labels_are_the_same(part, recipe):
     claim_all(recipe)
+    (recipe.out / "pretrain").mkdir()
     claim_all(recipe)
     swap_first_of(part, recipe)
     claim(recipe, divide(recipe))
@@ -61,12 +62,14 @@ def test_an_image_that_was_swapped_is_noticed_though_names_and_labels_are_the_sa
 
 def test_an_image_that_nothing_was_trained_on_may_still_come(recipe):
     claim_all(recipe)
+    (recipe.out / "pretrain").mkdir()
     swap_first_of("test", recipe)
     claim_all(recipe)
 
 
 def test_phantoms_that_are_made_otherwise_are_noticed(recipe, monkeypatch):
     claim_all(recipe)
+    (recipe.out / "pretrain").mkdir()
 
     def darker(seed, **options):
         phantom = make_phantom(seed, **options)
@@ -100,8 +103,9 @@ def test_a_folder_is_claimed_before_any_image_is_prepared(
     recipe_values["compute"]["precision"] = precision
     recipe = read_recipe(str(write_recipe(recipe_values)))
     claim(recipe, divide(recipe))
-    other = read_recipe(str(write_recipe(recipe_values)), ["seed=1"])
-    with pytest.raises(TrainingError, match="differs in seed"):
+    (recipe.out / "pretrain").mkdir()
+    other = read_recipe(str(write_recipe(recipe_values)), ["model.freeze=[vision]"])
+    with pytest.raises(TrainingError, match="differs in model"):
         train(other)
     assert not (recipe.out / "prepared").exists()
 
@@ -120,3 +124,59 @@ def test_a_disk_that_is_full_or_closed_is_told_in_one_line(recipe, tmp_path, ful
     with full_disk(), pytest.raises(TrainingError, match=r"cannot be written to \(File too large"):
         claim_images(recipe.out, {"train": {}})
     assert (recipe.out / CLAIM_FILE).read_bytes() == held
+
+
+def changed(recipe, **stage):
+    finetune = recipe.finetune.model_copy(update=stage)
+    return recipe.model_copy(update={"finetune": finetune})
+
+
+def claimed(recipe):
+    return json.loads((recipe.out / CLAIM_FILE).read_text())["recipe"]
+
+
+def test_what_failed_before_a_stage_began_may_be_mended(recipe):
+    """Such as a wrong name of a model, or a batch that is larger than the data set."""
+    frozen = recipe.model.model_copy(update={"freeze": ("vision",)})
+    wrong = recipe.model_copy(update={"model": frozen})
+    claim_all(wrong)
+    claim_all(changed(recipe, batch_size=8))
+    assert claimed(recipe)["model"]["freeze"] == []
+    assert claimed(recipe)["finetune"]["batch_size"] == 8
+    (recipe.out / "pretrain").mkdir()
+    with pytest.raises(TrainingError, match="differs in model"):
+        claim(wrong, divide(recipe))
+
+
+def test_a_stage_whose_settings_change_before_it_is_finished_begins_anew_alone(recipe, caplog):
+    claim_all(recipe)
+    images = json.loads((recipe.out / CLAIM_FILE).read_text())["images"]
+    (recipe.out / "pretrain" / "encoder").mkdir(parents=True)
+    (recipe.out / "finetune" / "state-7").mkdir(parents=True)
+    claim_all(changed(recipe, learning_rate=1e-5))
+    assert (recipe.out / "pretrain" / "encoder").exists()
+    assert not (recipe.out / "finetune").exists()
+    # A mistake costs nothing that was computed.
+    assert (recipe.out / "finetune.before" / "state-7").exists()
+    assert "finetune are others than before: it begins anew" in caplog.text
+    assert claimed(recipe)["finetune"]["learning_rate"] == 1e-5
+    assert json.loads((recipe.out / CLAIM_FILE).read_text())["images"] == images
+
+
+@pytest.mark.parametrize("finished", ["align/network", "finetune/network"])
+def test_a_stage_that_is_finished_or_was_gone_on_from_may_not_change(finished, recipe):
+    claim_all(recipe)
+    (recipe.out / finished).mkdir(parents=True)
+    align = recipe.align.model_copy(update={"learning_rate": 1e-5})
+    with pytest.raises(TrainingError, match="differs in align;"):
+        claim(recipe.model_copy(update={"align": align}), divide(recipe))
+    assert (recipe.out / finished).exists()
+
+
+def test_a_baseline_is_of_the_stage_that_it_stands_beside(recipe):
+    claim_all(recipe)
+    weights = recipe.out / "baseline-linear-head" / "weights.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"")
+    with pytest.raises(TrainingError, match="differs in finetune;"):
+        claim(changed(recipe, learning_rate=1e-5), divide(recipe))

@@ -171,7 +171,7 @@ def test_a_folded_projector_computes_the_same_and_is_plain_llava(new_tiny_model)
     model = new_tiny_model()
     names = set(model.network.state_dict())
     images = torch.randn(8, 1, 64, 64, generator=torch.Generator().manual_seed(0))
-    standardize_projector(model.network, images)
+    standardize_projector(model.network, torch.split(images, 3))
     projector = model.network.model.multi_modal_projector
     seen = []
     hook = projector.linear_1.linear.register_forward_pre_hook(
@@ -222,6 +222,29 @@ def test_location_loss_is_the_cross_entropy_of_the_covered_share():
     assert got == pytest.approx(float(by_hand[[0, 2, 3]].sum() / 4), rel=1e-5)
 
 
+def test_the_projector_is_standardized_a_few_images_at_a_time(new_tiny_model):
+    """All hidden states of all 256 images at once would want some gigabytes."""
+    model = new_tiny_model(QUESTIONS)
+    seen = []
+    model.network.model.vision_tower.register_forward_pre_hook(
+        lambda _, inputs: seen.append(len(inputs[0]))
+    )
+    task_of(model, squares(40)).standardize()
+    assert seen == [16, 16, 8]
+
+
+def test_places_are_drawn_a_batch_and_not_held_for_all_images():
+    images = squares(64)
+    data = LabelledImages.join([(images, 2, 1.0)], QUESTIONS, QUESTIONS, [1.0, 1.0])
+    held = [value for value in vars(data).values() if isinstance(value, torch.Tensor)]
+    assert max(value.numel() for value in held) == 128 * 2
+    drawn = data.regions(torch.tensor([70, 3]))
+    for place, row in zip(drawn, (6, 3), strict=True):
+        expected = images.regions[row].get("pneumonia", torch.zeros(CELLS, CELLS))
+        assert torch.equal(place[0], expected.to(torch.uint8))
+        assert not place[1].any()
+
+
 def test_a_folded_projector_stays_on_its_device():
-    trained = StandardizedLinear(torch.nn.Linear(3, 2), torch.randn(9, 3)).to("meta")
+    trained = StandardizedLinear(torch.nn.Linear(3, 2), torch.zeros(3), torch.ones(3)).to("meta")
     assert trained.folded().weight.device.type == "meta"

@@ -43,18 +43,20 @@ def test_boxes_become_cells_and_negatives_are_known_to_be_empty(tmp_path):
     ]
     images = ImageSet.of_records("nih", records, CONTRACT, tmp_path / "prepared")
     assert images.pixels.shape == (2, 64, 64)
-    maps, known = images.places(("lung_opacity", "effusion"))
+    keys = ("lung_opacity", "effusion")
+    maps, known = images.place(0, keys), images.places_known(keys)
     assert known.tolist() == [[True, True], [False, False]]
     expected = torch.zeros(CELLS, CELLS, dtype=torch.uint8)
     expected[:16, 16:] = 255
-    assert torch.equal(maps[0, 0], expected)
-    assert maps[0, 1].sum() == 0
+    assert torch.equal(maps[0], expected)
+    assert maps[1].sum() == 0
 
 
 def test_a_phantoms_regions_are_its_masks(tmp_path):
     images = ImageSet.of_phantoms(range(4), CONTRACT, tmp_path)
     keys = ("lung_opacity", "pneumonia", "cardiomegaly")
-    maps, known = images.places(keys)
+    maps = torch.stack([images.place(row, keys) for row in range(4)])
+    known = images.places_known(keys)
     for seed in range(4):
         mask = make_phantom(seed, size=128).masks.get("lung_opacity")
         if mask is None:
@@ -143,3 +145,19 @@ def test_the_first_wording_is_the_one_a_checkpoint_asks():
     assert asked[0].wordings[0] == "Is there evidence of pneumonia?"
     assert len(set(asked[0].wordings)) == len(asked[0].wordings) == 4
     assert questions_of(("pneumonia",), auxiliary=False) == asked[:1]
+
+
+def test_a_network_is_run_on_as_few_images_at_a_time_as_is_wanted():
+    images = ImageSet(
+        *("nih", torch.zeros(7, 64, 64, dtype=torch.uint8), ["1"] * 7),
+        *([{}] * 7, [{}] * 7, [{}] * 7),
+        at_once=3,
+    )
+    seen = []
+
+    def forward(pixel_values):
+        seen.append(len(pixel_values))
+        return pixel_values.mean(dim=(1, 2, 3))[:, None]
+
+    assert len(images.apply(forward, CONTRACT)) == 7
+    assert seen == [3, 3, 1]

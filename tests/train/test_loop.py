@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from medllm.errors import TrainingError
+from medllm.train.average import WeightAverage
 from medllm.train.loop import Schedule, Task, fit, rate_factor
 from medllm.train.states import Log
 
@@ -109,17 +110,90 @@ def test_accumulated_parts_train_as_one_batch(tmp_path):
 
 
 def test_the_kept_weights_are_the_average(tmp_path):
-    steps = []
+    steps, seen = [], []
     task = LineTask()
 
     def keep(_):
         steps.append(task.module.line.weight.detach().clone())
 
-    run(tmp_path, task, show=keep)
-    average = steps[0]
-    for weight in steps[1:]:
-        average = 0.8 * average + 0.2 * weight
-    torch.testing.assert_close(task.module.line.weight.detach(), average, atol=1e-6, rtol=0)
+    def see(module):
+        seen.append(module.line.weight.detach().clone())
+        return {}
+
+    run(tmp_path, task, show=keep, after_epoch=see)
+    average, averages = steps[0], [steps[0]]
+    for n, weight in enumerate(steps[1:], start=1):
+        # (1 + n) / (10 + n) is above 0.8, the schedule's, from the 35th step on.
+        decay = (1 + n) / (10 + n)
+        average = decay * average + (1 - decay) * weight
+        averages.append(average)
+    close = {"atol": 1e-6, "rtol": 0}  # float32, in another order
+    torch.testing.assert_close(task.module.line.weight.detach(), average, **close)
+    # What is looked at after an epoch is the average of that step, and is trained on from none.
+    torch.testing.assert_close(torch.stack(seen), torch.stack(averages[4::5]), **close)
+
+
+def test_a_short_training_keeps_most_of_its_way():
+    """Weights that go one step further each time: the average may lie a little behind."""
+    module = nn.Linear(1, 1, bias=False)
+    average = WeightAverage(module, 0.99)
+    for step in range(9):
+        module.weight.data.fill_(step)
+        average.update()
+    average.keep()
+    # A constant decay of .99 keeps 4% of it.
+    assert module.weight.item() > 0.7 * 8
+
+
+def test_the_average_reaches_its_decay_and_stays_there():
+    module = nn.Linear(1, 1, bias=False)
+    average = WeightAverage(module, 0.5)
+    module.weight.data.fill_(0.0)
+    for _ in range(20):
+        average.update()
+    module.weight.data.fill_(1.0)
+    average.update()
+    average.keep()
+    assert module.weight.item() == pytest.approx(0.5)
+
+
+def test_what_is_frozen_is_neither_averaged_nor_saved():
+    module = nn.Sequential(nn.Linear(7, 7), nn.BatchNorm1d(7), nn.Linear(7, 1))
+    module[0].requires_grad_(False)
+    saved = WeightAverage(module, 0.9).state_dict()["averaged"]
+    shapes = [tuple(value.shape) for value in saved]
+    assert shapes == [(7,), (7,), (1, 7), (1,), (7,), (7,)]
+
+
+CLOCKS = """
+import faulthandler, os, pathlib, runpy, time
+from accelerate import Accelerator
+from medllm.train.loop import fit
+faulthandler.dump_traceback_later(90, exit=True)  # who waits for ever fails
+names = runpy.run_path({tests!r})
+real, pace = time.monotonic, 1 + int(os.environ["RANK"])
+time.monotonic = lambda: pace * real()
+fit(
+    names["LineTask"](), names["SCHEDULE"], pathlib.Path({folder!r}), Accelerator(cpu=True),
+    show=lambda _: time.sleep(0.02), save_seconds=0.05,
+)
+"""
+
+
+def test_processes_whose_clocks_differ_save_together(programs, free_port, tmp_path):
+    """Saving is a matter of all of them; one that saved alone would wait for ever."""
+    code = CLOCKS.format(tests=__file__, folder=str(tmp_path / "run"))
+    shared = {
+        **{"ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "127.0.0.1"},
+        **{"MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"},
+    }
+    started = [
+        programs.start(code=code, environment={**shared, "RANK": rank, "LOCAL_RANK": rank})
+        for rank in ("0", "1")
+    ]
+    for program in started:
+        assert program.wait() == 0, program.stderr
+    assert [path.name for path in (tmp_path / "run").glob("state-*")] == ["state-15"]
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(tmp_path):

@@ -25,7 +25,9 @@ def autoencoding():
         num_channels=1,
     )
     contract = Preprocessing(size=64)
-    return MaskedAutoencoding(config, ramps.to(torch.uint8), contract, mask_ratio=0.75, seed=0)
+    return MaskedAutoencoding(
+        config, ramps.to(torch.uint8).split(48), contract, mask_ratio=0.75, seed=0
+    )
 
 
 def test_it_beats_the_mean_of_each_patch(tmp_path):
@@ -40,6 +42,17 @@ def test_it_beats_the_mean_of_each_patch(tmp_path):
     assert encoder.embeddings.position_embeddings.std() > 0.1
     for name, value in task.module.network.vit.state_dict().items():
         assert torch.equal(encoder.state_dict()[name], value)
+
+
+def test_images_that_are_shown_twice_are_not_copied():
+    """Nor mapped images read into memory: they are taken one by one."""
+    part = torch.arange(4 * 64 * 64).reshape(4, 64, 64).to(torch.uint8)
+    task = autoencoding()
+    config, contract = task._config, task._preprocessing
+    task = MaskedAutoencoding(config, [part, part[:1], part], contract, mask_ratio=0.75, seed=0)
+    assert len(task) == 9
+    assert [task._pixels[row].data_ptr() for row in (0, 4, 5)] == [part.data_ptr()] * 3
+    assert task._pixels[8].data_ptr() == part[3].data_ptr()
 
 
 def test_what_is_hidden_does_not_depend_on_the_share_that_is_taken():

@@ -6,17 +6,19 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from medllm.errors import TrainingError
 from medllm.models import Calibration, Model
+from medllm.train import measure as measure_module
 from medllm.train.image_set import ImageSet
 from medllm.train.measure import (
     _measurement,
+    _thumbnails,
     beside,
     calibrate,
-    image_use,
     measure,
     thumbnail_baseline,
 )
@@ -201,21 +203,28 @@ def test_log_odds_that_do_not_rank_cannot_be_calibrated(source, told, model):
         calibrate(dark, {source: patients(source)})
 
 
-def test_without_the_image_nothing_is_told(model):
-    rows = {row.shown: row for row in image_use(model, {"csv": patients(count=400)}, ())}
-    assert rows["image"].auroc > 0.8
-    assert rows["blank"].auroc == 0.5
-    assert rows["blank"].positives == pytest.approx(rows["blank"].negatives, abs=1e-6)
-    # Its standard error with 200 of each class is .03.
-    assert abs(rows["another patient's"].auroc - 0.5) < 0.12
-    assert rows["image"].positives > rows["image"].negatives
+class Partly(Brightness):
+    """Ranks by the first finding, and the wrong way round by the others."""
+
+    def log_odds(self, pixel_values, findings=None):
+        values = super().log_odds(pixel_values, findings)
+        return torch.cat([values[:, :1], -values[:, 1:]], dim=1)
 
 
-def test_use_of_the_image_is_measured_on_phantoms_where_there_are_no_patients(model):
-    sets = {"csv": patients(), "phantom": patients("phantom")}
-    assert {row.test_set for row in image_use(model, sets, ())} == {"csv"}
-    del sets["csv"]
-    assert {row.test_set for row in image_use(model, sets, ())} == {"phantoms of unseen seeds"}
+def test_a_finding_that_cannot_be_calibrated_is_left_out_and_the_others_stay(
+    new_tiny_model, caplog
+):
+    tiny = new_tiny_model(("pneumonia", "lung_opacity"))
+    images = patients()
+    for row in images.labels:
+        row["lung_opacity"] = row["pneumonia"]
+    partly = Partly(tiny.network, tiny.tokenizer, tiny.card)
+    card = calibrate(partly, {"csv": images}).card
+    assert card.findings == ("pneumonia",)
+    assert card.questions[0].calibration.fitted_on
+    assert "trained on lung opacity and does not answer for it" in card.limitations[-1]
+    assert "lung_opacity is left out of the checkpoint: lung_opacity cannot be" in caplog.text
+    assert "log-odds do not rank" in caplog.text
 
 
 def test_a_baseline_is_compared_on_the_same_images(model):
@@ -228,3 +237,23 @@ def test_a_baseline_is_compared_on_the_same_images(model):
     assert row.baseline_auroc.value == pytest.approx(theirs)
     assert row.model_auroc.value == pytest.approx(ours)
     assert row.difference.value == pytest.approx(ours - theirs)
+
+
+def test_thumbnails_of_many_images_are_those_of_each():
+    pixels = patients(count=70).pixels
+    alone = np.concatenate([_thumbnails(one[None]) for one in pixels])
+    np.testing.assert_array_equal(_thumbnails(pixels), alone)
+
+
+def test_thumbnails_are_made_of_few_images_at_a_time(monkeypatch):
+    """In numbers, all images at once take many times what they take in bytes."""
+    at_once, own = [], F.interpolate
+
+    def interpolate(values, **options):
+        at_once.append(len(values))
+        return own(values, **options)
+
+    monkeypatch.setattr(measure_module.F, "interpolate", interpolate)
+    thumbnail_baseline({"csv": patients(count=200)}, ["pneumonia"])
+    assert sum(at_once) == 200
+    assert max(at_once) <= 64

@@ -44,7 +44,15 @@ WRONG = {
     "measure=[{name: a, dataset: nih}]": "measure names nih, which data does not",
     "finetune": "is no setting; write key=value",
     "out.more=1": "leads to a value",
+    "out.more.still=1": "leads to a value",
+    "card.name=[a": "'card.name=[a' is not YAML: while parsing",
 }
+
+
+def test_a_setting_of_a_data_set_that_is_not_described_is_told(recipe_values, write_recipe):
+    path = str(write_recipe(recipe_values))
+    with pytest.raises(TrainingError, match=r"'data.csv.repeats' names no data set"):
+        read_recipe(path, ["data=[csv]", "data.csv.repeats=2"])
 
 
 @pytest.mark.parametrize(("setting", "told"), WRONG.items(), ids=WRONG)

@@ -90,6 +90,7 @@ def figures(index: int, *, fixed: bool = True) -> FindingFigures:
         n_positive=n_positive,
         n_patients=2_797 - index,
         prevalence=prevalence,
+        supposed_prevalence=0.02,
         auroc=interval(auroc, 0.011),
         auroc_delong=interval(auroc, 0.008),
         auprc=interval(prevalence * 3.1, 0.014),
@@ -183,7 +184,6 @@ def subgroups(key: str, index: int) -> tuple[SubgroupFigures, ...]:
 
 
 def audits(keys: tuple[str, ...]) -> Audits:
-    chance = interval(0.503, 0.031)
     return Audits(
         image_use=tuple(
             ImageUseAudit(
@@ -191,7 +191,7 @@ def audits(keys: tuple[str, ...]) -> Audits:
                 n=2_000,
                 real=interval(0.843 - index / 100, 0.021),
                 blurred=interval(0.612 + index / 60, 0.027),
-                shuffled=chance,
+                auroc_difference=interval(0.231 - 0.0267 * index, 0.024),
                 blank_log_odds=-3.217,
                 real_log_odds=-1.618,
             )
@@ -204,6 +204,7 @@ def audits(keys: tuple[str, ...]) -> Audits:
                 n=25_596,
                 auroc=interval(0.5 + 0.03 * index, 0.013),
                 model_auroc=interval(0.843 - index / 100, 0.012),
+                auroc_difference=interval(0.343 - index / 25, 0.014),
             )
             for index, key in enumerate(keys)
         ),
@@ -245,6 +246,7 @@ def audits(keys: tuple[str, ...]) -> Audits:
                 kappa=0.5127,
                 auroc=interval(0.843),
                 auroc_second=interval(0.871),
+                auroc_difference=interval(-0.028, 0.013),
             )
             for key in keys[:2]
         ),
@@ -263,6 +265,7 @@ def evaluation(keys: tuple[str, ...] = FOURTEEN, **changed: object) -> Evaluatio
         "dataset": "nih",
         "split": "test",
         "policy": {"blank": "negative", "readers": "majority"},
+        "settings": {"views": "PA, unknown", "supposed prevalence": "0.02"},
         "model": "reference 0.2.0",
         "model_sha256": "9f2c" * 16,
         "training_data": (

@@ -87,16 +87,20 @@ def test_every_number_of_the_table_stands_in_the_findings_row(fourteen, page):
             " ".join(_said(figures.auroc)),
             wording.ends(figures.auroc_delong),
             " ".join(_said(figures.auprc)),
+            wording.share(figures.supposed_prevalence),
+            " ".join(_said(figures.brier)),
+            " ".join(_said(figures.ece)),
+            " ".join(_said(figures.calibration_slope, 2)),
+            " ".join(_said(figures.calibration_intercept, 2)),
+        ]
+        cells = [" ".join(cell.split()) for cell in page.row(1, title(FINDINGS[key]))]
+        assert cells[1:] == [
             wording.number(figures.threshold),
             " ".join(_said(figures.sensitivity)),
             " ".join(_said(figures.specificity)),
             " ".join(_said(figures.positive_predictive_value)),
             " ".join(_said(figures.negative_predictive_value)),
             " ".join(_said(figures.f1)),
-            " ".join(_said(figures.brier)),
-            " ".join(_said(figures.ece)),
-            " ".join(_said(figures.calibration_slope, 2)),
-            " ".join(_said(figures.calibration_intercept, 2)),
         ]
 
 
@@ -117,6 +121,7 @@ def test_the_head_says_what_was_evaluated_and_what_is_no_evidence(fourteen, page
         "of the part train_val: 86,524; view LATERAL: 12",
         "not-an-image: 3; photometric-interpretation: 1",
         "blank: negative; readers: majority",
+        "views: PA, unknown; supposed prevalence: 0.02",
         "Model reference 0.2.0",
         fourteen.model_sha256,
         *fourteen.training_data,
@@ -127,14 +132,14 @@ def test_the_head_says_what_was_evaluated_and_what_is_no_evidence(fourteen, page
 
 def test_the_confusion_and_its_figures_are_told_at_both_thresholds(fourteen, page):
     figures = fourteen.findings["atelectasis"]
-    for table, point in ((1, figures), (2, figures.fixed_threshold)):
+    for table, point in ((2, figures), (3, figures.fixed_threshold)):
         counts = [[cell.strip() for cell in row] for row in page.tables[table][1:]]
         assert counts == [
             ["With it", *map(wording.count, (point.true_positive, point.false_negative))],
             ["Without it", *map(wording.count, (point.false_positive, point.true_negative))],
         ]
         assert f"{wording.number(point.threshold)} ({point.threshold_source})" in page.text
-    shown = [cell.strip() for row in page.tables[3] for cell in row]
+    shown = [cell.strip() for row in page.tables[4] for cell in row]
     for point in (figures, figures.fixed_threshold):
         assert wording.with_ends(point.sensitivity) in shown
         assert wording.with_ends(point.f1) in shown
@@ -142,12 +147,12 @@ def test_the_confusion_and_its_figures_are_told_at_both_thresholds(fourteen, pag
 
 def test_the_numbers_of_the_curves_stand_in_tables(fourteen, page):
     figures = fourteen.findings["atelectasis"]
-    bins = [[cell.strip() for cell in row] for row in page.tables[4][1:]]
+    bins = [[cell.strip() for cell in row] for row in page.tables[5][1:]]
     assert bins == [
         [wording.number(one.probability), wording.with_ends(one.frequency), wording.count(one.n)]
         for one in figures.reliability
     ]
-    benefit = [[cell.strip() for cell in row] for row in page.tables[5][1:]]
+    benefit = [[cell.strip() for cell in row] for row in page.tables[6][1:]]
     curve = figures.net_benefit
     assert benefit == [
         [wording.number(at), wording.number(model, 4), wording.number(everyone, 4)]
@@ -193,11 +198,14 @@ def test_each_audit_has_its_table_and_how_to_read_it(fourteen, page):
         assert f"{reading.read} Alarming: {reading.alarming}" in text
     shown = {" ".join(" ".join(row).split()) for table in page.tables for row in table}
     for one in fourteen.audits.image_use:
-        areas = " ".join(f"{a} {b}" for a, b in map(_said, (one.real, one.blurred, one.shuffled)))
+        areas = " ".join(
+            f"{a} {b}" for a, b in map(_said, (one.real, one.blurred, one.auroc_difference))
+        )
         start = f"{title(FINDINGS[one.finding])} 2,000 {areas} {MINUS}1.62 {MINUS}3.22"
         assert any(row.startswith(start) for row in shown)
     noise = fourteen.audits.label_noise[0]
-    areas = " ".join(f"{a} {b}" for a, b in map(_said, (noise.auroc, noise.auroc_second)))
+    told = map(_said, (noise.auroc, noise.auroc_second, noise.auroc_difference))
+    areas = " ".join(f"{a} {b}" for a, b in told)
     start = f"Atelectasis {noise.source} 810 61 38 52 659 0.51 {areas}"
     assert any(row.startswith(start) for row in shown)
 
@@ -232,17 +240,14 @@ def test_what_is_not_defined_is_a_dash(make_evaluation, undefined):
     assert cells[1:] == [
         "41",
         "0 0.00%",
-        *(DASH,) * 3,
-        "0.500",
-        DASH,
-        "1.000 1.000 to 1.000",
-        DASH,
-        "1.000 1.000 to 1.000",
-        DASH,
+        *(DASH,) * 4,
         "0.031 0.022 to 0.042",
         f"0.052 {DASH}",
         *(DASH,) * 2,
     ]
+    cells = [" ".join(cell.split()) for cell in page.row(1, "Diaphragmatic hernia")]
+    certain = "1.000 1.000 to 1.000"
+    assert cells[1:] == ["0.500", DASH, certain, DASH, certain, DASH]
     assert f"{DASH}: not defined on these images" in page.text
     assert page.text.count("not defined: a class is missing") == 2
     assert "None" not in page.text.replace("None.", "")

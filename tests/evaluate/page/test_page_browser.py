@@ -7,7 +7,7 @@ from medllm.evaluate.page import render
 pytestmark = pytest.mark.integration
 
 
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [1280, 1100, 390])
 @pytest.mark.parametrize("keys", [("pneumonia", "effusion", "pleural_thickening"), ("pneumonia",)])
 def test_the_page_works_under_its_own_policy_and_fits_its_window(
     make_evaluation, make_pictures, see_page, keys, width
@@ -19,6 +19,7 @@ def test_the_page_works_under_its_own_policy_and_fits_its_window(
     assert seen["bannerColour"] == "rgb(255, 243, 209)"
     assert seen["drawn"]
     assert set(seen["pictures"]) == {128}
-    assert seen["scrolled"] > 100
+    # Only a telephone cuts the first table, and its names then stay.
+    assert seen["scrolled"] > 100 if width == 390 else seen["scrolled"] == 0
     assert abs(seen["nameStays"]) < 1
     assert seen["requests"] == []

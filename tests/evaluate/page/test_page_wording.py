@@ -18,20 +18,19 @@ def _interval(low, value, high):
 
 
 @pytest.mark.parametrize(
-    ("real", "blurred", "shuffled", "tone", "words"),
+    ("real", "blurred", "difference", "tone", "words"),
     [
-        ((0.8, 0.85, 0.9), (0.6, 0.7, 0.79), (0.45, 0.5, 0.55), "clear", "its detail is used"),
-        ((0.8, 0.85, 0.9), (0.7, 0.8, 0.85), (0.45, 0.5, 0.55), "alarm", "blurred image ranks as"),
-        ((0.8, 0.85, 0.9), (0.7, 0.8, 0.84), (0.45, 0.5, 0.55), "caution", "intervals overlap"),
-        ((0.6, 0.75, 0.9), (0.5, 0.6, 0.8), (0.4, 0.5, 0.6), "caution", "intervals overlap"),
-        ((0.5, 0.6, 0.7), (0.5, 0.6, 0.7), (0.4, 0.5, 0.6), "caution", "better than chance, even"),
-        ((0.8, 0.85, 0.9), (0.6, 0.7, 0.75), (0.51, 0.6, 0.7), "alarm", "another patient's image"),
+        # The two intervals overlap; in pairs the difference is plain.
+        ((0.8, 0.85, 0.9), (0.7, 0.8, 0.85), (0.01, 0.05, 0.09), "clear", "its detail is used"),
+        ((0.8, 0.85, 0.9), (0.7, 0.8, 0.85), (-0.01, 0.05, 0.1), "alarm", "blurred image ranks as"),
+        ((0.6, 0.75, 0.9), (0.5, 0.6, 0.8), (-0.1, 0.15, 0.4), "caution", "better with the image"),
+        ((0.5, 0.6, 0.7), (0.4, 0.5, 0.6), (0.01, 0.1, 0.2), "caution", "better than chance, even"),
     ],
 )
-def test_an_image_is_used_where_its_interval_lies_above_the_blurred_ones(
-    real, blurred, shuffled, tone, words
+def test_an_image_is_used_where_it_ranks_better_than_itself_blurred(
+    real, blurred, difference, tone, words
 ):
-    areas = {"real": real, "blurred": blurred, "shuffled": shuffled}
+    areas = {"real": real, "blurred": blurred, "auroc_difference": difference}
     common = {"finding": "edema", "n": 9, "blank_log_odds": 0, "real_log_odds": 0}
     row = ImageUseAudit(**common, **{key: _interval(*ends) for key, ends in areas.items()})
     found = verdict(row)
@@ -42,18 +41,23 @@ def test_an_image_is_used_where_its_interval_lies_above_the_blurred_ones(
 
 
 @pytest.mark.parametrize(
-    ("facts", "tone"),
+    ("facts", "difference", "tone"),
     [
-        ((0.5, 0.55, 0.6), "clear"),
-        ((0.51, 0.6, 0.69), "caution"),
-        ((0.51, 0.6, 0.7), "alarm"),
-        (NOT_DEFINED, None),
+        ((0.5, 0.55, 0.6), (-0.1, 0, 0.1), "clear"),
+        ((0.51, 0.6, 0.75), (0.01, 0.1, 0.2), "caution"),
+        ((0.51, 0.6, 0.69), (0, 0.1, 0.2), "alarm"),
+        (NOT_DEFINED, (0, 0.1, 0.2), None),
+        ((0.51, 0.6, 0.7), NOT_DEFINED, None),
     ],
 )
-def test_facts_alarm_where_they_are_not_shown_to_tell_less_than_the_model(facts, tone):
-    model = _interval(0.7, 0.75, 0.8)
+def test_facts_alarm_where_they_are_not_shown_to_tell_less_than_the_model(facts, difference, tone):
     row = ShortcutAudit(
-        finding="edema", facts="view", n=9, auroc=_interval(*facts), model_auroc=model
+        finding="edema",
+        facts="view",
+        n=9,
+        auroc=_interval(*facts),
+        model_auroc=_interval(0.7, 0.75, 0.8),
+        auroc_difference=_interval(*difference),
     )
     found = verdict(row)
     assert (found and found.tone) == tone
@@ -90,25 +94,28 @@ def test_another_question_should_change_the_ranking_and_another_wording_should_n
 
 
 @pytest.mark.parametrize(
-    ("second", "tone"),
+    ("difference", "kappa", "tone"),
     [
-        ((0.6, 0.65, 0.7), "clear"),
-        ((0.6, 0.65, 0.69), "alarm"),
-        ((0.81, 0.9, 1), "alarm"),
-        (NOT_DEFINED, None),
+        ((-0.01, 0.01, 0.03), 0.6, "clear"),
+        ((-0.01, 0.01, 0.03), 0.59, "caution"),
+        ((-0.01, 0.01, 0.03), None, "caution"),
+        # NIH: 0.865 and 0.803, whose intervals overlap.
+        ((0.018, 0.062, 0.108), 0.9, "alarm"),
+        ((-0.1, -0.05, -0.01), 0.9, "alarm"),
+        (NOT_DEFINED, 0.9, None),
     ],
 )
-def test_labels_alarm_where_the_intervals_by_two_sources_lie_apart(second, tone):
+def test_labels_alarm_where_the_ranking_by_two_sources_differs_in_pairs(difference, kappa, tone):
     counts = dict.fromkeys(("both_positive", "only_first", "only_second", "both_negative"), 1)
-    first = _interval(0.7, 0.75, 0.8)
     row = LabelNoiseAudit(
         finding="edema",
         source="other",
         n=4,
         **counts,
-        kappa=None,
-        auroc=first,
-        auroc_second=_interval(*second),
+        kappa=kappa,
+        auroc=_interval(0.82, 0.865, 0.9),
+        auroc_second=_interval(0.75, 0.803, 0.85),
+        auroc_difference=_interval(*difference),
     )
     found = verdict(row)
     assert (found and found.tone) == tone

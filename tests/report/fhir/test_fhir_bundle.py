@@ -253,7 +253,7 @@ def test_the_same_report_is_the_same_bytes_and_a_later_one_has_the_same_names(re
         (lambda r: replace(r, software={**r.software, "medllm": "9"}), {"ImagingStudy", "Patient"}),
         (lambda r: _with(r, "scan", pipeline=(PixelStep("decode", "else"),)),
          {"ImagingStudy", "Device", "Patient"}),
-        (lambda r: _with(r, "scan", sha256="ab" * 32), {"ImagingStudy", "Device"}),
+        (lambda r: _with(r, "scan", sha256="ab" * 32), {"ImagingStudy", "Device", "Patient"}),
         (lambda r: replace(r, findings=r.findings[:2]), {"ImagingStudy", "Device", "Patient"}),
         (lambda r: replace(r, identity=Identity(patient_id="4711")), {"ImagingStudy", "Device"}),
     ],

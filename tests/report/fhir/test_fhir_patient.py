@@ -106,3 +106,20 @@ def test_the_sex_of_the_header_is_the_gender_and_where_there_is_none_neither_is(
 ):
     for bundle in bundles(replace(report, scan=replace(report.scan, sex=sex))).values():
         assert bundle.one("Patient").get("gender") == gender
+
+
+def test_the_radiographs_of_a_study_are_of_one_patient(report, bundles):
+    second = replace(report, scan=replace(report.scan, sha256="ab" * 32, sop_instance_uid="1.2.9"))
+    for one, other in zip(bundles(report).values(), bundles(second).values(), strict=True):
+        assert one.one("Patient")["identifier"] == other.one("Patient")["identifier"]
+        assert one.one("ImagingStudy")["subject"] == other.one("ImagingStudy")["subject"]
+
+
+def test_two_pictures_of_no_study_are_not_taken_for_one_patient(report, bundles, bare):
+    own = [
+        bundle.one("Patient")["identifier"][0]["value"]
+        for sha256 in ("ab" * 32, "cd" * 32)
+        for bundle in bundles(bare(report, study_instance_uid=None, sha256=sha256)).values()
+    ]
+    assert len(own) == 4
+    assert len(set(own)) == 2

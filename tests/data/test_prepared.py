@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from medllm.data import Preprocessing
+from medllm.data.prepared import prepare_images
+from medllm.datasets import ImageRecord
+from medllm.errors import DicomError
+
+CONTRACT = Preprocessing(size=64)
+
+
+@pytest.fixture
+def records(tmp_path):
+    """Nine images, each of another patient."""
+    found = []
+    for index in range(9):
+        path = tmp_path / "a" / f"{index}.png"
+        path.parent.mkdir(exist_ok=True)
+        values = np.random.default_rng(index).integers(0, 256, (64, 64)).astype(np.uint8)
+        Image.fromarray(values).save(path)
+        found.append(ImageRecord("csv", path, f"patient {index}", {}))
+    return found
+
+
+def cut_off(records, at):
+    whole = {index: records[index].path.read_bytes() for index in at}
+    for index, data in whole.items():
+        records[index].path.write_bytes(data[:300])
+    return whole
+
+
+def test_images_that_cannot_be_read_are_told_together(records, tmp_path):
+    cut_off(records, (1, 3, 4, 5, 6, 7, 8))
+    with pytest.raises(DicomError) as caught:
+        prepare_images(records, CONTRACT, tmp_path / "kept")
+    told = str(caught.value)
+    assert told.startswith("7 of 9 images cannot be prepared: 1.png (")
+    assert ", 6.png (" in told
+    assert "7.png" not in told
+    assert ", and 2 more. Mend them, or take their rows out" in told
+    assert "patient" not in told
+
+
+def test_what_was_prepared_beside_them_is_not_prepared_anew(records, tmp_path, monkeypatch):
+    expected, _ = prepare_images(records, CONTRACT, tmp_path / "expected")
+    folder, whole = tmp_path / "kept", cut_off(records, (1, 8))
+    with pytest.raises(DicomError, match="2 of 9 images"):
+        prepare_images(records, CONTRACT, folder)
+    decoded, radiograph = [], ImageRecord.radiograph
+
+    def noted(self, *arguments, **options):
+        decoded.append(self.name)
+        return radiograph(self, *arguments, **options)
+
+    monkeypatch.setattr(ImageRecord, "radiograph", noted)
+    records[1].path.write_bytes(whole[1])
+    with pytest.raises(DicomError, match="1 of 9 images cannot be prepared: 8.png"):
+        prepare_images(records, CONTRACT, folder)
+    assert decoded == ["1.png", "8.png"]
+    # The row is taken out of the table.
+    pixels, _ = prepare_images(records[:8], CONTRACT, folder)
+    assert decoded == ["1.png", "8.png"]
+    assert torch.equal(pixels, expected[:8])
+    assert len(list(folder.iterdir())) == 1

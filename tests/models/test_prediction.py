@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from medllm.errors import LabelError
+from medllm.models import Calibration, FindingPrediction, Prediction
+
+
+@pytest.fixture
+def predicted(tiny_model):
+    """Make the prediction of one finding from its probability, thresholds and call."""
+
+    def make(probability: float, low: float, high: float, call: str) -> Prediction:
+        question = replace(
+            tiny_model.card.questions[0], calibration=Calibration(low=low, high=high)
+        )
+        card = replace(tiny_model.card, questions=(question,))
+        answer = FindingPrediction("pneumonia", 1.0, probability, call, "prompt", (), ())
+        return Prediction("in/study.dcm", None, "tiny", "0" * 64, card, (answer,))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("probability", "low", "high", "call", "words"),
+    [
+        (0.95, 0.2, 0.84, "positive", "0.95 positive"),
+        # On both sides of a threshold that two digits do not show.
+        (0.8387, 0.2, 0.8387, "positive", "0.84 positive"),
+        (0.8351, 0.2, 0.8387, "indeterminate", "0.835 (below 0.839) indeterminate"),
+        (0.1996, 0.2, 0.84, "negative", "0.1996 (below 0.2000) negative"),
+        (0.84 - 1e-9, 0.2, 0.84, "indeterminate", "0.840000 (below 0.840000) indeterminate"),
+        # What is no threshold, and what is far from one, stays short.
+        (0.998, 0.0, 1.0, "indeterminate", ">0.99 indeterminate"),
+        (0.83, 0.2, 0.84, "indeterminate", "0.83 indeterminate"),
+        (0.0049, 0.2, 0.84, "negative", "<0.01 negative"),
+        (0.0051, 0.2, 0.84, "negative", "0.01 negative"),
+        (0.0, 0.0, 1.0, "indeterminate", "<0.01 indeterminate"),
+        (0.003, 0.004, 0.5, "negative", "0.003 (below 0.004) negative"),
+    ],
+)
+def test_what_is_printed_tells_the_call(predicted, probability, low, high, call, words):
+    prediction = predicted(probability, low, high, call)
+    assert prediction.in_words() == (f"pneumonia {words}",)
+    assert repr(prediction) == f"Prediction(study.dcm: pneumonia {words})"
+
+
+def test_an_answer_is_looked_up_by_its_finding(predicted):
+    prediction = predicted(0.95, 0.2, 0.84, "positive")
+    assert prediction["pneumonia"] is prediction.findings[0]
+    with pytest.raises(LabelError, match="no answer for 'gout'; it has those for: pneumonia"):
+        prediction["gout"]
+
+
+def test_a_model_is_named_with_its_findings(tiny_model):
+    assert repr(tiny_model) == "Model(tiny 0: pneumonia, effusion, nodule)"
