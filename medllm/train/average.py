@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from medllm.errors import TrainingError
+
 
 class WeightAverage:
     """An exponential average, short while few steps are done and long afterwards.
@@ -67,7 +69,16 @@ class WeightAverage:
 
         Args:
             state: Of `state_dict`.
+
+        Raises:
+            TrainingError: It was written by a version that averaged otherwise.
         """
+        if "steps" not in state:
+            raise TrainingError(
+                "the stage was begun by an earlier version, which averaged weights otherwise; "
+                "delete its folder, and it begins anew.",
+                code="other-version",
+            )
         self.steps = state["steps"]
         for averaged, value in zip(self._averaged, state["averaged"], strict=True):
             averaged.copy_(value)

@@ -109,6 +109,12 @@ def test_accumulated_parts_train_as_one_batch(tmp_path):
     torch.testing.assert_close(one, four, atol=1e-6, rtol=0)  # float32 sums in another order
 
 
+def test_an_average_of_an_earlier_version_is_refused():
+    average = WeightAverage(nn.Linear(1, 1), 0.99)
+    with pytest.raises(TrainingError, match="earlier version"):
+        average.load_state_dict({"n_averaged": torch.tensor(3)})
+
+
 def test_the_kept_weights_are_the_average(tmp_path):
     steps, seen = [], []
     task = LineTask()
