@@ -10,7 +10,7 @@ def test_the_command_line_goes_over_the_environment_and_that_over_the_file(
     recipe_values, write_recipe, monkeypatch
 ):
     path = write_recipe(recipe_values)
-    assert read_recipe(str(path)).finetune.epochs == 2
+    assert read_recipe(str(path)).finetune.epochs == 10
     monkeypatch.setenv("MEDLLM_TRAIN__FINETUNE__EPOCHS", "5")
     assert read_recipe(str(path)).finetune.epochs == 5
     read = read_recipe(str(path), ["finetune.epochs=7", "data.csv.repeats=3"])
