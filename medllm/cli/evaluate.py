@@ -51,7 +51,7 @@ def evaluate(
         typer.Option(
             metavar="S",
             help="Part: train, validation or test; the official split where there is one, else "
-            "70, 10 and 20% of the patients, written to split.csv.",
+            "80, 10 and 10% of the patients, written to split.csv.",
             show_default=False,
         ),
     ] = None,
