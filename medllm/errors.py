@@ -6,6 +6,9 @@ holds a header value that can identify a person.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class MedllmError(Exception):
     """Root of all errors that medllm raises for bad input; the command line exits with 1.
@@ -85,3 +88,21 @@ def first_line(error: BaseException) -> str:
         ('no such tokenizer', 'MemoryError')
     """
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """Ask whether a name that is near to an unknown one was meant.
+
+    Args:
+        given: The unknown name.
+        known: Names that there are.
+
+    Returns:
+        A question to end a message with; empty where none is near.
+
+    Example:
+        >>> did_you_mean("Pnuemonia", ["pneumonia", "nodule"]), did_you_mean("gout", ["nodule"])
+        (" Did you mean 'pneumonia'?", '')
+    """
+    near = difflib.get_close_matches(given.casefold(), known, n=1)
+    return f" Did you mean '{near[0]}'?" if near else ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medllm.cli.inputs import Accept, AsJson, ModelSource, Polarity, check_accept
+from medllm.cli.inputs import Accept, AsJson, ModelSource, Polarity, Views, check_accept
 from medllm.cli.progress import watched
 
 if TYPE_CHECKING:
@@ -53,15 +53,7 @@ def calibrate(
             show_default=False,
         ),
     ] = None,
-    view: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="V",
-            help="View position to keep, such as PA; may be repeated. PA, AP and unknown ones "
-            "when left out.",
-            show_default=False,
-        ),
-    ] = None,
+    view: Views = None,
     accept: Accept = None,
     polarity: Polarity = "auto",
     as_json: AsJson = False,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,6 +15,7 @@ from medllm.cli.inputs import (
     ModelSource,
     Polarity,
     Prevalence,
+    Views,
     check_accept,
     load_for,
 )
@@ -23,7 +23,6 @@ from medllm.cli.progress import watched
 
 if TYPE_CHECKING:
     from medllm.evaluate import Evaluation
-    from medllm.evaluate.study import Study
 
 DataSetName = Annotated[
     str,
@@ -63,15 +62,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    view: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="V",
-            help="View position to keep, such as PA; may be repeated. PA, AP and unknown ones "
-            "when left out.",
-            show_default=False,
-        ),
-    ] = None,
+    view: Views = None,
     uncertain: Annotated[
         Literal["unknown", "negative", "positive"] | None,
         typer.Option(help="What an uncertain label is.", show_default=False),
@@ -167,8 +158,8 @@ def evaluate(
         partial=partial,
         columns=group or (),
         thresholds=thresholds,
+        limit=limit,
     )
-    study = _first(study, limit)
     if predictions is not None:
         if model is not None:
             raise typer.BadParameter("a model or predictions, not both", param_hint="--predictions")
@@ -195,16 +186,6 @@ def evaluate(
         typer.echo(f"\n{out / 'report.html'}")
     if evaluation.errors:
         raise typer.Exit(1)
-
-
-def _first(study: Study, limit: int | None) -> Study:
-    """Keep the first images; the run is known by those it has, and another is refused its place."""
-    chosen, left_out = study.selection.records, study.selection.left_out
-    if limit is None or limit >= len(chosen):
-        return study
-    counted = {**left_out, "beyond the limit": len(chosen) - limit}
-    first = replace(study.selection, records=chosen[:limit], left_out=counted)
-    return replace(study, selection=first)
 
 
 def _table(evaluation: Evaluation) -> Iterator[str]:

@@ -56,6 +56,16 @@ Findings = Annotated[
         show_default=False,
     ),
 ]
+Views = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--view",
+        metavar="V",
+        help="View position to keep, such as PA; may be repeated. PA, AP and unknown ones "
+        "when left out.",
+        show_default=False,
+    ),
+]
 Accept = Annotated[
     list[str] | None,
     typer.Option(

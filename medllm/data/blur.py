@@ -6,12 +6,15 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Float32
 from scipy.ndimage import gaussian_filter1d
 
 # Standard deviation of the blur as a share of the input's side. With a half of it the copy still
 # has the image's own shades.
 BLUR = 1 / 2
+# Enough to tell exposure and the body's outline.
+_COARSE_SIDE = 4
 
 
 def blurred(
@@ -33,6 +36,22 @@ def blurred(
     size = pixel_values.shape[-1]
     kernel = _kernel(size, blur).to(pixel_values.device, pixel_values.dtype)
     return kernel @ pixel_values @ kernel.T
+
+
+def coarse(
+    display: Float[torch.Tensor, "batch size size"],
+) -> Float[torch.Tensor, "batch size size"]:
+    """Blur images to 4 x 4 pixels, to ask whether a model uses more of them than that.
+
+    Args:
+        display: Display values.
+
+    Returns:
+        Display values, of the same size.
+    """
+    small = F.interpolate(display[:, None], size=(_COARSE_SIDE,) * 2, mode="area")
+    large = F.interpolate(small, size=display.shape[-2:], mode="bilinear", align_corners=False)
+    return large[:, 0]
 
 
 @lru_cache(maxsize=4)

@@ -81,7 +81,8 @@ class ImageRecord:
         """
         if not self.path.is_relative_to(root):
             return self.name
-        return (self.path.parent.relative_to(root) / self.name).as_posix()
+        inside = self.path.relative_to(root).as_posix()
+        return f"{inside}/{self.member}" if self.member else inside
 
     def radiograph(
         self, *, accept: Collection[str] = (), polarity: Polarity = "auto"

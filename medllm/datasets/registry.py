@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from medllm.datasets.rsna import RSNA
 from medllm.datasets.siim import SIIM
 from medllm.datasets.tuberculosis import MONTGOMERY, SHENZHEN
 from medllm.datasets.vindr import VINDR
-from medllm.errors import LabelError
+from medllm.errors import LabelError, did_you_mean
 
 # A new data set is one module with its reader, one row here, and its card in `datasets/`.
 DATASETS: Mapping[str, DataSet] = {
@@ -66,8 +65,7 @@ def find_dataset(name: str) -> DataSet:
         LabelError: No data set has this name.
     """
     if name not in DATASETS:
-        near = difflib.get_close_matches(name.casefold(), DATASETS, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else " A table of your own is read as 'csv'."
+        hint = did_you_mean(name, DATASETS) or " A table of your own is read as 'csv'."
         raise LabelError(
             f"'{name}' is not a known data set; use one of: {', '.join(DATASETS)}.{hint}",
             code="unknown-dataset",

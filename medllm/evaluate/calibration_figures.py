@@ -17,7 +17,7 @@ from medllm.metrics import (
     calibration_intercept,
     calibration_slope,
     clustered_bootstraps,
-    exact_at_the_ends,
+    exact_share,
     expected_calibration_error,
     reliability_bins,
     sensitivity,
@@ -90,8 +90,7 @@ def calibration_figures(
     )
     measured["ece"] = basic_interval(measured["ece"])
     for name, label in (("sensitivity", 1), ("specificity", 0)):
-        n_patients = len({patients[at] for at in np.flatnonzero(labels == label).tolist()})
-        measured[name] = exact_at_the_ends(measured[name], n_patients)
+        measured[name] = exact_share(measured[name], labels == label, patients)
     return CalibrationFigures(
         calibration=calibration,
         **measured,

@@ -22,7 +22,7 @@ from medllm.evaluate.probes import Probe
 from medllm.evaluate.results import folder_from, write_results
 from medllm.evaluate.study import Study
 from medllm.evaluate.subgroups import groups_of, subgroup_figures
-from medllm.evaluate.table import Predictions, path_of
+from medllm.evaluate.table import Predictions
 from medllm.models import Model
 
 # Of each kind, images that were called and have not the finding, and the reverse.
@@ -165,7 +165,7 @@ def write(evaluation: Evaluation, study: Study, out: Path) -> None:
     wanted = {one.path for worst in evaluation.worst.values() for one in worst}
     pictures = {}
     for record in study.selection.records:
-        path = path_of(record.path, record.member, study.root)
+        path = record.place(study.root)
         if path in wanted and (picture := _thumbnail(record)):
             pictures[path] = picture
     write_results(

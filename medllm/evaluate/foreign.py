@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 from medllm.datasets import ImageRecord
 from medllm.datasets.record import iterate_rows
 from medllm.errors import LabelError
-from medllm.evaluate.table import path_of
 from medllm.findings import FINDINGS
 
 COLUMNS = ("path", "finding", "probability")
@@ -55,7 +54,7 @@ def foreign_rows(
     names = Counter(record.name for record in records)
     rows, n_found = [], 0
     for record in records:
-        path = path_of(record.path, record.member, root)
+        path = record.place(root)
         for finding in findings:
             probability = given.get((path, finding))
             if probability is None and names[record.name] == 1:

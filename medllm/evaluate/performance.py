@@ -32,7 +32,7 @@ from medllm.metrics import (
     calibration_slope,
     clustered_bootstraps,
     delong_interval,
-    exact_at_the_ends,
+    exact_share,
     expected_calibration_error,
     f1,
     negative_predictive_value,
@@ -230,7 +230,7 @@ def operating_point(
         "negative_predictive_value": ~called,
     }
     for name, among in of_whom.items():
-        measured[name] = exact_share(measured[name], among, answers.patients)
+        measured[name] = exact_interval(measured[name], among, answers.patients)
     return OperatingPoint(
         threshold=threshold,
         threshold_source=source,
@@ -242,7 +242,7 @@ def operating_point(
     )
 
 
-def exact_share(
+def exact_interval(
     share: Interval, among: Bool[np.ndarray, " images"], patients: Sequence[str]
 ) -> Interval:
     """Give a share of 0 or 1 its exact interval, by patients.
@@ -255,8 +255,7 @@ def exact_share(
     Returns:
         The share, as it was where it is neither 0 nor 1.
     """
-    n_patients = len({patients[at] for at in np.flatnonzero(among).tolist()})
-    return _changed(share, partial(exact_at_the_ends, n=n_patients))
+    return _changed(share, partial(exact_share, among=among, clusters=patients))
 
 
 def _changed(figure: Interval, change: Callable[[Estimate], Estimate]) -> Interval:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 
 from medllm.data import Preprocessing
+from medllm.data.blur import coarse
 from medllm.datasets import ImageRecord
 from medllm.findings import FINDINGS
 from medllm.models import Model
@@ -22,8 +22,6 @@ from medllm.train.questions import WORDINGS
 BLURRED = "blurred"
 # Of these the first that the model does not answer for: nobody confuses it with an opacity.
 _CONTROLS = ("fracture", "hernia", "support_devices")
-# What remains of a blurred image; enough to tell exposure and the body's outline.
-_BLURRED_SIDE = 4
 # Images that are probed, and of those with a finding; the interval of an AUROC of .8 is then
 # about .1 wide.
 _PROBED, _PROBED_POSITIVES = 400, 150
@@ -109,25 +107,9 @@ def probe(
     for one in probes:
         tokens = features
         if one.kind == "blurred":
-            tokens = one.model.image_features(preprocessing.pixel_values(blurred(display)))
+            tokens = one.model.image_features(preprocessing.pixel_values(coarse(display)))
         answers[one.name] = one.model.log_odds_from_features(tokens)
     return answers
-
-
-def blurred(
-    display: Float[torch.Tensor, "batch size size"],
-) -> Float[torch.Tensor, "batch size size"]:
-    """Blur images to 4 x 4 pixels.
-
-    Args:
-        display: Display values.
-
-    Returns:
-        Display values, of the same size.
-    """
-    small = F.interpolate(display[:, None], size=(_BLURRED_SIDE,) * 2, mode="area")
-    large = F.interpolate(small, size=display.shape[-2:], mode="bilinear", align_corners=False)
-    return large[:, 0]
 
 
 def sampler(

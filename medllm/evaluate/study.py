@@ -19,6 +19,7 @@ from medllm.datasets import (
     with_split,
     write_split,
 )
+from medllm.datasets.selection import take_first
 from medllm.errors import LabelError
 from medllm.evaluate.results import writing
 from medllm.evaluate.thresholds import FixedThresholds, read_thresholds
@@ -63,6 +64,7 @@ def open_study(
     partial: bool = False,
     columns: Sequence[str] = (),
     thresholds: Path | None = None,
+    limit: int | None = None,
 ) -> Study:
     """Read a data set and choose what is evaluated.
 
@@ -78,6 +80,7 @@ def open_study(
         partial: Leave out images whose file is not there.
         columns: Attributes to divide by.
         thresholds: `metrics.json` of an evaluation of other patients, for its thresholds.
+        limit: Keep the first images alone; all when None. The run is known by those it has.
 
     Returns:
         The study.
@@ -113,7 +116,7 @@ def open_study(
     return Study(
         dataset=dataset,
         root=root,
-        selection=selection,
+        selection=Selection(*take_first(selection.records, limit, selection.left_out)),
         policy=policy,
         split=split,
         columns=columns,

@@ -13,7 +13,7 @@ from medllm.evaluate.document import Interval, SubgroupFigures
 from medllm.evaluate.performance import (
     UNDEFINED,
     Answers,
-    exact_share,
+    exact_interval,
     intervals,
     resamples_for,
 )
@@ -161,7 +161,8 @@ def _row(
         figures["auroc_difference"] = lambda at: ours(at) - theirs(at)
     measured = intervals(figures, answers.patients, resamples_for(len(labels)))
     for name, label in (("sensitivity", 1), ("specificity", 0)):
-        measured[name] = exact_share(measured[name], inside & (labels == label), answers.patients)
+        among = inside & (labels == label)
+        measured[name] = exact_interval(measured[name], among, answers.patients)
     p_value = _p_value(measured.get("auroc_difference", UNDEFINED))
     return SubgroupFigures.model_validate({**told, **measured, "p_value": p_value})
 

@@ -109,7 +109,7 @@ def _row(one: ScoredRecord, finding: str, root: Path) -> dict[str, Any]:
     others = {name: labels.get(finding) for name, labels in record.other_labels.items()}
     probes = {name: answers[finding] for name, answers in one.probes.items()}
     return {
-        "path": path_of(record.path, record.member, root),
+        "path": record.place(root),
         "patient_id": record.patient_id,
         "study_id": record.study_id,
         "split": record.split,
@@ -122,21 +122,6 @@ def _row(one: ScoredRecord, finding: str, root: Path) -> dict[str, Any]:
         "other_labels": {name: label for name, label in others.items() if label is not None},
         "probes": probes,
     }
-
-
-def path_of(path: Path, member: str, root: Path) -> str:
-    """Name an image by its place in the data set's folder.
-
-    Args:
-        path: The file.
-        member: Its place in the file; blank where the file is the image.
-        root: Folder of the data set.
-
-    Returns:
-        The path with `/`; the file's name alone where it lies elsewhere.
-    """
-    inside = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
-    return f"{inside.as_posix()}/{member}" if member else inside.as_posix()
 
 
 def write_rows(rows: Sequence[dict[str, Any]], path: Path, schema: pa.Schema = SCHEMA) -> None:

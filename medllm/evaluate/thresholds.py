@@ -10,7 +10,7 @@ from medllm.datasets import ImageRecord
 from medllm.datasets.splits import patient_name
 from medllm.errors import LabelError
 from medllm.evaluate.document import Evaluation
-from medllm.evaluate.table import Predictions, path_of, read_predictions
+from medllm.evaluate.table import Predictions, read_predictions
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,10 +123,7 @@ def _checked(
     """Refuse images that are among both, and count the patients of one name."""
     pairs = zip(before.patients, before.paths, strict=True)
     images = {(patient_name(dataset_before, one), image) for one, image in pairs}
-    now = {
-        (patient_name(dataset, one.patient_id), path_of(one.path, one.member, root))
-        for one in records
-    }
+    now = {(patient_name(dataset, one.patient_id), one.place(root)) for one in records}
     if shared := len(images & now):
         raise LabelError(
             f"{path} has thresholds that were chosen on {shared} of these {len(now)} images; name "

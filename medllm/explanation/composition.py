@@ -7,20 +7,20 @@ import time
 from collections.abc import Sequence
 
 from medllm.dicom.radiograph import Radiograph
-from medllm.errors import AttributionError
+from medllm.errors import AttributionError, did_you_mean
 from medllm.explanation import checks as tests
 from medllm.explanation.attribution import PatchAttribution
 from medllm.explanation.case import Case
 from medllm.explanation.integrated_gradients import completeness_bound
-from medllm.explanation.judgement import judge, judge_place, refuse_unusable
-from medllm.explanation.methods import DEFAULT_METHOD, METHODS, attributed
+from medllm.explanation.judgement import judge, judge_place, tried
+from medllm.explanation.methods import DEFAULT_METHOD, METHODS
 from medllm.explanation.record import AttributionMap, Check, Explanation, Layer, OtherMethod
 from medllm.explanation.regions import regions_of
 from medllm.explanation.shapley import zone_effects
 from medllm.explanation.words import PromptAttribution, word_ablation, word_gradients
 from medllm.models import Model
 from medllm.models.architectures import VisionLanguage
-from medllm.models.model import did_you_mean, require_radiograph
+from medllm.models.model import require_radiograph
 
 
 def explain(
@@ -145,9 +145,11 @@ def explain_case(case: Case, method: str) -> list[Explanation]:
         AttributionError: The attribution of a finding misses its bound, or the method cannot
             contrast.
     """
-    attributions = attributed(case, method)
-    for index, attribution in enumerate(attributions):
-        refuse_unusable(case.name(index), method, attribution, float(case.effect[index]))
+    attributions = []
+    for attribution in tried(case, method):
+        if isinstance(attribution, AttributionError):
+            raise attribution
+        attributions.append(attribution)
     checks = judge(case, method, attributions)
     return [
         _explanation(case, index, method, attribution, checks[index])

@@ -22,43 +22,51 @@ from medllm.findings import is_kin
 _NOISE = 0.02
 
 
-def refuse_unusable(
-    finding: str, method: str, attribution: PatchAttribution, effect: float
-) -> None:
-    """Refuse an attribution that is not finite, does not add up, or is nothing.
+def tried(case: Case, method: str) -> list[PatchAttribution | AttributionError]:
+    """Attribute by one method, and say where a report by it would be refused.
 
     Args:
-        finding: Key of the finding, for the message.
-        method: Key of the method.
-        attribution: What it gave.
-        effect: Log-odds of the image minus those of its blurred copy.
+        case: The radiograph and its findings.
+        method: Key of `METHODS`.
 
-    Raises:
-        AttributionError: With the code `not-finite`, `incomplete-attribution` or `all-zero-map`.
+    Returns:
+        An attribution per finding, in order; an error in its place where the method cannot serve,
+        or gives what is not finite, does not add up, or is nothing.
     """
+    try:
+        attributions = attributed(case, method)
+    except AttributionError as error:
+        return [error] * len(case.findings)
+    effects = case.effect.tolist()
+    return [
+        _unusable(case.name(index), method, attribution, effects[index]) or attribution
+        for index, attribution in enumerate(attributions)
+    ]
+
+
+def _unusable(
+    finding: str, method: str, attribution: PatchAttribution, effect: float
+) -> AttributionError | None:
     if not np.isfinite(attribution.values).all():
-        raise AttributionError(
+        return AttributionError(
             f"the attributions of {finding} by '{method}' are not finite; use the method "
             "'occlusion', and check the model with `medllm models verify`.",
             code="not-finite",
         )
-    _refuse_incomplete(finding, attribution, effect)
-    if not attribution.values.any() and abs(effect) >= tests.LEAST_EFFECT:
-        raise AttributionError(
-            f"'{method}' attributes nothing to any patch, while the image moves the log-odds of "
-            f"{finding} by {effect:.2f}; use the method 'occlusion'.",
-            code="all-zero-map",
-        )
-
-
-def _refuse_incomplete(finding: str, attribution: PatchAttribution, effect: float) -> None:
     error, bound = attribution.completeness_error, completeness_bound(effect)
     if error is not None and not error <= bound:
-        raise AttributionError(
+        return AttributionError(
             f"the attributions of {finding} miss the log-odds they explain by {error:.3f} after "
             f"{attribution.n_steps} steps, allowed are {bound:.3f}; use the method 'occlusion'.",
             code="incomplete-attribution",
         )
+    if not attribution.values.any() and abs(effect) >= tests.LEAST_EFFECT:
+        return AttributionError(
+            f"'{method}' attributes nothing to any patch, while the image moves the log-odds of "
+            f"{finding} by {effect:.2f}; use the method 'occlusion'.",
+            code="all-zero-map",
+        )
+    return None
 
 
 def judge(
@@ -75,7 +83,7 @@ def judge(
         The checks of each map; those of `judge_place` are not among them.
     """
     unlike = METHODS[method].unlike
-    others = _where_usable(case, unlike)
+    others = tried(case, unlike)
     altered = [METHODS[method].attribute(changed) for changed in slightly_altered(case)]
     rivals = _rivals(case, method)
     parts = zip(curves(case, attributions), faithfulness(case, attributions), strict=True)
@@ -91,7 +99,7 @@ def judge(
             *of_curves,
             foretold,
             tests.unconfirmed(unlike)
-            if other is None
+            if isinstance(other, AttributionError)
             else tests.agreement(values, other.values, unlike),
             tests.stability(values, [found[index].values for found in altered]),
         ]
@@ -99,22 +107,6 @@ def judge(
             checks.append(tests.contrast(values, rival[1].values, rival[0]))
         made.append(tuple(checks))
     return made
-
-
-def _where_usable(case: Case, method: str) -> list[PatchAttribution | None]:
-    """Attribute by one method; None for a finding where a report by it would be refused."""
-    found: list[PatchAttribution | None] = []
-    try:
-        attributions = attributed(case, method)
-    except AttributionError:
-        return [None] * len(case.findings)
-    for index, attribution in enumerate(attributions):
-        try:
-            refuse_unusable(case.name(index), method, attribution, float(case.effect[index]))
-            found.append(attribution)
-        except AttributionError:
-            found.append(None)
-    return found
 
 
 def judge_place(case: Case, attribution: PatchAttribution) -> tuple[Check, ...]:

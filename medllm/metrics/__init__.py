@@ -8,6 +8,7 @@ from medllm.metrics.bootstrap import (
     clustered_bootstraps,
     clustered_difference,
     exact_at_the_ends,
+    exact_share,
     normal_p_value,
 )
 from medllm.metrics.calibration import (
@@ -64,6 +65,7 @@ __all__ = [
     "delong_interval",
     "energy_ratio",
     "exact_at_the_ends",
+    "exact_share",
     "expected_calibration_error",
     "f1",
     "holm",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.special import ndtr
 
 
@@ -216,6 +216,22 @@ def exact_at_the_ends(share: Estimate, n: int) -> Estimate:
         return share
     beyond = 1 - 0.025 ** (1 / n)
     return Estimate(0.0, 0.0, beyond) if share.value == 0 else Estimate(1.0, 1 - beyond, 1.0)
+
+
+def exact_share(
+    share: Estimate, among: Bool[np.ndarray, " images"], clusters: Sequence[str]
+) -> Estimate:
+    """Do the same for a share of some images, whose patients are counted.
+
+    Args:
+        share: A share, with its interval by resampling.
+        among: The images that it is a share of.
+        clusters: The patient of each image.
+
+    Returns:
+        As `exact_at_the_ends`.
+    """
+    return exact_at_the_ends(share, len({clusters[at] for at in np.flatnonzero(among).tolist()}))
 
 
 def _resample(

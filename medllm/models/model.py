@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ import torch
 from jaxtyping import Float
 
 from medllm.dicom.radiograph import Radiograph
-from medllm.errors import CheckpointError, LabelError
+from medllm.errors import CheckpointError, LabelError, did_you_mean
 from medllm.models.architectures import Architecture, Layout, Llava, VisionLanguage
 from medllm.models.calibration import at_prevalence, call_of, probability_of
 from medllm.models.card import ModelCard, Question
@@ -40,24 +39,6 @@ def require_radiograph(scan: object) -> None:
             f"a {type(scan).__name__} was given in the place of a radiograph; read a file with "
             "medllm.read_radiograph('study.dcm')."
         )
-
-
-def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """Ask whether a name that is near to an unknown one was meant.
-
-    Args:
-        given: The unknown name.
-        known: Names that there are.
-
-    Returns:
-        A question to end a message with; empty where none is near.
-
-    Example:
-        >>> did_you_mean("Pnuemonia", ["pneumonia", "nodule"]), did_you_mean("gout", ["nodule"])
-        (" Did you mean 'pneumonia'?", '')
-    """
-    near = difflib.get_close_matches(given.casefold(), known, n=1)
-    return f" Did you mean '{near[0]}'?" if near else ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 
+from medllm.data.blur import coarse
 from medllm.metrics import auroc
 from medllm.models import ImageUse, Model
 from medllm.train.image_set import ImageSet
@@ -16,7 +16,6 @@ from medllm.train.measured_sets import Chosen, measured_sets, patients_of
 from medllm.train.recipe import MeasuredSet
 
 _GREY = 128 / 255
-_BLURRED_SIDE = 4
 
 
 def image_use(
@@ -77,16 +76,8 @@ def _scores(model: Model, images: ImageSet) -> dict[str, Float[np.ndarray, "imag
     return {
         "image": images.scores(model, model.card.findings),
         "blank": np.repeat(answers, len(images), axis=0),
-        "blurred": images.apply(model.log_odds, contract, shown=_blurred),
+        "blurred": images.apply(model.log_odds, contract, shown=coarse),
     }
-
-
-def _blurred(
-    display: Float[torch.Tensor, "batch size size"],
-) -> Float[torch.Tensor, "batch size size"]:
-    small = F.interpolate(display[:, None], size=(_BLURRED_SIDE,) * 2, mode="area")
-    size = display.shape[-2:]
-    return F.interpolate(small, size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def _row(finding: str, one: Chosen, shown: str, values: Float[np.ndarray, " chosen"]) -> ImageUse:

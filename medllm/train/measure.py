@@ -23,7 +23,7 @@ from medllm.metrics import (
     basic_interval,
     brier,
     clustered_bootstrap,
-    exact_at_the_ends,
+    exact_share,
     expected_calibration_error,
     sensitivity,
     specificity,
@@ -202,16 +202,16 @@ def _measurement(
     def interval(figure: Any, values: np.ndarray) -> Estimate:
         return clustered_bootstrap(lambda at: figure(values[at], labels[at]), chosen.patients)
 
-    def n_patients(label: int) -> int:
-        return len({chosen.patients[at] for at in np.flatnonzero(labels == label).tolist()})
+    def share(figure: Any, label: int) -> Estimate:
+        return exact_share(interval(figure, called), labels == label, chosen.patients)
 
     return Measurement(
         test_set=f"{chosen.name}; {told}" if told else chosen.name,
         n=len(labels),
         n_positive=int(labels.sum()),
         auroc=interval(auroc, log_odds),
-        sensitivity=exact_at_the_ends(interval(sensitivity, called), n_patients(1)),
-        specificity=exact_at_the_ends(interval(specificity, called), n_patients(0)),
+        sensitivity=share(sensitivity, 1),
+        specificity=share(specificity, 0),
         brier=interval(brier, probabilities),
         ece=basic_interval(interval(expected_calibration_error, probabilities)),
         subgroup=chosen.subgroup,

@@ -5,17 +5,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from medllm.data.blur import coarse
 from medllm.datasets import ImageRecord
 from medllm.evaluate import score_records
-from medllm.evaluate.probes import blurred, probes_of, sampler
+from medllm.evaluate.probes import probes_of, sampler
 from medllm.models import build_tokenizer
 
 
 def test_a_blurred_image_keeps_the_means_of_sixteen_squares_alone():
     display = torch.rand(2, 64, 64)
     means = display.reshape(2, 4, 16, 4, 16).mean(dim=(2, 4))
-    again = blurred(means.repeat_interleave(16, 1).repeat_interleave(16, 2))
-    assert torch.allclose(blurred(display), again, atol=1e-6)
+    again = coarse(means.repeat_interleave(16, 1).repeat_interleave(16, 2))
+    assert torch.allclose(coarse(display), again, atol=1e-6)
 
 
 def test_each_probe_answers_as_the_model_does_when_it_is_asked_so(tiny_model, images):
@@ -27,7 +28,7 @@ def test_each_probe_answers_as_the_model_does_when_it_is_asked_so(tiny_model, im
     assert set(by_kind) == {"blurred"}
     pixels = tiny_model.card.preprocessing.resize(records[0].radiograph().pixels)
     wanted = tiny_model.log_odds(
-        tiny_model.card.preprocessing.pixel_values(blurred(pixels)), ["pneumonia", "nodule"]
+        tiny_model.card.preprocessing.pixel_values(coarse(pixels)), ["pneumonia", "nodule"]
     )[0]
     assert list(row.probes["blurred"].values()) == pytest.approx(wanted.tolist(), abs=1e-5)
     assert row.probes["blurred"] != row.log_odds

@@ -8,7 +8,7 @@ import pytest
 from medllm.datasets import ImageRecord
 from medllm.errors import LabelError
 from medllm.evaluate import ScoredRecord, read_predictions
-from medllm.evaluate.table import SCHEMA, path_of, rows_of, write_rows
+from medllm.evaluate.table import SCHEMA, rows_of, write_rows
 from medllm.models.calibration import call_of, probability_of
 
 FINDINGS = ("pneumonia", "effusion")
@@ -95,8 +95,11 @@ def test_one_finding_and_one_image_are_read_too(tmp_path, tiny_model, scored):
 
 
 def test_a_path_outside_of_the_folder_tells_its_name_alone():
-    assert path_of(Path("/elsewhere/secret/a.png"), "", Path("/data")) == "a.png"
-    assert path_of(Path("/data/x/a.png"), "", Path("/data")) == "x/a.png"
+    def place(path):
+        return ImageRecord("csv", Path(path), "p1", {}).place(Path("/data"))
+
+    assert place("/elsewhere/secret/a.png") == "a.png"
+    assert place("/data/x/a.png") == "x/a.png"
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,7 @@ from medllm.evaluate.explanations.table import Row
 from medllm.explanation import AttributionMap, Explanation
 from medllm.explanation.case import Case
 from medllm.explanation.composition import explain_case
-from medllm.explanation.judgement import refuse_unusable
-from medllm.explanation.methods import attributed
+from medllm.explanation.judgement import tried
 from medllm.machine import peak_memory_mib
 from medllm.models import Model
 from medllm.models.calibration import call_of, probability_of
@@ -147,19 +146,12 @@ class _Explainer:
     def _attributed(self, method: str) -> dict[str, Row]:
         """Attribute by one method, for all findings, and measure."""
         started = time.perf_counter()
-        try:
-            attributions = attributed(self.case, method)
-        except AttributionError as error:
-            return {finding: self._failed(error) for finding in self.findings}
+        attributions = tried(self.case, method)
         seconds = (time.perf_counter() - started) / len(self.findings)
         told = {}
-        for index, (finding, attribution) in enumerate(
-            zip(self.findings, attributions, strict=True)
-        ):
-            try:
-                refuse_unusable(finding, method, attribution, float(self.case.effect[index]))
-            except AttributionError as error:
-                told[finding] = self._failed(error)
+        for finding, attribution in zip(self.findings, attributions, strict=True):
+            if isinstance(attribution, AttributionError):
+                told[finding] = self._failed(attribution)
                 continue
             over = AttributionMap(attribution.values, self.case.box)
             told[finding] = {**self._measured(over, finding), "seconds": seconds}

@@ -13,12 +13,12 @@ import numpy as np
 from jaxtyping import Bool
 
 from medllm.datasets import ImageRecord
+from medllm.datasets.selection import take_first
 from medllm.dicom import Radiograph
 from medllm.dicom.pixels import Polarity
 from medllm.errors import LabelError
 from medllm.evaluate.explanations.raster import boxes_on_grid, mask_on_grid
 from medllm.evaluate.study import Study
-from medllm.evaluate.table import path_of
 from medllm.models import Model
 from medllm.phantom import PHANTOM_FINDINGS, make_phantom, random_lesions
 
@@ -131,7 +131,7 @@ def outlined_records(
     left_out["without an outline of a finding asked for"] = len(study.selection.records) - len(
         chosen
     )
-    taken, left_out = _first(chosen, limit, left_out)
+    taken, left_out = take_first(chosen, limit, left_out)
     split = study.split or "all"
     return OutlinedSet(study.dataset, split, taken, left_out, study.caveats, study.root)
 
@@ -204,7 +204,7 @@ def _of_record(
     boxes = {key: [list(box) for box in found] for key, found in record.boxes.items()}
     masks = {key: repr(mask) for key, mask in record.masks.items()}
     return OutlinedImage(
-        path_of(record.path, record.member, root),
+        record.place(root),
         record.patient_id,
         outlined_as,
         record.labels,
@@ -264,12 +264,3 @@ def _draw(seed: int, side: int, outlined_as: Mapping[str, str]) -> Opened:
             code="faint-lesion",
         )
     return Opened(scan, outlines)
-
-
-def _first(
-    images: Sequence[OutlinedImage], limit: int | None, left_out: Mapping[str, int]
-) -> tuple[Sequence[OutlinedImage], dict[str, int]]:
-    if limit is None or limit >= len(images):
-        return images, {reason: n for reason, n in left_out.items() if n}
-    beyond = {"beyond the limit": len(images) - limit}
-    return images[:limit], {reason: n for reason, n in {**left_out, **beyond}.items() if n}
