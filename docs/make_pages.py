@@ -13,8 +13,9 @@ from typer.main import get_command
 
 from medllm.cli import app
 from medllm.evaluate import Comparison, Evaluation, ExplanationEvaluation
+from medllm.models.card_file import read_card
 from medllm.models.card_page import card_page
-from medllm.models.checkpoint import BUNDLED, read_card
+from medllm.models.checkpoint import BUNDLED
 
 REFERENCE = Path(__file__).parent / "reference"
 

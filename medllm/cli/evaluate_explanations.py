@@ -22,8 +22,8 @@ from medllm.cli.progress import watched
 
 if TYPE_CHECKING:
     from medllm.evaluate import ExplanationEvaluation
-    from medllm.evaluate.document import Interval
     from medllm.evaluate.explanations.document import Sanity
+    from medllm.evaluate.section import Interval
 
 
 def evaluate_explanations(
@@ -131,7 +131,8 @@ def evaluate_explanations(
     from medllm.evaluate.explanations.kept import essence_of
     from medllm.explanation import METHODS
     from medllm.models import load_model
-    from medllm.models.checkpoint import resolve, write_page
+    from medllm.models.card_file import write_page
+    from medllm.models.checkpoint import resolve
     from medllm.models.measured import keep_measured, require_keepable
 
     check_accept(accept)

@@ -33,7 +33,8 @@ Source = Annotated[
 @models.command("list")
 def list_models() -> None:
     """List the bundled checkpoint and those in the local Hugging Face cache."""
-    from medllm.models.checkpoint import cached_checkpoints, read_card
+    from medllm.models.card_file import read_card
+    from medllm.models.checkpoint import cached_checkpoints
 
     for name, folder in cached_checkpoints().items():
         try:
@@ -49,7 +50,8 @@ def list_models() -> None:
 def show(source: Source = None, as_json: AsJson = False) -> None:
     """Show what a checkpoint says of itself: questions, figures with intervals, limits."""
     from medllm.models import load_model
-    from medllm.models.checkpoint import is_foreign, read_card, resolve
+    from medllm.models.card_file import read_card
+    from medllm.models.checkpoint import is_foreign, resolve
 
     folder = resolve(source)
     if is_foreign(folder):
@@ -63,8 +65,9 @@ def show(source: Source = None, as_json: AsJson = False) -> None:
 @models.command("card")
 def card(source: Source = None) -> None:
     """Print a checkpoint's card as a page for the Hugging Face hub (Markdown)."""
+    from medllm.models.card_file import read_card
     from medllm.models.card_page import card_page, front_matter
-    from medllm.models.checkpoint import read_card, resolve
+    from medllm.models.checkpoint import resolve
 
     read = read_card(resolve(source))
     typer.echo(f"{front_matter(read)}\n{card_page(read)}", nl=False)

@@ -9,30 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from jaxtyping import Float16, Int
-
-from medllm.datasets.likeness import (
-    HASH_DISTANCE,
-    fine_structure,
-    grey_ranks,
-    perceptual_hash,
-    same_image,
-)
-from medllm.datasets.record import ImageRecord
+from medllm.datasets.alike import Item, alike, look, readable
+from medllm.datasets.each_image import Progress, each_image
 from medllm.datasets.registry import find_dataset
-from medllm.datasets.verify import Progress, each_image
-from medllm.dicom import ACCEPTABLE
-from medllm.errors import DicomError, LabelError
+from medllm.errors import LabelError
 
 Kind = Literal["patients", "identical", "alike", "names"]
 Relation = Literal["sets", "parts", "patients"]
 
-# Whether an image should be scored is no matter here, but a flat one is like every other.
-_ACCEPTED = tuple(sorted(ACCEPTABLE - {"flat-image"}))
-
-# Rows of the table of distances at once, and pairs that are aligned at once: tens of MB.
-_ROWS, _PAIRS = 64, 512
 _EXAMPLES = 3
 
 
@@ -107,27 +91,6 @@ class Leakage:
     shared: tuple[Shared, ...]
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """What is kept of an image; `error` is the gate's code, and then the rest is blank."""
-
-    error: str = ""
-    sha256: str = ""
-    hash: int = 0
-    fine: Float16[np.ndarray, "side side"] | None = None
-
-
-@dataclass(frozen=True)
-class _Item:
-    """One image among those of all sets."""
-
-    record: ImageRecord
-    set: int
-    place: str
-    patient: tuple[str, str]
-    seen: _Seen | None
-
-
 @dataclass
 class _Tally:
     """Members in common, by kind, relation and both places."""
@@ -136,7 +99,7 @@ class _Tally:
         field(default_factory=dict)
     )
 
-    def add(self, kind: Kind, items: Sequence[_Item], group: Sequence[int]) -> None:
+    def add(self, kind: Kind, items: Sequence[Item], group: Sequence[int]) -> None:
         """Count a group of images that have something in common."""
         by_place: defaultdict[str, list[int]] = defaultdict(list)
         for index in group:
@@ -206,9 +169,9 @@ def find_leakage(
         tally.add("patients", items, group)
     for group in _name_groups(items):
         tally.add("names", items, group)
-    for group in _groups((s.sha256, i) for i, s in _read(items)):
+    for group in _groups((s.sha256, i) for i, s in readable(items)):
         tally.add("identical", items, group)
-    for pair in _alike(items, progress):
+    for pair in alike(items, progress):
         tally.add("alike", items, pair)
     return Leakage(
         sets=tuple(audited),
@@ -228,7 +191,7 @@ def find_leakage(
 
 def _collect(
     sets: Sequence[tuple[str, Path | str]], workers: int, progress: Progress | None
-) -> tuple[list[_Item], list[AuditedSet]]:
+) -> tuple[list[Item], list[AuditedSet]]:
     """Read all images of all sets."""
     copies = []
     names = Counter(name for name, _ in sets)
@@ -240,13 +203,13 @@ def _collect(
         # A table of one's own has pseudonyms of its own, and so has another such table.
         copies.append((label, label if name == "csv" else dataset.patients_of, records, known))
     present = [r for _, _, records, _ in copies for r in records if r.path.is_file()]
-    seen = iter(list(each_image(_look, present, workers=workers, progress=progress)))
+    seen = iter(list(each_image(look, present, workers=workers, progress=progress)))
     there = set(map(id, present))
-    items: list[_Item] = []
+    items: list[Item] = []
     audited: list[AuditedSet] = []
     for label, owner, records, known in copies:
         found = [
-            _Item(
+            Item(
                 record,
                 len(audited),
                 f"{label}/{record.split}" if record.split else label,
@@ -271,53 +234,6 @@ def _collect(
     return items, audited
 
 
-def _look(record: ImageRecord) -> _Seen:
-    try:
-        scan = record.radiograph(accept=_ACCEPTED)
-    except DicomError as error:
-        return _Seen(error=error.code)
-    ranks = grey_ranks(scan.pixels)
-    fine = fine_structure(ranks).astype(np.float16)
-    return _Seen(sha256=scan.sha256, hash=perceptual_hash(ranks), fine=fine)
-
-
-def _alike(items: Sequence[_Item], progress: Progress | None) -> Iterator[tuple[int, int]]:
-    """Find the pairs that look alike, of different places or patients, with other bytes."""
-    read = _read(items)
-    if not read:
-        return
-    index = np.array([i for i, _ in read])
-    hashes = np.array([one.hash for _, one in read], np.uint64)
-    fine = np.stack([one.fine for _, one in read if one.fine is not None])
-    content = _coded([one.sha256 for _, one in read])
-    place, patient = (
-        _coded([getattr(items[i], name) for i in index]) for name in ("place", "patient")
-    )
-    for start in range(0, len(read), _ROWS):
-        distance = np.bitwise_count(hashes[start : start + _ROWS, None] ^ hashes[start:])
-        near = np.argwhere((distance <= HASH_DISTANCE) | (distance >= 64 - HASH_DISTANCE))
-        sign = np.where(distance[*near.T] > 32, -1, 1)
-        first, second = near.T + start
-        apart = (place[first] != place[second]) | (patient[first] != patient[second])
-        kept = np.flatnonzero((first < second) & apart & (content[first] != content[second]))
-        for part in np.split(kept, range(_PAIRS, len(kept), _PAIRS)):
-            ours = fine[first[part]].astype(np.float32)
-            theirs = fine[second[part]].astype(np.float32) * sign[part, None, None]
-            for pair in part[same_image(ours, theirs.astype(np.float32))]:
-                yield int(index[first[pair]]), int(index[second[pair]])
-        if progress:
-            progress("comparing images", min(start + _ROWS, len(read)), len(read))
-
-
-def _coded(values: Sequence[object]) -> Int[np.ndarray, " n"]:
-    numbers: dict[object, int] = {}
-    return np.array([numbers.setdefault(value, len(numbers)) for value in values])
-
-
-def _read(items: Sequence[_Item]) -> list[tuple[int, _Seen]]:
-    return [(i, item.seen) for i, item in enumerate(items) if item.seen and not item.seen.error]
-
-
 def _groups(keyed: Iterator[tuple[object, int]]) -> Iterator[list[int]]:
     """Group images by their key; an image alone is no group."""
     groups: defaultdict[object, list[int]] = defaultdict(list)
@@ -326,7 +242,7 @@ def _groups(keyed: Iterator[tuple[object, int]]) -> Iterator[list[int]]:
     return (group for group in groups.values() if len(group) > 1)
 
 
-def _name_groups(items: Sequence[_Item]) -> Iterator[list[int]]:
+def _name_groups(items: Sequence[Item]) -> Iterator[list[int]]:
     """Group images by name, endings aside; a name that comes twice in one place names nothing."""
     named = [(item.place, item.record.path.stem.casefold()) for item in items]
     times = Counter(named)
@@ -337,9 +253,7 @@ def _name_groups(items: Sequence[_Item]) -> Iterator[list[int]]:
     )
 
 
-def _relation(
-    items: Sequence[_Item], ours: Sequence[int], theirs: Sequence[int]
-) -> Relation | None:
+def _relation(items: Sequence[Item], ours: Sequence[int], theirs: Sequence[int]) -> Relation | None:
     """Say how two places' images of one group stand to each other; None where it is no matter."""
     one, other = items[ours[0]], items[theirs[0]]
     if one.set != other.set:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from medllm.evaluate.document import (
+from medllm.evaluate.audit_document import (
     ImageUseAudit,
-    Interval,
     LabelNoiseAudit,
     PromptAudit,
     ShortcutAudit,
 )
+from medllm.evaluate.section import Interval
 
 _CHANCE = 0.5
 # Above it agreement is called substantial (Landis and Koch, Biometrics 1977).

@@ -12,14 +12,14 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from medllm.evaluate.document import (
+from medllm.evaluate.answers import Answers, Resampled, intervals, resamples_for
+from medllm.evaluate.audit_document import (
     Audits,
     ImageUseAudit,
     LabelNoiseAudit,
     PromptAudit,
     ShortcutAudit,
 )
-from medllm.evaluate.performance import Answers, Resampled, intervals, resamples_for
 from medllm.evaluate.probes import BLURRED, Probe
 from medllm.evaluate.table import Predictions
 from medllm.findings import FINDINGS

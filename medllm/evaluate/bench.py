@@ -13,11 +13,11 @@ from pydantic import ValidationError
 from scipy.special import expit
 
 from medllm.errors import LabelError
-from medllm.evaluate.document import Figure, Interval, Section
+from medllm.evaluate.answers import Answers, intervals, resamples_for
 from medllm.evaluate.explanations import ExplanationEvaluation
 from medllm.evaluate.explanations.document import Difference
-from medllm.evaluate.performance import Answers, intervals, resamples_for
 from medllm.evaluate.results import writing
+from medllm.evaluate.section import Figure, Interval, Section
 from medllm.evaluate.table import Predictions
 from medllm.files import replace_file
 from medllm.machine import machine_of, peak_memory_mib

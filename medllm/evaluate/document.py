@@ -2,41 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from typing import Annotated
+from pydantic import Field
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-
-from medllm.metrics import Estimate
-
-RESEARCH_USE = "Research use only; not for diagnosis."
-
-
-def _defined(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(value)
-
-
-# A figure that is not defined, such as an AUROC of one class, is null.
-Figure = Annotated[float | None, BeforeValidator(_defined)]
-
-
-class Section(BaseModel):
-    """A part of the document; it holds what is named here and nothing else."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Interval(Section):
-    """A figure with its 95% interval; null where it is not defined."""
-
-    value: Figure
-    low: Figure
-    high: Figure
-
-    @classmethod
-    def of(cls, estimate: Estimate) -> Interval:
-        """Take an estimate over."""
-        return cls(value=estimate.value, low=estimate.low, high=estimate.high)
+from medllm.evaluate.audit_document import Audits
+from medllm.evaluate.section import RESEARCH_USE, Figure, Interval, Section
 
 
 class OperatingPoint(Section):
@@ -187,111 +156,6 @@ class SubgroupFigures(Section):
     specificity: Interval | None = None
     p_value: Figure = None
     larger_than_noise: bool = False
-
-
-class ImageUseAudit(Section):
-    """What remains of the ranking when the image is taken away, on a sample.
-
-    Attributes:
-        finding: Its key.
-        n: Images of the sample with a label.
-        real: AUROC with the image.
-        blurred: AUROC with the image blurred to 4 x 4 pixels.
-        auroc_difference: Of the image as it is, minus that of the blurred one.
-        blank_log_odds: Log-odds of a blank image.
-        real_log_odds: Mean log-odds of the images.
-    """
-
-    finding: str
-    n: int
-    real: Interval
-    blurred: Interval
-    auroc_difference: Interval
-    blank_log_odds: float
-    real_log_odds: float
-
-
-class ShortcutAudit(Section):
-    """How well acquisition facts alone tell a label: logistic regression cross-fitted by patient.
-
-    Attributes:
-        finding: Its key.
-        facts: What the regression was given, such as `view_position` or `image size`.
-        n: Images.
-        auroc: .5 where they tell nothing.
-        model_auroc: The model's on the same images.
-        auroc_difference: The model's minus that of the facts.
-    """
-
-    finding: str
-    facts: str
-    n: int
-    auroc: Interval
-    model_auroc: Interval
-    auroc_difference: Interval
-
-
-class PromptAudit(Section):
-    """Another question on the same images, on a sample.
-
-    Attributes:
-        finding: The finding whose labels are ranked.
-        kind: `reworded`, or `another finding` whose name stands in the question.
-        question: What was asked.
-        n: Images of the sample with a label.
-        auroc: Of the finding's labels by the answer to this question.
-        auroc_difference: Minus that of the model's own question.
-        mean_shift: Mean absolute difference of the log-odds from those of the own question.
-        calls_changed: Share of the images whose call differs; null for another finding.
-    """
-
-    finding: str
-    kind: str
-    question: str
-    n: int
-    auroc: Interval
-    auroc_difference: Interval
-    mean_shift: float
-    calls_changed: Figure
-
-
-class LabelNoiseAudit(Section):
-    """Two sources of labels on the same images.
-
-    Attributes:
-        finding: Its key.
-        source: The second source.
-        n: Images with a label of both.
-        both_positive: Images.
-        only_first: With the finding by the label that is evaluated alone.
-        only_second: With it by the second source alone.
-        both_negative: Images.
-        kappa: Cohen's; 1 is agreement, 0 chance.
-        auroc: The model's by the label that is evaluated.
-        auroc_second: By the second source.
-        auroc_difference: By the former minus by the latter.
-    """
-
-    finding: str
-    source: str
-    n: int
-    both_positive: int
-    only_first: int
-    only_second: int
-    both_negative: int
-    kappa: Figure
-    auroc: Interval
-    auroc_second: Interval
-    auroc_difference: Interval
-
-
-class Audits(Section):
-    """What the figures may owe to something else than the radiograph."""
-
-    image_use: tuple[ImageUseAudit, ...] = ()
-    shortcuts: tuple[ShortcutAudit, ...] = ()
-    prompts: tuple[PromptAudit, ...] = ()
-    label_noise: tuple[LabelNoiseAudit, ...] = ()
 
 
 class WorstError(Section):

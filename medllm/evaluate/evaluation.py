@@ -14,10 +14,11 @@ from PIL import Image
 from medllm import __version__
 from medllm.datasets import ImageRecord
 from medllm.errors import LabelError, MedllmError
+from medllm.evaluate.answers import Answers, resamples_for
 from medllm.evaluate.audits import audit
 from medllm.evaluate.document import Evaluation, WorstError
 from medllm.evaluate.page import render
-from medllm.evaluate.performance import Answers, averages, figures_of, resamples_for
+from medllm.evaluate.performance import averages, figures_of
 from medllm.evaluate.probes import Probe
 from medllm.evaluate.results import folder_from, write_results
 from medllm.evaluate.study import Study

@@ -9,7 +9,7 @@ from itertools import groupby
 
 from markupsafe import Markup
 
-from medllm.evaluate.document import Interval, SubgroupFigures
+from medllm.evaluate.document import SubgroupFigures
 from medllm.evaluate.panel import (
     BLUE,
     GREY,
@@ -21,6 +21,7 @@ from medllm.evaluate.panel import (
     opening,
     text,
 )
+from medllm.evaluate.section import Interval
 from medllm.evaluate.wording import attribute, count, number, with_ends
 
 TOO_FEW = "too few cases"

@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.special import logit
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from medllm.evaluate.answers import (
+    Answers,
+    Resampled,
+    changed,
+    exact_interval,
+    intervals,
+    resamples_for,
+)
 from medllm.evaluate.calibration_figures import bins_of
 from medllm.evaluate.document import (
     Averages,
     Bin,
     Curve,
     FindingFigures,
-    Interval,
     NetBenefit,
     OperatingPoint,
 )
+from medllm.evaluate.section import Interval
 from medllm.evaluate.table import Predictions
 from medllm.metrics import (
-    Estimate,
     auroc,
     average_precision,
     basic_interval,
     brier,
     calibration_intercept,
     calibration_slope,
-    clustered_bootstraps,
     delong_interval,
-    exact_share,
     expected_calibration_error,
     f1,
     negative_predictive_value,
@@ -45,94 +48,9 @@ from medllm.metrics import (
     youden_threshold,
 )
 
-UNDEFINED = Interval(value=None, low=None, high=None)
 # Points of a curve that a picture can show.
 _POINTS = 200
-N_RESAMPLES = 1000
 _ACTED_ON = np.linspace(0.01, 0.99, 99)
-
-Resampled = Callable[[Int[np.ndarray, " chosen"]], float]
-
-
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """The answers of one finding on the images with a label that were scored.
-
-    Attributes:
-        finding: Its key.
-        at: Their places among all images.
-        labels: 1 or 0.
-        log_odds: Uncalibrated.
-        probabilities: Calibrated.
-        called: Whether the call is positive.
-        patients: Their patients.
-    """
-
-    finding: str
-    at: Int[np.ndarray, " images"]
-    labels: Int[np.ndarray, " images"]
-    log_odds: Float[np.ndarray, " images"]
-    probabilities: Float[np.ndarray, " images"]
-    called: Bool[np.ndarray, " images"]
-    patients: Sequence[str]
-
-    @classmethod
-    def of(cls, predictions: Predictions, finding: str) -> Answers:
-        """Take the labelled and scored images of a finding."""
-        column = predictions.findings.index(finding)
-        labels = predictions.labels[:, column]
-        at = np.flatnonzero(
-            np.isin(labels, (0, 1)) & ~np.isnan(predictions.probabilities[:, column])
-        )
-        return cls(
-            finding=finding,
-            at=at,
-            labels=labels[at].astype(int),
-            log_odds=predictions.log_odds[at, column],
-            probabilities=predictions.probabilities[at, column],
-            called=predictions.called[at, column],
-            patients=[predictions.patients[index] for index in at.tolist()],
-        )
-
-    @property
-    def both(self) -> bool:
-        """Whether there are images with the finding and images without it."""
-        return bool(0 < self.labels.sum() < len(self.labels))
-
-
-def resamples_for(n_images: int) -> int:
-    """Choose how often patients are resampled; an interval of many images needs less.
-
-    Args:
-        n_images: Images.
-
-    Returns:
-        1,000, or a fifth of that beyond 20,000 images.
-    """
-    return N_RESAMPLES if n_images <= 20_000 else N_RESAMPLES // 5
-
-
-def intervals(
-    figures: Mapping[str, Resampled], patients: Sequence[str], n_resamples: int
-) -> dict[str, Interval]:
-    """Estimate figures on the same resamples of patients.
-
-    Args:
-        figures: From the places of the chosen images to the figure, by name.
-        patients: The patient of each image.
-        n_resamples: Resamples.
-
-    Returns:
-        The figures by name; null where one is not defined on all images.
-    """
-    everyone = np.arange(len(patients))
-    defined = {name: figure for name, figure in figures.items() if not np.isnan(figure(everyone))}
-    measured: dict[str, Estimate] = {}
-    if defined:
-        measured = clustered_bootstraps(defined, patients, n_resamples=n_resamples)
-    return {
-        name: Interval.of(measured[name]) if name in measured else UNDEFINED for name in figures
-    }
 
 
 def figures_of(
@@ -172,7 +90,7 @@ def figures_of(
         answers.patients,
         resamples_for(len(labels)),
     )
-    measured["ece"] = _changed(measured["ece"], basic_interval)
+    measured["ece"] = changed(measured["ece"], basic_interval)
     point = operating_point(answers, answers.called, threshold, source)
     figures = {
         **point.model_dump(),
@@ -240,28 +158,6 @@ def operating_point(
         false_negative=int((~called & (labels == 1)).sum()),
         **measured,
     )
-
-
-def exact_interval(
-    share: Interval, among: Bool[np.ndarray, " images"], patients: Sequence[str]
-) -> Interval:
-    """Give a share of 0 or 1 its exact interval, by patients.
-
-    Args:
-        share: With its interval by resampling.
-        among: The images that it is a share of.
-        patients: The patient of each image.
-
-    Returns:
-        The share, as it was where it is neither 0 nor 1.
-    """
-    return _changed(share, partial(exact_share, among=among, clusters=patients))
-
-
-def _changed(figure: Interval, change: Callable[[Estimate], Estimate]) -> Interval:
-    if figure.value is None or figure.low is None or figure.high is None:
-        return figure
-    return Interval.of(change(Estimate(figure.value, figure.low, figure.high)))
 
 
 def averages(predictions: Predictions, answers: Sequence[Answers]) -> Averages | None:

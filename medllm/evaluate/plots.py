@@ -6,8 +6,9 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from medllm.evaluate.document import FindingFigures, Interval, OperatingPoint
+from medllm.evaluate.document import FindingFigures, OperatingPoint
 from medllm.evaluate.panel import BLUE, GREY, INK, VERMILLION, Axis, Line, Marker, Panel
+from medllm.evaluate.section import Interval
 from medllm.evaluate.wording import number, with_ends
 
 _CURVE = Line(BLUE, width=2.2)

@@ -9,14 +9,9 @@ import numpy as np
 from jaxtyping import Bool, Int
 from scipy.special import ndtri
 
-from medllm.evaluate.document import Interval, SubgroupFigures
-from medllm.evaluate.performance import (
-    UNDEFINED,
-    Answers,
-    exact_interval,
-    intervals,
-    resamples_for,
-)
+from medllm.evaluate.answers import UNDEFINED, Answers, exact_interval, intervals, resamples_for
+from medllm.evaluate.document import SubgroupFigures
+from medllm.evaluate.section import Interval
 from medllm.evaluate.table import Predictions
 from medllm.metrics import auroc, holm, normal_p_value, sensitivity, specificity
 

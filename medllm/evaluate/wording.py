@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medllm.evaluate.document import Interval
+from medllm.evaluate.section import Interval
 
 # What stands for a figure that is not defined; a note on the page says so.
 UNDEFINED = "\N{EN DASH}"

@@ -15,7 +15,8 @@ from medllm.errors import AttributionError
 from medllm.explanation.attribution import PatchAttribution
 from medllm.explanation.case import Case
 from medllm.models.architectures import Llava
-from medllm.models.scoring import log_odds_at, prompt_ids, read_prompt
+from medllm.models.encoded_questions import prompt_ids
+from medllm.models.scoring import log_odds_at, read_prompt
 
 
 def gradient_attention(case: Case) -> tuple[PatchAttribution, ...]:

@@ -19,13 +19,8 @@ from medllm.explanation.record import TokenAttribution
 from medllm.models import Model
 from medllm.models.architectures import VisionLanguage
 from medllm.models.build import IMAGE_TOKEN
-from medllm.models.scoring import (
-    adds_special_tokens,
-    embedded_as,
-    log_odds_at,
-    prompt_ids,
-    prompt_states,
-)
+from medllm.models.encoded_questions import adds_special_tokens, prompt_ids
+from medllm.models.scoring import embedded_as, log_odds_at, prompt_states
 
 
 @dataclass(frozen=True)

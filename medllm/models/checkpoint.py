@@ -3,46 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import logging
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import LlavaForConditionalGeneration
 
-from medllm.data.preprocessing import Preprocessing
 from medllm.errors import CheckpointError
-from medllm.files import replace_file
-from medllm.metrics import Estimate
 from medllm.models.architectures import VisionLanguage
-from medllm.models.card import (
-    SCHEMA_VERSION,
-    Calibration,
-    Comparison,
-    ImageUse,
-    Measurement,
-    ModelCard,
-    Question,
-    SelfTest,
-)
-from medllm.models.card_page import card_page, front_matter
+from medllm.models.card import ModelCard
+from medllm.models.card_file import CARD_FILE, file_sha256, read_card, sha256_of, write_page
 from medllm.models.foreign import check_tokens, open_foreign
 from medllm.models.hub import find_folder, quiet_transformers
-from medllm.models.measured import read_measured
 from medllm.models.model import Model
 from medllm.models.tokenizer import open_tokenizer
 from medllm.models.weights import load_weights, some_of
 from medllm.phantom import pixels_to_try
 
-logger = logging.getLogger(__name__)
-
-CARD_FILE = "medllm.json"
 BUNDLED = Path(__file__).parent / "reference"
-_WANTED = (CARD_FILE, "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
 
 def load_model(source: str | Path | None = None, *, device: str | None = None) -> Model:
@@ -139,7 +118,7 @@ def save_model(model: Model, folder: Path, *, dtype: torch.dtype = torch.float32
         del card["explanations"]
         for question in card["questions"]:
             del question["reasoning"]  # of one radiograph
-        card["files"] = {file.name: _sha256(file) for file in sorted(draft.iterdir())}
+        card["files"] = {file.name: file_sha256(file) for file in sorted(draft.iterdir())}
         text = json.dumps(card, indent=1, ensure_ascii=False, allow_nan=False)
         (draft / CARD_FILE).write_text(text + "\n", encoding="utf-8")
         write_page(draft)
@@ -149,22 +128,6 @@ def save_model(model: Model, folder: Path, *, dtype: torch.dtype = torch.float32
     if model.card.base:  # no weight was written, and the base is not held twice
         return dataclasses.replace(model, card=read_card(folder), sha256=sha256_of(folder))
     return load_model(folder, device=str(model.device))
-
-
-def write_page(folder: Path) -> None:
-    """Write the card as a page, `README.md`, with what is kept of the checkpoint's explanations.
-
-    It is for readers alone, who may edit it, and so has no hash.
-
-    Args:
-        folder: A checkpoint folder.
-
-    Raises:
-        CheckpointError: The card cannot be read.
-        OSError: The disk is full.
-    """
-    card = read_card(folder)
-    replace_file(folder / "README.md", f"{front_matter(card)}\n{card_page(card)}")
 
 
 def require_replaceable(folder: Path) -> None:
@@ -198,100 +161,6 @@ def _write_weights(model: Model, folder: Path, dtype: torch.dtype) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-def read_card(folder: Path) -> ModelCard:
-    """Read and check `medllm.json`, without the weights.
-
-    Args:
-        folder: A checkpoint folder.
-
-    Returns:
-        The card.
-
-    Raises:
-        CheckpointError: A file is missing, or the card is not of this version's form.
-    """
-    _refuse_lack(folder, _WANTED[:1])
-    try:
-        values = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{folder / CARD_FILE} is not JSON: {error}.") from error
-    version = values.get("schema_version") if isinstance(values, dict) else None
-    if version != SCHEMA_VERSION:
-        raise CheckpointError(
-            f"{folder / CARD_FILE} has schema version {version}; this medllm reads "
-            f"{SCHEMA_VERSION}. Install the medllm that wrote it."
-        )
-    values.pop("files", None)
-    try:
-        card = _card(values)
-    except (TypeError, KeyError, AttributeError, ValueError) as error:
-        raise CheckpointError(f"{folder / CARD_FILE} is not a model card: {error}.") from error
-    if not card.base:
-        _refuse_lack(folder, _WANTED)
-    return dataclasses.replace(card, explanations=read_measured(folder, sha256_of(folder)))
-
-
-def _refuse_lack(folder: Path, wanted: Sequence[str]) -> None:
-    missing = [name for name in wanted if not (folder / name).is_file()]
-    if missing:
-        raise CheckpointError(
-            f"{folder} lacks {', '.join(missing)}; a medllm checkpoint is a Hugging Face LLaVA "
-            f"folder with {CARD_FILE} beside it."
-        )
-
-
-def sha256_of(folder: Path) -> str:
-    """Give the hash that a checkpoint is known by, which is that of its `medllm.json`.
-
-    Args:
-        folder: A checkpoint folder.
-
-    Returns:
-        The hash; it holds those of the other files.
-    """
-    return _sha256(folder / CARD_FILE)
-
-
-def _card(values: dict[str, Any]) -> ModelCard:
-    questions = tuple(_question(entry) for entry in values.pop("questions"))
-    preprocessing = values.pop("preprocessing")
-    for name in ("mean", "std", "source_range"):
-        preprocessing[name] = tuple(preprocessing[name])
-    self_test = values.pop("self_test")
-    lists = ("limitations", "training_data", "explanation_measurements")
-    sentences: dict[str, Any] = {name: tuple(values.pop(name)) for name in lists}
-    compared = tuple(Comparison(**_estimated(row)) for row in values.pop("comparisons", ()))
-    used = tuple(ImageUse(**row) for row in values.pop("image_use", ()))
-    return ModelCard(
-        questions=questions,
-        preprocessing=Preprocessing(**preprocessing),
-        self_test=SelfTest(**self_test) if self_test else None,
-        comparisons=compared,
-        image_use=used,
-        **sentences,
-        **values,
-    )
-
-
-def _question(entry: dict[str, Any]) -> Question:
-    return Question(
-        finding=entry["finding"],
-        text=entry["text"],
-        yes=tuple(entry["yes"]),
-        no=tuple(entry["no"]),
-        calibration=Calibration(**entry["calibration"]),
-        measurements=tuple(Measurement(**_estimated(row)) for row in entry["measurements"]),
-        paraphrases=tuple(entry.get("paraphrases", ())),
-    )
-
-
-def _estimated(row: dict[str, Any]) -> dict[str, Any]:
-    """Turn each figure of a row that has an interval into one."""
-    return {
-        name: Estimate(**value) if isinstance(value, dict) else value for name, value in row.items()
-    }
-
-
 def run_self_test(model: Model) -> None:
     """Compare the log-odds on a phantom with those the card expects.
 
@@ -320,17 +189,12 @@ def _verify_hashes(folder: Path) -> None:
     files = json.loads((folder / CARD_FILE).read_text(encoding="utf-8")).get("files", {})
     for name, wanted in files.items():
         file = folder / Path(name).name
-        found = _sha256(file) if file.is_file() else "missing"
+        found = file_sha256(file) if file.is_file() else "missing"
         if found != wanted:
             raise CheckpointError(
                 f"{file} has sha256 {found[:12]}, {CARD_FILE} says {wanted[:12]}; the checkpoint "
                 "was altered or cut short. Fetch it again."
             )
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def resolve(source: str | Path | None) -> Path:

@@ -30,12 +30,12 @@ from medllm.models.architectures import (
 )
 from medllm.models.build import IMAGE_TOKEN
 from medllm.models.card import NOT_MEASURED, UNFITTED, ModelCard, Question
+from medllm.models.encoded_questions import adds_special_tokens
 from medllm.models.encoder_contract import read_preprocessing, read_square, what_is_read
 from medllm.models.hub import read_config, sha256_of_files
 from medllm.models.labels import label_questions
 from medllm.models.model import Model
 from medllm.models.prompts import contrastive_question, prompt_template, prompts_of
-from medllm.models.scoring import adds_special_tokens
 from medllm.models.tokenizer import check_prompt, find_answer_words, open_tokenizer
 from medllm.models.weights import load_weights, placement, refuse_missing
 from medllm.phantom import pixels_to_try

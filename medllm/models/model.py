@@ -18,8 +18,8 @@ from medllm.errors import CheckpointError, LabelError, did_you_mean
 from medllm.models.architectures import Architecture, Layout, Llava, VisionLanguage
 from medllm.models.calibration import at_prevalence, call_of, probability_of
 from medllm.models.card import ModelCard, Question
+from medllm.models.encoded_questions import EncodedQuestions, encode_questions
 from medllm.models.prediction import FindingPrediction, Prediction
-from medllm.models.scoring import EncodedQuestions, encode_questions
 
 # Radiographs a forward; a larger batch gains nothing on a CPU and costs memory.
 _BATCH_SIZE = 16

@@ -20,7 +20,7 @@ from medllm.findings import FINDINGS, Finding
 from medllm.models.architectures import VisionLanguage
 from medllm.models.build import IMAGE_TOKEN
 from medllm.models.card import UNFITTED, Question
-from medllm.models.scoring import REASONING, THINK, THOUGHT
+from medllm.models.encoded_questions import REASONING, THINK, THOUGHT
 
 
 def _asks(text: str) -> str:

@@ -4,167 +4,21 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int64
-from transformers import PreTrainedTokenizerBase
 
-from medllm.errors import CheckpointError
-from medllm.models.build import IMAGE_TOKEN
-from medllm.models.card import Question
-from medllm.models.tokenizer import answer_ids
+from medllm.models.encoded_questions import EncodedQuestions, prompt_ids
 
 if TYPE_CHECKING:
     from medllm.models.architectures import VisionLanguage
 
-# Where a prompt has the text that a model wrote before it answers.
-REASONING = "{reasoning}"
-# What opens a text that some models write for themselves alone, and what ends it.
-THINK, THOUGHT = "<think>", "</think>"
 # Bytes of key-value cache that the copies of a prefix may take: a small network has all questions
 # in one pass, and a large one as many at a time as there is room for.
 _MOST_COPIED = 2**31
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedQuestions:
-    """Questions as token ids, divided where their prompts begin to differ.
-
-    Attributes:
-        prefix: What all prompts begin with, the image's placeholders included; T ids.
-        suffixes: The rest of each prompt, padded on the right; K rows, a question's wordings one
-            behind the other. Padding behind the answer position is invisible to it in a causal
-            LLM, so it needs no mask.
-        answer_positions: Index in its suffix of each prompt's last token, where the answer
-            is read.
-        yes: Ids of each row's yes words.
-        no: Ids of each row's no words.
-        image_token_id: Id of the placeholder.
-        wordings: How many rows each question has.
-    """
-
-    prefix: Int64[torch.Tensor, " prefix"]
-    suffixes: Int64[torch.Tensor, "rows suffix"]
-    answer_positions: Int64[torch.Tensor, " rows"]
-    yes: tuple[tuple[int, ...], ...]
-    no: tuple[tuple[int, ...], ...]
-    image_token_id: int
-    wordings: tuple[int, ...]
-
-    def take(self, rows: Sequence[int]) -> EncodedQuestions:
-        """Take some of the rows, in the order given, each as a question of its own."""
-        chosen = list(rows)
-        longest = int(self.answer_positions[chosen].max()) + 1
-        return EncodedQuestions(
-            self.prefix,
-            self.suffixes[chosen, :longest],
-            self.answer_positions[chosen],
-            tuple(self.yes[row] for row in chosen),
-            tuple(self.no[row] for row in chosen),
-            self.image_token_id,
-            (1,) * len(chosen),
-        )
-
-
-def encode_questions(
-    tokenizer: PreTrainedTokenizerBase,
-    template: str,
-    questions: Sequence[Question],
-    n_image_tokens: int,
-    *,
-    image: str | None = None,
-    image_token_id: int | None = None,
-) -> EncodedQuestions:
-    """Turn questions into token ids.
-
-    Prompts are tokenised whole and divided by tokens, since a word can be tokenised
-    otherwise when it stands alone.
-
-    Args:
-        tokenizer: The checkpoint's.
-        template: Prompt with `<image>` and `{question}`, and `{reasoning}` or not.
-        questions: At least one; each is put in its own words and in its paraphrases.
-        n_image_tokens: Image tokens an image.
-        image: What `<image>` is written as; `<image>` as often as there are tokens when None.
-        image_token_id: Id of the token that stands for an image token; that of `<image>` when
-            None.
-
-    Returns:
-        The encoded questions.
-
-    Raises:
-        CheckpointError: The template lacks a placeholder, or an answer word is not one token.
-    """
-    if IMAGE_TOKEN not in template or "{question}" not in template:
-        raise CheckpointError(
-            f"the prompt template '{template}' lacks {IMAGE_TOKEN} or {{question}}; "
-            "both are needed."
-        )
-    spread = template.replace(IMAGE_TOKEN, image or IMAGE_TOKEN * n_image_tokens)
-    adds = adds_special_tokens(tokenizer, template)
-    rows = [
-        dataclasses.replace(question, text=text)
-        for question in questions
-        for text in question.wordings
-    ]
-    prompts = [
-        torch.tensor(tokenizer(fill_in(spread, row), add_special_tokens=adds)["input_ids"])
-        for row in rows
-    ]
-    shared = min(len(prompt) for prompt in prompts) - 1
-    while any(not torch.equal(prompt[:shared], prompts[0][:shared]) for prompt in prompts):
-        shared -= 1
-    if image_token_id is None:
-        image_token_id = int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
-    if int((prompts[0][:shared] == image_token_id).sum()) != n_image_tokens:
-        raise CheckpointError(
-            f"the prompt template '{template}' puts the question before {IMAGE_TOKEN}; "
-            "the image must come first, so that all questions can share it."
-        )
-    return EncodedQuestions(
-        prefix=prompts[0][:shared],
-        suffixes=torch.nn.utils.rnn.pad_sequence(
-            [prompt[shared:] for prompt in prompts],
-            batch_first=True,
-            padding_value=tokenizer.pad_token_id or 0,
-        ),
-        answer_positions=torch.tensor([len(prompt) - shared - 1 for prompt in prompts]),
-        yes=tuple(answer_ids(tokenizer, row.yes) for row in rows),
-        no=tuple(answer_ids(tokenizer, row.no) for row in rows),
-        image_token_id=image_token_id,
-        wordings=tuple(len(question.wordings) for question in questions),
-    )
-
-
-def fill_in(template: str, question: Question) -> str:
-    """Write a question into a template, and behind it what was written before the answer.
-
-    Args:
-        template: Prompt with `{question}`, and `{reasoning}` or not.
-        question: The question.
-
-    Returns:
-        The prompt. The reasoning comes last, so that nothing in it is taken for a placeholder.
-    """
-    asked = template.replace("{question}", question.text)
-    return asked if question.reasoning is None else asked.replace(REASONING, question.reasoning)
-
-
-def adds_special_tokens(tokenizer: PreTrainedTokenizerBase, template: str) -> bool:
-    """Say whether the tokenizer is to write the start of a text; a template can write it itself.
-
-    Args:
-        tokenizer: The checkpoint's.
-        template: The prompt.
-
-    Returns:
-        Whether it is, so that it never stands twice.
-    """
-    return tokenizer.bos_token is None or tokenizer.bos_token not in template
 
 
 def answer_logits(
@@ -355,20 +209,6 @@ def embedded_as(
         yield
     finally:
         hook.remove()
-
-
-def prompt_ids(encoded: EncodedQuestions, question: int) -> Int64[torch.Tensor, " tokens"]:
-    """Give the token ids of one question's whole prompt, without padding.
-
-    Args:
-        encoded: The questions.
-        question: Number of the question.
-
-    Returns:
-        The ids; the answer is read at the last.
-    """
-    end = int(encoded.answer_positions[question]) + 1
-    return torch.cat([encoded.prefix, encoded.suffixes[question, :end]])
 
 
 def log_odds_of(

@@ -13,8 +13,9 @@ from torch import nn
 
 from medllm.models.architectures import Llava
 from medllm.models.card import Question
+from medllm.models.encoded_questions import EncodedQuestions, encode_questions
 from medllm.models.model import Model
-from medllm.models.scoring import EncodedQuestions, answer_logits, encode_questions
+from medllm.models.scoring import answer_logits
 from medllm.train.augmentation import Strength
 from medllm.train.labelled_images import LabelledImages
 from medllm.train.loop import Task

@@ -1,15 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from medllm.datasets import DATASETS, ImageRecord
-from medllm.datasets.verify import LabelCount, Named, each_image, verify
-from medllm.errors import LabelError, MedllmError
+from medllm.datasets.verify import LabelCount, Named, verify
+from medllm.errors import LabelError
 from medllm.phantom import make_phantom, write_dicom
 
 
@@ -184,36 +183,6 @@ def test_labels_that_cannot_be_read_are_an_error(copy):
     (copy / "labels.csv").write_text("path,pneumonia\n0.png,maybe\n")
     with pytest.raises(LabelError, match=r"labels\.csv, line 2: pneumonia is 'maybe'"):
         verify("csv", copy)
-
-
-def _name_and_process(record):
-    assert not record.labels
-    return record.name, os.getpid()
-
-
-def test_many_images_go_to_other_processes_in_their_order(tmp_path):
-    records = [ImageRecord("csv", tmp_path / f"{i}.png", "p", {"edema": 1}) for i in range(600)]
-    told = []
-
-    def progress(stage, done, total):
-        told.append((done, total))
-
-    seen = list(each_image(_name_and_process, records, workers=2, progress=progress))
-    assert [name for name, _ in seen] == [record.name for record in records]
-    assert os.getpid() not in {process for _, process in seen}
-    assert told == [(done, 600) for done in range(1, 601)]
-    few = list(each_image(_name_and_process, records[:200], workers=2))
-    assert {process for _, process in few} == {os.getpid()}
-
-
-def _end_the_process(record):
-    os._exit(9)
-
-
-def test_a_process_that_is_ended_is_an_error_with_a_remedy(tmp_path):
-    records = [ImageRecord("csv", tmp_path / "a.png", "p", {})] * 600
-    with pytest.raises(MedllmError, match="use fewer workers"):
-        list(each_image(_end_the_process, records, workers=2))
 
 
 def test_the_polarity_guess_is_right_on_real_radiographs(data_root):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
+from medllm.evaluate.answers import Answers
 from medllm.evaluate.audits import audit
-from medllm.evaluate.performance import Answers
 from medllm.evaluate.probes import Probe
 from medllm.models import Calibration
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score, roc_curve
 
-from medllm.evaluate.performance import Answers, averages, figures_of, operating_point
+from medllm.evaluate.answers import Answers
+from medllm.evaluate.performance import averages, figures_of, operating_point
 
 
 def _answers(simulated_predictions, finding="pneumonia"):

@@ -8,7 +8,7 @@ from scipy.special import ndtri
 from sklearn.metrics import roc_auc_score
 
 from medllm.evaluate import performance
-from medllm.evaluate.performance import Answers
+from medllm.evaluate.answers import Answers
 from medllm.evaluate.subgroups import groups_of, subgroup_figures
 from medllm.metrics import normal_p_value
 

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from medllm.cli import app
 from medllm.errors import CheckpointError
 from medllm.models import Model, SelfTest, load_model, save_model
-from medllm.models.checkpoint import BUNDLED, cached_checkpoints, read_card
+from medllm.models.card_file import read_card
+from medllm.models.checkpoint import BUNDLED, cached_checkpoints
 from medllm.phantom import make_phantom
 
 

@@ -9,8 +9,8 @@ import pytest
 from medllm.errors import CheckpointError
 from medllm.metrics import Estimate
 from medllm.models import load_model, save_model
+from medllm.models.card_file import read_card, sha256_of
 from medllm.models.card_page import card_page
-from medllm.models.checkpoint import read_card, sha256_of
 from medllm.models.measured import (
     EXPLANATIONS_FILE,
     LocalisedFinding,

@@ -5,9 +5,10 @@ import dataclasses
 import pytest
 import torch
 
-from medllm.errors import CheckpointError, LabelError
+from medllm.errors import LabelError
 from medllm.models import Model, Question
-from medllm.models.scoring import answer_logits, encode_questions, log_odds_of
+from medllm.models.encoded_questions import encode_questions
+from medllm.models.scoring import answer_logits, log_odds_of
 
 
 def plain_log_odds(
@@ -87,25 +88,6 @@ def test_several_answer_words_are_summed_as_probabilities(tiny_model, pixel_valu
     ids = [tiny_model.tokenizer.convert_tokens_to_ids(word) for word in ("yes", "is", "no")]
     by_definition = torch.log((odds[:, ids[0]] + odds[:, ids[1]]) / odds[:, ids[2]])
     torch.testing.assert_close(got.double(), by_definition, atol=1e-5, rtol=0)
-
-
-def test_an_answer_of_several_tokens_is_refused(tiny_model):
-    question = Question("pneumonia", "Is there evidence of pneumonia?", yes=("yes no",))
-    with pytest.raises(CheckpointError, match="'yes no' is 2 token"):
-        encode_questions(tiny_model.tokenizer, "<image> {question}", [question], 16)
-
-
-def test_an_unknown_answer_word_is_refused(tiny_model):
-    question = Question("pneumonia", "Is there evidence of pneumonia?", no=("never",))
-    with pytest.raises(CheckpointError, match="'never'"):
-        encode_questions(tiny_model.tokenizer, "<image> {question}", [question], 16)
-
-
-def test_a_template_with_the_question_first_is_refused(tiny_model):
-    with pytest.raises(CheckpointError, match="image must come first"):
-        encode_questions(
-            tiny_model.tokenizer, "{question} <image>", tiny_model.card.questions[:2], 16
-        )
 
 
 def test_a_finding_the_model_was_not_measured_on_is_refused(tiny_model):

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from medllm.evaluate.document import Interval
 from medllm.evaluate.explanations.document import Sanity
 from medllm.evaluate.panel import BLUE, GREY, GRID, VERMILLION, mark, opening
+from medllm.evaluate.section import Interval
 from medllm.evaluate.wording import number
 
 # In units of the view box, of which one is about a CSS pixel.

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from medllm.evaluate.document import RESEARCH_USE, Figure, Interval, Section
+from medllm.evaluate.section import RESEARCH_USE, Figure, Interval, Section
 
 
 class Difference(Interval):

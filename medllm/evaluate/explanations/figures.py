@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
+from medllm.evaluate.answers import UNDEFINED, Resampled, intervals, resamples_for
 from medllm.evaluate.cross_fit import folds_by_patient
-from medllm.evaluate.document import Interval
 from medllm.evaluate.explanations.controls import CONTROLS, MEAN_MAP
 from medllm.evaluate.explanations.document import (
     CheckFigures,
@@ -20,7 +20,7 @@ from medllm.evaluate.explanations.document import (
 )
 from medllm.evaluate.explanations.localised import THRESHOLDS
 from medllm.evaluate.explanations.measured import Measured, correlations
-from medllm.evaluate.performance import UNDEFINED, Resampled, intervals, resamples_for
+from medllm.evaluate.section import Interval
 from medllm.metrics import balanced_side_accuracy, clustered_difference, holm, tuned_overlap
 
 VERDICTS = ("supported", "weak", "do not use")

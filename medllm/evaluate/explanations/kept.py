@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from medllm.evaluate.document import Interval
 from medllm.evaluate.explanations.controls import MEAN_MAP
 from medllm.evaluate.explanations.document import ExplanationEvaluation, SanityFigures
+from medllm.evaluate.section import Interval
 from medllm.metrics import Estimate
 from medllm.models.measured import (
     LocalisedFinding,

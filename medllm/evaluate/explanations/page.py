@@ -7,7 +7,6 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from medllm.evaluate.document import Interval
 from medllm.evaluate.explanations.cascade_plot import draw_cascade
 from medllm.evaluate.explanations.controls import MEAN_MAP
 from medllm.evaluate.explanations.document import ExplanationEvaluation
@@ -16,6 +15,7 @@ from medllm.evaluate.explanations.pictures import Place, pictures_of
 from medllm.evaluate.forest import Compared, draw_differences
 from medllm.evaluate.page import data_uri, fill
 from medllm.evaluate.results import folder_from, write_results
+from medllm.evaluate.section import Interval
 from medllm.findings import finding
 from medllm.report.wording import title
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from medllm import __version__
 from medllm.errors import LabelError
+from medllm.evaluate.answers import resamples_for
 from medllm.evaluate.explanations.cascade import cascade_steps
 from medllm.evaluate.explanations.cases import choose_cases
 from medllm.evaluate.explanations.controls import CONTROLS
@@ -25,7 +26,6 @@ from medllm.evaluate.explanations.measured import Table, read_table
 from medllm.evaluate.explanations.outlined import OutlinedImage, OutlinedSet
 from medllm.evaluate.explanations.sanity_figures import sanity_of
 from medllm.evaluate.explanations.table import PART_SCHEMA, Row, finish
-from medllm.evaluate.performance import resamples_for
 from medllm.evaluate.resumable import identity, write_in_parts
 from medllm.explanation import DEFAULT_METHOD, METHODS
 from medllm.models import Model

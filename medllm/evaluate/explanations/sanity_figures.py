@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from medllm.evaluate.document import Interval
 from medllm.evaluate.explanations.document import Sanity, SanityFigures
 from medllm.evaluate.explanations.figures import (
     Measurements,
@@ -15,6 +14,7 @@ from medllm.evaluate.explanations.figures import (
     mean_of,
 )
 from medllm.evaluate.explanations.table import ALIKENESS, Row
+from medllm.evaluate.section import Interval
 
 # Provisional: less than half of the order of the patches left.
 MOST_ALIKE = 0.5

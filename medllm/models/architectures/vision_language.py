@@ -15,16 +15,9 @@ from transformers import PreTrainedTokenizerBase
 from medllm.errors import CheckpointError
 from medllm.models.architectures.architecture import Architecture, Layout
 from medllm.models.build import IMAGE_TOKEN
+from medllm.models.encoded_questions import REASONING, THINK, THOUGHT, fill_in, prompt_ids
 from medllm.models.hub import quiet_transformers
-from medllm.models.scoring import (
-    REASONING,
-    THINK,
-    THOUGHT,
-    answer_states,
-    fill_in,
-    log_odds_at,
-    prompt_ids,
-)
+from medllm.models.scoring import answer_states, log_odds_at
 
 if TYPE_CHECKING:
     from medllm.models.card import ModelCard, Question

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import re
 
-from medllm.evaluate.document import Interval
 from medllm.evaluate.forest import Compared, draw_differences
 from medllm.evaluate.panel import BLUE, GREY, VERMILLION
+from medllm.evaluate.section import Interval
 
 BETTER = Compared("better", Interval(value=0.2, low=0.1, high=0.3))
 UNSURE = Compared("unsure", Interval(value=-0.1, low=-0.3, high=0.1))

@@ -10,23 +10,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medllm.evaluate.document import (
+from medllm.evaluate.audit_document import (
     Audits,
+    ImageUseAudit,
+    LabelNoiseAudit,
+    PromptAudit,
+    ShortcutAudit,
+)
+from medllm.evaluate.document import (
     Averages,
     Bin,
     Curve,
     Evaluation,
     FindingFigures,
-    ImageUseAudit,
-    Interval,
-    LabelNoiseAudit,
     NetBenefit,
     OperatingPoint,
-    PromptAudit,
-    ShortcutAudit,
     SubgroupFigures,
     WorstError,
 )
+from medllm.evaluate.section import Interval
 
 FOURTEEN = (
     "atelectasis",

@@ -1,14 +1,14 @@
 import pytest
 
 from medllm.evaluate import wording
-from medllm.evaluate.audit_wording import verdict
-from medllm.evaluate.document import (
+from medllm.evaluate.audit_document import (
     ImageUseAudit,
-    Interval,
     LabelNoiseAudit,
     PromptAudit,
     ShortcutAudit,
 )
+from medllm.evaluate.audit_wording import verdict
+from medllm.evaluate.section import Interval
 
 NOT_DEFINED = (None, None, None)
 

@@ -1,0 +1,131 @@
+"""The answers of one finding, and figures of them with intervals by patient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from medllm.evaluate.section import Interval
+from medllm.evaluate.table import Predictions
+from medllm.metrics import Estimate, clustered_bootstraps, exact_share
+
+UNDEFINED = Interval(value=None, low=None, high=None)
+N_RESAMPLES = 1000
+
+Resampled = Callable[[Int[np.ndarray, " chosen"]], float]
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """The answers of one finding on the images with a label that were scored.
+
+    Attributes:
+        finding: Its key.
+        at: Their places among all images.
+        labels: 1 or 0.
+        log_odds: Uncalibrated.
+        probabilities: Calibrated.
+        called: Whether the call is positive.
+        patients: Their patients.
+    """
+
+    finding: str
+    at: Int[np.ndarray, " images"]
+    labels: Int[np.ndarray, " images"]
+    log_odds: Float[np.ndarray, " images"]
+    probabilities: Float[np.ndarray, " images"]
+    called: Bool[np.ndarray, " images"]
+    patients: Sequence[str]
+
+    @classmethod
+    def of(cls, predictions: Predictions, finding: str) -> Answers:
+        """Take the labelled and scored images of a finding."""
+        column = predictions.findings.index(finding)
+        labels = predictions.labels[:, column]
+        at = np.flatnonzero(
+            np.isin(labels, (0, 1)) & ~np.isnan(predictions.probabilities[:, column])
+        )
+        return cls(
+            finding=finding,
+            at=at,
+            labels=labels[at].astype(int),
+            log_odds=predictions.log_odds[at, column],
+            probabilities=predictions.probabilities[at, column],
+            called=predictions.called[at, column],
+            patients=[predictions.patients[index] for index in at.tolist()],
+        )
+
+    @property
+    def both(self) -> bool:
+        """Whether there are images with the finding and images without it."""
+        return bool(0 < self.labels.sum() < len(self.labels))
+
+
+def resamples_for(n_images: int) -> int:
+    """Choose how often patients are resampled; an interval of many images needs less.
+
+    Args:
+        n_images: Images.
+
+    Returns:
+        1,000, or a fifth of that beyond 20,000 images.
+    """
+    return N_RESAMPLES if n_images <= 20_000 else N_RESAMPLES // 5
+
+
+def intervals(
+    figures: Mapping[str, Resampled], patients: Sequence[str], n_resamples: int
+) -> dict[str, Interval]:
+    """Estimate figures on the same resamples of patients.
+
+    Args:
+        figures: From the places of the chosen images to the figure, by name.
+        patients: The patient of each image.
+        n_resamples: Resamples.
+
+    Returns:
+        The figures by name; null where one is not defined on all images.
+    """
+    everyone = np.arange(len(patients))
+    defined = {name: figure for name, figure in figures.items() if not np.isnan(figure(everyone))}
+    measured: dict[str, Estimate] = {}
+    if defined:
+        measured = clustered_bootstraps(defined, patients, n_resamples=n_resamples)
+    return {
+        name: Interval.of(measured[name]) if name in measured else UNDEFINED for name in figures
+    }
+
+
+def exact_interval(
+    share: Interval, among: Bool[np.ndarray, " images"], patients: Sequence[str]
+) -> Interval:
+    """Give a share of 0 or 1 its exact interval, by patients.
+
+    Args:
+        share: With its interval by resampling.
+        among: The images that it is a share of.
+        patients: The patient of each image.
+
+    Returns:
+        The share, as it was where it is neither 0 nor 1.
+    """
+    return changed(share, partial(exact_share, among=among, clusters=patients))
+
+
+def changed(figure: Interval, change: Callable[[Estimate], Estimate]) -> Interval:
+    """Change a figure with its interval; one that is not defined, or has no interval, stays.
+
+    Args:
+        figure: The figure.
+        change: What is done.
+
+    Returns:
+        What comes of it.
+    """
+    if figure.value is None or figure.low is None or figure.high is None:
+        return figure
+    return Interval.of(change(Estimate(figure.value, figure.low, figure.high)))

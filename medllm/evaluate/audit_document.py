@@ -1,0 +1,110 @@
+"""The part of `metrics.json` that says what the figures may owe to something else."""
+
+from __future__ import annotations
+
+from medllm.evaluate.section import Figure, Interval, Section
+
+
+class ImageUseAudit(Section):
+    """What remains of the ranking when the image is taken away, on a sample.
+
+    Attributes:
+        finding: Its key.
+        n: Images of the sample with a label.
+        real: AUROC with the image.
+        blurred: AUROC with the image blurred to 4 x 4 pixels.
+        auroc_difference: Of the image as it is, minus that of the blurred one.
+        blank_log_odds: Log-odds of a blank image.
+        real_log_odds: Mean log-odds of the images.
+    """
+
+    finding: str
+    n: int
+    real: Interval
+    blurred: Interval
+    auroc_difference: Interval
+    blank_log_odds: float
+    real_log_odds: float
+
+
+class ShortcutAudit(Section):
+    """How well acquisition facts alone tell a label: logistic regression cross-fitted by patient.
+
+    Attributes:
+        finding: Its key.
+        facts: What the regression was given, such as `view_position` or `image size`.
+        n: Images.
+        auroc: .5 where they tell nothing.
+        model_auroc: The model's on the same images.
+        auroc_difference: The model's minus that of the facts.
+    """
+
+    finding: str
+    facts: str
+    n: int
+    auroc: Interval
+    model_auroc: Interval
+    auroc_difference: Interval
+
+
+class PromptAudit(Section):
+    """Another question on the same images, on a sample.
+
+    Attributes:
+        finding: The finding whose labels are ranked.
+        kind: `reworded`, or `another finding` whose name stands in the question.
+        question: What was asked.
+        n: Images of the sample with a label.
+        auroc: Of the finding's labels by the answer to this question.
+        auroc_difference: Minus that of the model's own question.
+        mean_shift: Mean absolute difference of the log-odds from those of the own question.
+        calls_changed: Share of the images whose call differs; null for another finding.
+    """
+
+    finding: str
+    kind: str
+    question: str
+    n: int
+    auroc: Interval
+    auroc_difference: Interval
+    mean_shift: float
+    calls_changed: Figure
+
+
+class LabelNoiseAudit(Section):
+    """Two sources of labels on the same images.
+
+    Attributes:
+        finding: Its key.
+        source: The second source.
+        n: Images with a label of both.
+        both_positive: Images.
+        only_first: With the finding by the label that is evaluated alone.
+        only_second: With it by the second source alone.
+        both_negative: Images.
+        kappa: Cohen's; 1 is agreement, 0 chance.
+        auroc: The model's by the label that is evaluated.
+        auroc_second: By the second source.
+        auroc_difference: By the former minus by the latter.
+    """
+
+    finding: str
+    source: str
+    n: int
+    both_positive: int
+    only_first: int
+    only_second: int
+    both_negative: int
+    kappa: Figure
+    auroc: Interval
+    auroc_second: Interval
+    auroc_difference: Interval
+
+
+class Audits(Section):
+    """What the figures may owe to something else than the radiograph."""
+
+    image_use: tuple[ImageUseAudit, ...] = ()
+    shortcuts: tuple[ShortcutAudit, ...] = ()
+    prompts: tuple[PromptAudit, ...] = ()
+    label_noise: tuple[LabelNoiseAudit, ...] = ()
