@@ -161,13 +161,13 @@ def keep_measured(folder: Path, sha256: str, measured: MeasuredExplanations) -> 
     Raises:
         CheckpointError: The folder cannot be written to.
     """
-    others = []
-    for one in read_measured(folder, sha256):
-        if (one.dataset, one.split) != (measured.dataset, measured.split):
-            others.append(one)
-        elif replace(one, methods={}) == replace(measured, methods={}):
-            measured = replace(measured, methods={**one.methods, **measured.methods})
-    kept = _Kept(_SCHEMA_VERSION, sha256, (*others, measured))
+    # By the part, so that what is measured again keeps its place on the page.
+    known = {(one.dataset, one.split): one for one in read_measured(folder, sha256)}
+    part = measured.dataset, measured.split
+    before = known.get(part)
+    if before is not None and replace(before, methods={}) == replace(measured, methods={}):
+        measured = replace(measured, methods={**before.methods, **measured.methods})
+    kept = _Kept(_SCHEMA_VERSION, sha256, tuple((known | {part: measured}).values()))
     text = json.dumps(asdict(kept), indent=1, ensure_ascii=False, allow_nan=False)
     try:
         replace_file(folder / EXPLANATIONS_FILE, text + "\n")
