@@ -113,8 +113,9 @@ def clustered_difference(
         twice the share of resamples on the far side of 0, both sides counting 0 itself. Where
         none lies there, it is that of a normal distribution as wide as the resamples, which
         their number does not bound: a correction for many tests could else find nothing. It is
-        then at most 2 over one more than the resamples, and not below the least that any test
-        of so few patients can give, 2 to the power of one less their number.
+        then at most 2 over one more than the resamples. It is never below the least that a test
+        of so few patients can give, 2 to the power of one less their number, though the
+        interval of so few may leave out 0.
 
     Raises:
         ValueError: There is no image, or the difference is defined on no resample.
@@ -131,7 +132,7 @@ def clustered_difference(
         ...     lambda at: first[at].mean(), lambda at: second[at].mean(), ["a", "b", "c", "d"]
         ... )
         >>> got.difference, round(got.p_value, 3)
-        (Estimate(value=3.0, low=1.5, high=5.0), 0.002)
+        (Estimate(value=3.0, low=1.5, high=5.0), 0.125)
     """
 
     def difference(chosen: Int[np.ndarray, " chosen"]) -> float:
@@ -147,9 +148,9 @@ def _p_value(value: float, resampled: Float[np.ndarray, " resamples"], n_patient
     beyond = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
     counted = min(1.0, 2 * (beyond + 1) / (len(defined) + 1))
     error = float(defined.std())
-    if beyond or not error:
-        return counted
-    return min(counted, max(normal_p_value(value, error), 2.0 ** (1 - n_patients)))
+    if error and not beyond:
+        counted = min(counted, normal_p_value(value, error))
+    return max(counted, 2.0 ** (1 - n_patients))
 
 
 def normal_p_value(value: float, error: float) -> float:

@@ -105,9 +105,11 @@ def _said(probability: float, calibration: Calibration) -> str:
     """Say a probability so that it can be told from a threshold that it is below."""
     for edge in (calibration.low, calibration.high):
         if probability < edge < 1 and f"{probability:.2f}" == f"{edge:.2f}":
-            apart = (n for n in range(3, 7) if f"{probability:.{n}f}" != f"{edge:.{n}f}")
-            digits = next(apart, 6)
-            return f"{probability:.{digits}f} (below {edge:.{digits}f})"
+            for digits in range(3, 7):
+                said, bound = f"{probability:.{digits}f}", f"{edge:.{digits}f}"
+                if said != bound and float(said):
+                    return f"{said} (below {bound})"
+            return f"{probability:.2g} (just below {edge:.2g})"
     if probability < 0.005:
         return "<0.01"
     return f"{probability:.2f}" if probability < 0.995 else ">0.99"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import json
 import logging
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ _FREE = {"out", "compute", "open_test", "measure", "card", "baselines"}
 # What is in a stage's folder once it is finished, in the order of the stages.
 _RESULTS = {"pretrain": "encoder", "align": "network", "finetune": "network"}
 _WEIGHTS = "weights.safetensors"
+# Between the name of a stage and a number, where what it had done before is kept.
+_BEFORE = ".before"
 _LOG = logging.getLogger(__name__)
 
 
@@ -67,7 +69,7 @@ def claim(recipe: Recipe, division: Division) -> None:
 def _stages_in(out: Path) -> Iterator[Path]:
     """List the folders of stages, in the order in which they are trained."""
     yield from (out / name for name in _RESULTS if (out / name).exists())
-    yield from sorted(path for path in out.glob("baseline-*") if path.suffix != ".before")
+    yield from sorted(path for path in out.glob("baseline-*") if _BEFORE not in path.name)
 
 
 def _anew(out: Path, changed: Sequence[str]) -> list[Path] | None:
@@ -82,8 +84,8 @@ def _anew(out: Path, changed: Sequence[str]) -> list[Path] | None:
 
 def _set_aside(folder: Path) -> None:
     """Let a stage begin anew, without deleting what may have taken days."""
-    aside = folder.with_name(f"{folder.name}.before")
-    shutil.rmtree(aside, ignore_errors=True)
+    names = (f"{folder.name}{_BEFORE}-{number}" for number in itertools.count(1))
+    aside = next(path for path in map(folder.with_name, names) if not path.exists())
     folder.rename(aside)
     _LOG.warning(
         "the settings of %s are others than before: it begins anew, and what it had done lies in "

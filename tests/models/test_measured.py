@@ -63,7 +63,7 @@ def test_data_sets_stand_side_by_side_and_a_new_measurement_replaces_its_own(fol
     own = sha256_of(folder)
     for one in (measured("rsna"), measured("phantom"), measured("rsna", 7)):
         keep_measured(folder, own, one)
-    assert read_card(folder).explanations == (measured("phantom"), measured("rsna", 7))
+    assert read_card(folder).explanations == (measured("rsna", 7), measured("phantom"))
 
 
 def test_a_run_of_one_method_leaves_the_others_of_the_same_images(folder):

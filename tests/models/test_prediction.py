@@ -31,7 +31,7 @@ def predicted(tiny_model):
         (0.8387, 0.2, 0.8387, "positive", "0.84 positive"),
         (0.8351, 0.2, 0.8387, "indeterminate", "0.835 (below 0.839) indeterminate"),
         (0.1996, 0.2, 0.84, "negative", "0.1996 (below 0.2000) negative"),
-        (0.84 - 1e-9, 0.2, 0.84, "indeterminate", "0.840000 (below 0.840000) indeterminate"),
+        (0.84 - 1e-9, 0.2, 0.84, "indeterminate", "0.84 (just below 0.84) indeterminate"),
         # What is no threshold, and what is far from one, stays short.
         (0.998, 0.0, 1.0, "indeterminate", ">0.99 indeterminate"),
         (0.83, 0.2, 0.84, "indeterminate", "0.83 indeterminate"),
@@ -39,6 +39,8 @@ def predicted(tiny_model):
         (0.0051, 0.2, 0.84, "negative", "0.01 negative"),
         (0.0, 0.0, 1.0, "indeterminate", "<0.01 indeterminate"),
         (0.003, 0.004, 0.5, "negative", "0.003 (below 0.004) negative"),
+        (0.0002, 0.001, 0.5, "negative", "0.0002 (below 0.0010) negative"),
+        (1e-9, 2e-8, 0.5, "negative", "1e-09 (just below 2e-08) negative"),
     ],
 )
 def test_what_is_printed_tells_the_call(predicted, probability, low, high, call, words):

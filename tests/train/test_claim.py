@@ -157,10 +157,19 @@ def test_a_stage_whose_settings_change_before_it_is_finished_begins_anew_alone(r
     assert (recipe.out / "pretrain" / "encoder").exists()
     assert not (recipe.out / "finetune").exists()
     # A mistake costs nothing that was computed.
-    assert (recipe.out / "finetune.before" / "state-7").exists()
+    assert (recipe.out / "finetune.before-1" / "state-7").exists()
     assert "finetune are others than before: it begins anew" in caplog.text
     assert claimed(recipe)["finetune"]["learning_rate"] == 1e-5
     assert json.loads((recipe.out / CLAIM_FILE).read_text())["images"] == images
+    # Nor does a second change, with a try of its own and a baseline between.
+    for stage in ("finetune", "baseline-linear-head"):
+        (recipe.out / stage / "state-1").mkdir(parents=True)
+    claim_all(changed(recipe, learning_rate=1e-6))
+    assert (recipe.out / "finetune.before-1" / "state-7").exists()
+    assert (recipe.out / "finetune.before-2" / "state-1").exists()
+    claim_all(changed(recipe, learning_rate=1e-7))
+    assert (recipe.out / "baseline-linear-head.before-1" / "state-1").exists()
+    assert not (recipe.out / "baseline-linear-head.before-1.before-1").exists()
 
 
 @pytest.mark.parametrize("finished", ["align/network", "finetune/network"])
