@@ -135,8 +135,13 @@ def fit_calibration(
     """
     if len(np.unique(labels)) != 2:
         raise ValueError("calibration needs images with and without the finding.")
-    fit = LogisticRegression(C=np.inf).fit(log_odds[:, None], labels, sample_weight=weights)
-    slope, bias = float(fit.coef_[0, 0]), float(fit.intercept_[0])
+    # Scaled, since the solver stops where the loss is flat: log-odds that hardly differ would all
+    # get a slope of 0.
+    middle, spread = float(log_odds.mean()), float(log_odds.std()) or 1.0
+    scaled = (log_odds[:, None] - middle) / spread
+    fit = LogisticRegression(C=np.inf).fit(scaled, labels, sample_weight=weights)
+    slope = float(fit.coef_[0, 0]) / spread
+    bias = float(fit.intercept_[0]) - slope * middle
     if slope <= 0:
         raise ValueError(f"the fitted slope is {slope:.3g}; the log-odds do not rank this data.")
     fitted = Calibration(temperature=1 / slope, bias=bias)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from medllm.files import replace_file
 from medllm.phantom.record import Phantom
 
 Photometric = Literal["MONOCHROME1", "MONOCHROME2"]
@@ -85,7 +87,9 @@ def write_dicom(
     if transfer_syntax.is_compressed and not transfer_syntax.is_deflated:
         meta.TransferSyntaxUID = ExplicitVRLittleEndian  # what the dataset holds until now
         dataset.compress(transfer_syntax, generate_instance_uid=False)
-    dataset.save_as(path, enforce_file_format=True)
+    stream = io.BytesIO()
+    dataset.save_as(stream, enforce_file_format=True)
+    replace_file(path, stream.getvalue())
     return path
 
 

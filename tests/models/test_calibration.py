@@ -47,6 +47,15 @@ def test_the_fit_finds_the_temperature_and_the_bias_that_made_the_labels():
     assert got.fitted_on == "a simulation"
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1e4])
+def test_log_odds_of_another_scale_get_the_same_probabilities(scale):
+    log_odds, labels = _sample(2_000, temperature=2.0, bias=-0.7)
+    own = fit_calibration(log_odds, labels, fitted_on="a simulation")
+    scaled = fit_calibration(scale * (log_odds + 3), labels, fitted_on="a simulation")
+    assert scaled.temperature == pytest.approx(scale * own.temperature, rel=1e-3)
+    assert (scaled.low, scaled.high) == pytest.approx((own.low, own.high), rel=1e-3)
+
+
 def test_thresholds_give_the_wanted_sensitivity_and_specificity():
     log_odds, labels = _sample(5_000, temperature=1.5, bias=0.0)
     got = fit_calibration(log_odds, labels, fitted_on="a simulation")
