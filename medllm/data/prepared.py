@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 
 from medllm.data.preprocessing import Preprocessing
+from medllm.data.processes import in_processes
 from medllm.dicom import Radiograph
 from medllm.dicom.pixels import Polarity
 from medllm.errors import DicomError
 from medllm.files import replace_file
 from medllm.phantom import make_phantom
 
+Item = TypeVar("Item")
+Row = UInt8[np.ndarray, "size size"]
+
 # Images that cannot be read and are named; of the others the number is told.
 _NAMED = 5
+_IMAGES_A_PROCESS = 64
+_REMEDY = "start again where more memory is free"
 
 
 @runtime_checkable
@@ -75,19 +83,31 @@ def prepare_images(
         content.update(digest.digest())
         content.update(polarity.encode())
         keys.append(f"{digest.hexdigest()} {polarity}")
-    bad: dict[int, DicomError] = {}
-
-    def image_of(index: int) -> np.ndarray | None:
-        try:
-            return images[index].radiograph().pixels
-        except DicomError as error:
-            bad[index] = error
-            return None
-
+    look = functools.partial(_row, preprocessing)
     try:
-        return _kept(image_of, keys, preprocessing, folder, content.hexdigest(), track)
+        return _kept(look, images, keys, preprocessing, folder, content.hexdigest(), track)
     except _UnfinishedError as error:
-        raise DicomError(_told(images, bad)) from error
+        raise DicomError(_told(images, error.bad)) from error
+
+
+def _row(preprocessing: Preprocessing, image: StoredImage) -> Row | DicomError:
+    try:
+        return _at_size(image.radiograph().pixels, preprocessing)
+    except DicomError as error:
+        return error
+
+
+def _phantom_row(preprocessing: Preprocessing, seed: int) -> Row:
+    return _at_size(make_phantom(seed, size=_finer(preprocessing)).pixels, preprocessing)
+
+
+def _finer(preprocessing: Preprocessing) -> int:
+    return 2 * preprocessing.size
+
+
+def _at_size(pixels: Float32[np.ndarray, "rows columns"], preprocessing: Preprocessing) -> Row:
+    row: Row = (preprocessing.resize(pixels)[0] * 255).round().to(torch.uint8).numpy()
+    return row
 
 
 def _told(images: Sequence[StoredImage], bad: Mapping[int, DicomError]) -> str:
@@ -119,20 +139,18 @@ def prepare_phantoms(
         Display values, 0 to 255; and the hash over the pixels of the first phantom and the
         seeds, which changes with the phantoms' making.
     """
-    size = 2 * preprocessing.size
-
-    def image_of(index: int) -> np.ndarray:
-        return make_phantom(seeds[index], size=size).pixels
-
-    content = hashlib.sha256(image_of(0).tobytes() if len(seeds) else b"")
+    content = hashlib.sha256()
+    for seed in seeds[:1]:
+        content.update(make_phantom(seed, size=_finer(preprocessing)).pixels.tobytes())
     content.update(json.dumps(list(seeds)).encode())
-    return _kept(
-        image_of, [str(seed) for seed in seeds], preprocessing, folder, content.hexdigest(), track
-    )
+    look = functools.partial(_phantom_row, preprocessing)
+    keys = [str(seed) for seed in seeds]
+    return _kept(look, seeds, keys, preprocessing, folder, content.hexdigest(), track)
 
 
 def _kept(
-    image_of: Callable[[int], np.ndarray | None],
+    look: Callable[[Item], Row | DicomError],
+    items: Sequence[Item],
     keys: Sequence[str],
     preprocessing: Preprocessing,
     folder: Path,
@@ -151,26 +169,39 @@ def _kept(
             values = np.lib.format.open_memmap(
                 draft, mode="w+", dtype=np.uint8, shape=(len(keys), size, size)
             )
-            done = {}
+            done: dict[str, int] = {}
+            bad: dict[int, DicomError] = {}
+            before = unfinished.images
+            todo = [item for item, key in zip(items, keys, strict=True) if key not in before]
+            made = in_processes(look, todo, _workers(len(todo)), remedy=_REMEDY)
             for index in track(range(len(keys))):
-                row = unfinished.images.get(keys[index])
-                if row is None and (pixels := image_of(index)) is not None:
-                    row = (preprocessing.resize(pixels)[0] * 255).round().to(torch.uint8).numpy()
-                if row is not None:
+                row = before[keys[index]] if keys[index] in before else next(made)
+                if isinstance(row, DicomError):
+                    bad[index] = row
+                else:
                     values[index], done[keys[index]] = row, index
             values.flush()
             del values
             if len(done) < len(set(keys)):
                 unfinished.keep(draft, done)
-                raise _UnfinishedError
+                raise _UnfinishedError(bad)
             draft.rename(kept)
             unfinished.drop()
     # Copy on write: torch wants an array that it might write to, the file stays as it is.
     return torch.from_numpy(np.load(kept, mmap_mode="c")), content
 
 
+def _workers(n_images: int) -> int:
+    """Choose how many processes prepare images; one is not worth its start for a few."""
+    return min(os.cpu_count() or 1, n_images // _IMAGES_A_PROCESS)
+
+
 class _UnfinishedError(Exception):
     """Some images could not be read; the others are kept."""
+
+    def __init__(self, bad: Mapping[int, DicomError]) -> None:
+        super().__init__()
+        self.bad = bad
 
 
 class _Unfinished:

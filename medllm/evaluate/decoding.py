@@ -6,25 +6,19 @@ import hashlib
 import io
 import json
 import os
-from collections import deque
 from collections.abc import Collection, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float32
 
 from medllm.data import Preprocessing
+from medllm.data.processes import in_processes
 from medllm.datasets import ImageRecord
 from medllm.dicom.pixels import Polarity
 from medllm.errors import DicomError, MedllmError
 from medllm.files import replace_file
-
-# Images that wait in each process; enough to keep it busy, few enough to keep memory flat.
-_WAITING = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,27 +123,7 @@ def decode(
     Raises:
         MedllmError: An image cannot be kept in the cache, or a process died.
     """
-    if not workers:
-        yield from map(decoder, records)
-        return
-    with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        waiting: deque[Future[Decoded]] = deque()
-        try:
-            for record in records:
-                waiting.append(pool.submit(decoder, record))
-                if len(waiting) >= workers * _WAITING:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool:
-            raise MedllmError(
-                "a process that reads images was ended from outside, mostly for want of memory; "
-                "start again with fewer: --workers 0.",
-                code="worker-died",
-            ) from None
-        finally:
-            for one in waiting:
-                one.cancel()
+    yield from in_processes(decoder, records, workers, remedy="start again with fewer: --workers 0")
 
 
 def default_workers(n_images: int) -> int:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from medllm.data import Preprocessing
-from medllm.data.prepared import prepare_images
+from medllm.data.prepared import prepare_images, prepare_phantoms
 from medllm.datasets import ImageRecord
 from medllm.errors import DicomError
 
@@ -43,6 +45,41 @@ def test_images_that_cannot_be_read_are_told_together(records, tmp_path):
     assert "7.png" not in told
     assert ", and 2 more. Mend them, or take their rows out" in told
     assert "patient" not in told
+
+
+def test_processes_prepare_what_one_does(records, tmp_path, monkeypatch):
+    pixels, content = prepare_images(records, CONTRACT, tmp_path / "alone")
+    phantoms, _ = prepare_phantoms(range(6), CONTRACT, tmp_path / "alone")
+    monkeypatch.setattr("medllm.data.prepared._IMAGES_A_PROCESS", 3)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    # Where this process does nothing itself, others do.
+    monkeypatch.setattr("medllm.data.preprocessing.Preprocessing.resize", _not_in(os.getpid()))
+    told = []
+
+    def track(numbers):
+        for number in numbers:
+            yield number
+            told.append(number)
+
+    shared, same = prepare_images(records, CONTRACT, tmp_path / "shared", track=track)
+    assert torch.equal(shared, pixels)
+    assert same == content
+    assert told == list(range(9))
+    made, _ = prepare_phantoms(range(6), CONTRACT, tmp_path / "shared")
+    assert torch.equal(made, phantoms)
+    cut_off(records, (1, 8))
+    with pytest.raises(DicomError, match=r"2 of 9 images cannot be prepared: 1\.png .*8\.png"):
+        prepare_images(records, CONTRACT, tmp_path / "shared")
+
+
+def _not_in(process):
+    resize = Preprocessing.resize
+
+    def elsewhere(self, pixels):
+        assert os.getpid() != process
+        return resize(self, pixels)
+
+    return elsewhere
 
 
 def test_what_was_prepared_beside_them_is_not_prepared_anew(records, tmp_path, monkeypatch):
