@@ -9,7 +9,6 @@ from jaxtyping import Float64
 from scipy.stats import spearmanr
 
 from medllm.explanation.anatomy import REGIONS
-from medllm.explanation.integrated_gradients import completeness_bound
 from medllm.explanation.record import Check, Verdict
 
 # Completeness follows from the method's own promise. The marks of deletion, faithfulness and
@@ -62,17 +61,16 @@ def image_use(effect: float) -> Check:
     )
 
 
-def completeness(error: float, effect: float) -> Check:
+def completeness(error: float, bound: float) -> Check:
     """Test whether the attributions add up to what they explain.
 
     Args:
         error: Completeness error in log-odds.
-        effect: Log-odds of the image minus those of its blurred copy.
+        bound: `completeness_bound` of what is explained.
 
     Returns:
         The check.
     """
-    bound = completeness_bound(effect)
     passed = error <= bound
     return Check(
         "completeness",

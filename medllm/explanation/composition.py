@@ -125,7 +125,7 @@ def _words(case: Case, finding: str) -> PromptAttribution:
     found = word_gradients(case, finding)
     error = found.completeness_error
     total = sum(token.value for token in found.tokens)
-    if error is None or error <= completeness_bound(total):
+    if error is None or error <= completeness_bound(total, case.model.dtype):
         return found
     return word_ablation(case, finding)
 

@@ -37,23 +37,24 @@ def tried(case: Case, method: str) -> list[PatchAttribution | AttributionError]:
         attributions = attributed(case, method)
     except AttributionError as error:
         return [error] * len(case.findings)
-    effects = case.effect.tolist()
     return [
-        _unusable(case.name(index), method, attribution, effects[index]) or attribution
+        _unusable(case, index, method, attribution) or attribution
         for index, attribution in enumerate(attributions)
     ]
 
 
 def _unusable(
-    finding: str, method: str, attribution: PatchAttribution, effect: float
+    case: Case, index: int, method: str, attribution: PatchAttribution
 ) -> AttributionError | None:
+    finding, effect = case.name(index), float(case.effect[index])
     if not np.isfinite(attribution.values).all():
         return AttributionError(
             f"the attributions of {finding} by '{method}' are not finite; use the method "
             "'occlusion', and check the model with `medllm models verify`.",
             code="not-finite",
         )
-    error, bound = attribution.completeness_error, completeness_bound(effect)
+    error = attribution.completeness_error
+    bound = _bound(case, index)
     if error is not None and not error <= bound:
         return AttributionError(
             f"the attributions of {finding} miss the log-odds they explain by {error:.3f} after "
@@ -67,6 +68,10 @@ def _unusable(
             code="all-zero-map",
         )
     return None
+
+
+def _bound(case: Case, index: int) -> float:
+    return completeness_bound(float(case.effect[index]), case.model.dtype)
 
 
 def judge(
@@ -95,7 +100,7 @@ def judge(
         error, other = attribution.completeness_error, others[index]
         checks = [
             tests.image_use(effect),
-            *([] if error is None else [tests.completeness(error, effect)]),
+            *([] if error is None else [tests.completeness(error, _bound(case, index))]),
             *of_curves,
             foretold,
             tests.unconfirmed(unlike)

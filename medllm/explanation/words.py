@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int64
 
 from medllm.explanation.case import Case
-from medllm.explanation.integrated_gradients import until_complete
+from medllm.explanation.integrated_gradients import completeness_bound, until_complete
 from medllm.explanation.record import TokenAttribution
 from medllm.models import Model
 from medllm.models.architectures import VisionLanguage
@@ -74,6 +74,7 @@ def _gradients(case: Case, finding: str) -> PromptAttribution:
         (case.features, prompt.words),
         (case.blurred_features, neutral),
         whole - before,
+        completeness_bound(whole - before, case.model.dtype),
     )
     values = words[0].double().sum(-1)
     return PromptAttribution(prompt.told(values, float(image.double().sum())), before, error)

@@ -15,7 +15,7 @@ from medllm.explanation.anatomy import REGIONS
 from medllm.explanation.attribution import PatchAttribution
 from medllm.explanation.case import Case
 from medllm.explanation.faithfulness import curves, faithfulness, hidden_halves
-from medllm.explanation.integrated_gradients import integrated_gradients
+from medllm.explanation.integrated_gradients import completeness_bound, integrated_gradients
 from medllm.explanation.judgement import judge, slightly_altered
 from medllm.explanation.methods import METHODS
 from medllm.explanation.record import Check
@@ -203,11 +203,15 @@ def test_image_use_asks_for_the_size_of_the_effect_and_not_its_sign(sign):
     assert not checks.image_use(sign * 0.15).passed
 
 
-def test_completeness_allows_2_percent_and_at_least_2_hundredths():
-    assert checks.completeness(0.019, 0.1).passed
-    assert not checks.completeness(0.021, -0.9).passed
-    assert checks.completeness(0.059, -3.0).passed
-    assert not checks.completeness(0.061, 3.0).passed
+@pytest.mark.parametrize(
+    ("precision", "share"),
+    [(torch.float32, 0.02), (torch.float64, 0.02), (torch.bfloat16, 0.05), (torch.float16, 0.05)],
+)
+def test_completeness_allows_a_share_of_the_effect_and_as_many_log_odds(precision, share):
+    for effect, bound in ((0.1, share), (-0.9, share), (-3.0, 3 * share), (3.0, 3 * share)):
+        allowed = completeness_bound(effect, precision)
+        assert checks.completeness(bound - 1e-3, allowed).passed
+        assert not checks.completeness(bound + 1e-3, allowed).passed
 
 
 def test_verdict_falls_with_the_weightiest_failure_and_not_with_insertion():
