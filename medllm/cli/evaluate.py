@@ -161,8 +161,14 @@ def evaluate(
         limit=limit,
     )
     if predictions is not None:
-        if model is not None:
-            raise typer.BadParameter("a model or predictions, not both", param_hint="--predictions")
+        _refuse_beside_predictions(
+            model=model,
+            prevalence=prevalence,
+            accept=accept,
+            polarity=None if polarity == "auto" else polarity,
+            workers=workers,
+            cache=cache,
+        )
         evaluation = evaluate_predictions(study, predictions, out, finding)
     else:
         evaluation = evaluate_model(
@@ -186,6 +192,15 @@ def evaluate(
         typer.echo(f"\n{out / 'report.html'}")
     if evaluation.errors:
         raise typer.Exit(1)
+
+
+def _refuse_beside_predictions(**options: object) -> None:
+    """Refuse what says how a model scores: predictions are taken as they are."""
+    if idle := [name for name, value in options.items() if value is not None]:
+        raise typer.BadParameter(
+            f"predictions are taken as they are; leave out --{idle[0]}.",
+            param_hint="--predictions",
+        )
 
 
 def _table(evaluation: Evaluation) -> Iterator[str]:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from scipy.special import expit
 
 from medllm.errors import LabelError
-from medllm.evaluate.answers import Answers, intervals, resamples_for
+from medllm.evaluate.answers import Answers, changed, intervals, resamples_for
 from medllm.evaluate.explanations import ExplanationEvaluation
 from medllm.evaluate.explanations.document import Difference
 from medllm.evaluate.results import writing
@@ -21,7 +21,7 @@ from medllm.evaluate.section import Figure, Interval, Section
 from medllm.evaluate.table import Predictions
 from medllm.files import replace_file
 from medllm.machine import machine_of, peak_memory_mib
-from medllm.metrics import auroc, brier, expected_calibration_error
+from medllm.metrics import auroc, basic_interval, brier, expected_calibration_error
 
 EXPLANATIONS = "explanations.parquet"
 _COST = "cost.json"
@@ -177,7 +177,9 @@ def _model(file: Path, predictions: Predictions) -> ModelFigures:
 
 
 def write_cost(out: Path, seconds: Sequence[float], device: torch.device) -> None:
-    """Write down what the answers of an evaluation took.
+    """Write down what the answers of an evaluation took, unless more were timed in it before.
+
+    A few that are scored again, since they had failed, say less than all did.
 
     Args:
         out: Folder of the evaluation.
@@ -187,6 +189,9 @@ def write_cost(out: Path, seconds: Sequence[float], device: torch.device) -> Non
     Raises:
         MedllmError: It cannot be written.
     """
+    before = _cost(out)
+    if before is not None and len(seconds) < before.n:
+        return
     cost = Cost(
         machine=machine_of(device),
         n=len(seconds),
@@ -217,6 +222,8 @@ def _calibration(answers: Answers) -> FindingCalibration:
         answers.patients,
         resamples_for(len(labels)),
     )
+    for name in ("ece_before", "ece"):
+        measured[name] = changed(measured[name], basic_interval)
     return FindingCalibration(n=len(labels), n_positive=int(labels.sum()), **measured)
 
 

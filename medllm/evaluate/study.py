@@ -75,7 +75,8 @@ def open_study(
         policy: Label policy; the data set's own when None.
         views: View positions to keep; a blank one stands for an unknown view.
         split: Part to keep; all when None. Without an official split it is drawn as `medllm train`
-            draws it by default, so that no patient whom a model was trained on is measured.
+            draws it for this data set alone by default; of a model that was trained otherwise,
+            give the `split.csv` of its training as `split_file`.
         split_file: A table of the split, in place of the data set's own.
         partial: Leave out images whose file is not there.
         columns: Attributes to divide by.

@@ -52,11 +52,11 @@ class FixedThresholds:
                 code="other-model",
             )
         for finding in self.values:
-            if supposed.get(finding) != self.supposed.get(finding):
+            if finding in supposed and supposed[finding] != self.supposed.get(finding):
                 raise LabelError(
                     f"{self.path}: the probabilities of {finding} supposed a share of "
                     f"{_said(self.supposed.get(finding))} with it, here they suppose "
-                    f"{_said(supposed.get(finding))}; give both evaluations the same --prevalence.",
+                    f"{_said(supposed[finding])}; give both evaluations the same --prevalence.",
                     code="other-prevalence",
                 )
 

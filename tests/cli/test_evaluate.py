@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from medllm.cli import app
 from medllm.errors import MedllmError
-from medllm.evaluate import performance
+from medllm.evaluate import answers
 from medllm.models import save_model
 
 
@@ -19,7 +19,7 @@ from medllm.models import save_model
 def few_resamples():
     """Resample less; what the figures are is tested where they are made."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(performance, "N_RESAMPLES", 50)
+        patch.setattr(answers, "N_RESAMPLES", 50)
         yield
 
 
@@ -101,6 +101,19 @@ def test_json_is_the_file(root, checkpoint, tmp_path):
         *("--out", tmp_path / "out", "--json"),
     )
     assert json.loads(result.stdout) == json.loads((tmp_path / "out" / "metrics.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "option", [("--prevalence", "0.02"), ("--polarity", "inverted"), ("--workers", "2")]
+)
+def test_what_says_how_a_model_scores_is_refused_beside_predictions(root, tmp_path, option):
+    (tmp_path / "peer.csv").write_text("path,finding,probability\n0.png,pneumonia,0.5")
+    result = run(
+        *("evaluate", "csv", "--root", root, "--predictions", tmp_path / "peer.csv"),
+        *("--out", tmp_path / "out", *option),
+    )
+    assert result.exit_code == 2
+    assert f"leave out {option[0]}" in " ".join(result.output.replace("│", " ").split())
 
 
 def test_a_peer_is_compared_in_pairs(root, checkpoint, tmp_path):

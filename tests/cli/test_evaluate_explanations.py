@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from medllm.cli import app
 from medllm.errors import MedllmError
-from medllm.evaluate import performance
+from medllm.evaluate import answers
 from medllm.models import load_model, save_model
 from medllm.phantom import Lesion, make_phantom
 
@@ -20,7 +20,7 @@ from medllm.phantom import Lesion, make_phantom
 def few_resamples():
     """Resample less; what the figures are is tested where they are made."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(performance, "N_RESAMPLES", 20)
+        patch.setattr(answers, "N_RESAMPLES", 20)
         yield
 
 

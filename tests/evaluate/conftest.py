@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.special import expit
 
 from medllm.datasets import ImageRecord
-from medllm.evaluate import Predictions, ScoredRecord, performance
+from medllm.evaluate import Predictions, ScoredRecord, answers
 
 
 def simulate(
@@ -103,7 +103,7 @@ def two_findings() -> Predictions:
 def few_resamples() -> Iterator[None]:
     """Resample less where what is tested does not depend on an interval's width."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(performance, "N_RESAMPLES", 50)
+        patch.setattr(answers, "N_RESAMPLES", 50)
         yield
 
 

@@ -198,6 +198,12 @@ def test_thresholds_of_another_model_or_prevalence_are_refused(again, tiny_model
         evaluate_predictions(study, tmp_path / "peer.csv", tmp_path / "new")
 
 
+def test_thresholds_of_more_findings_than_are_evaluated_serve(again, tiny_model, tmp_path):
+    study = again(beside=False)
+    got = evaluate_model(study, tiny_model, tmp_path / "new", ["pneumonia"], workers=0)
+    assert got.findings["pneumonia"].fixed_threshold is not None
+
+
 def _knowing(model):
     """Let each calibration of a model say that it supposes a half."""
     return model.asking(

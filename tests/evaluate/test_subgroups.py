@@ -7,7 +7,7 @@ import pytest
 from scipy.special import ndtri
 from sklearn.metrics import roc_auc_score
 
-from medllm.evaluate import performance
+from medllm.evaluate import answers
 from medllm.evaluate.answers import Answers
 from medllm.evaluate.subgroups import groups_of, subgroup_figures
 from medllm.metrics import normal_p_value
@@ -50,7 +50,7 @@ def test_a_group_in_which_the_answers_are_noise_is_flagged_and_chance_is_not(
 
 def test_a_false_alarm_is_as_rare_as_the_level_says(arrayed, simulated, monkeypatch):
     # Six groups of chance each, corrected together: one alarm in twenty runs is expected.
-    monkeypatch.setattr(performance, "N_RESAMPLES", 200)
+    monkeypatch.setattr(answers, "N_RESAMPLES", 200)
     alarms = 0
     for seed in range(12):
         predictions = arrayed(simulated(n_patients=200, seed=seed))

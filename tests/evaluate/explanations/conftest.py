@@ -14,7 +14,6 @@ from medllm.evaluate import (
     evaluate_explanations,
     open_study,
     outlined_records,
-    performance,
     write_explanations,
 )
 from medllm.evaluate.explanations import OutlinedSet
@@ -69,7 +68,7 @@ def evaluated(
 ) -> tuple[ExplanationEvaluation, Path]:
     out = tmp_path_factory.mktemp("out")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(performance, "N_RESAMPLES", 50)  # as `few_resamples` does for a module
+        patch.setattr(answers, "N_RESAMPLES", 50)  # as `few_resamples` does for a module
         evaluation = evaluate_explanations(outlined, tiny_model, out, METHODS)
     write_explanations(evaluation, outlined, out)
     return evaluation, out

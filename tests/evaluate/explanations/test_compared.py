@@ -12,9 +12,11 @@ from scipy.special import expit, logit
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from medllm.errors import LabelError
-from medllm.evaluate import compare, performance, write_comparison
+from medllm.evaluate import answers, compare, write_comparison
+from medllm.evaluate.answers import Answers
 from medllm.evaluate.bench import write_cost
-from medllm.evaluate.table import write_rows
+from medllm.evaluate.performance import figures_of
+from medllm.evaluate.table import read_predictions, write_rows
 from medllm.evaluate.wording import ends, number
 from medllm.explanation import DEFAULT_METHOD
 from medllm.metrics import expected_calibration_error
@@ -24,7 +26,7 @@ LABELS = np.arange(60) % 2
 
 @pytest.fixture(autouse=True)
 def _few_resamples(monkeypatch):
-    monkeypatch.setattr(performance, "N_RESAMPLES", 50)
+    monkeypatch.setattr(answers, "N_RESAMPLES", 50)
 
 
 def write_results(folder, sha256, log_odds, *, timed=True):
@@ -92,6 +94,21 @@ def test_each_model_is_measured_before_and_after_its_calibration(results, log_od
     assert one.ece_before.value == pytest.approx(expected_calibration_error(bare, labels))
     assert one.ece.value == pytest.approx(expected_calibration_error(given, labels))
     assert one.ece_before.value != pytest.approx(one.ece.value)
+
+
+def test_its_calibration_error_has_the_interval_that_an_evaluation_gives_it(results):
+    own, _ = results
+    predictions = read_predictions(own / "predictions.parquet")
+    wanted = figures_of(Answers.of(predictions, "nodule"), 0.5, "given")
+    assert compare(results).models["own"].findings["nodule"].ece == wanted.ece
+
+
+def test_a_few_images_that_are_scored_again_leave_the_cost_of_all(tmp_path):
+    for seconds in ([0.1, 0.2, 0.4], [9.0], [0.1, 0.3, 0.5]):
+        write_cost(tmp_path, seconds, torch.device("cpu"))
+        told = json.loads((tmp_path / "cost.json").read_text())
+        assert told["n"] == 3
+    assert told["seconds_median"] == 0.3
 
 
 def test_the_cost_is_told_where_it_was_written_down(results):
