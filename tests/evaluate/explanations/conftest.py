@@ -11,6 +11,7 @@ from PIL import Image
 
 from medllm.evaluate import (
     ExplanationEvaluation,
+    answers,
     evaluate_explanations,
     open_study,
     outlined_records,
