@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medllm.cli.inputs import Accept, AsJson, ModelSource, Polarity, Views, check_accept
+from medllm.cli.inputs import (
+    Accept,
+    AsJson,
+    ModelSource,
+    Polarity,
+    Split,
+    SplitFile,
+    Views,
+    check_accept,
+)
 from medllm.cli.progress import watched
 
 if TYPE_CHECKING:
@@ -44,15 +53,8 @@ def calibrate(
             show_default=False,
         ),
     ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            metavar="S",
-            help="Part of the data set's split to fit on: train, validation or test; all when left "
-            "out.",
-            show_default=False,
-        ),
-    ] = None,
+    split: Split = None,
+    split_file: SplitFile = None,
     view: Views = None,
     accept: Accept = None,
     polarity: Polarity = "auto",
@@ -75,13 +77,15 @@ def calibrate(
         stored_precision,
         write_recalibrated,
     )
+    from medllm.evaluate.study import with_parts
     from medllm.models import load_model
     from medllm.models.checkpoint import resolve
 
     check_accept(accept)
     folder = resolve(model)
     require_destination(out, folder)
-    selection = select(read_dataset(dataset, root), views=view or FRONTAL, split=split)
+    parted, _ = with_parts(read_dataset(dataset, root), split, split_file)
+    selection = select(parted, views=view or FRONTAL, split=split)
     records = selection.records
     loaded = load_model(model)
     findings, kept = findings_to_fit(loaded, records)

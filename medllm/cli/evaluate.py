@@ -15,6 +15,8 @@ from medllm.cli.inputs import (
     ModelSource,
     Polarity,
     Prevalence,
+    Split,
+    SplitFile,
     Views,
     check_accept,
     load_for,
@@ -45,23 +47,8 @@ def evaluate(
         Path, typer.Option(metavar="DIR", file_okay=False, help="Folder of the results.")
     ] = Path("out/evaluate"),
     finding: Findings = None,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            metavar="S",
-            help="Part: train, validation or test; the official split where there is one, else "
-            "80, 10 and 10% of the patients, written to split.csv.",
-            show_default=False,
-        ),
-    ] = None,
-    split_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Split to take instead: CSV of dataset, patient_id, split.",
-            show_default=False,
-        ),
-    ] = None,
+    split: Split = None,
+    split_file: SplitFile = None,
     view: Views = None,
     uncertain: Annotated[
         Literal["unknown", "negative", "positive"] | None,
@@ -136,14 +123,23 @@ def evaluate(
 ) -> None:
     """Measure a model on a data set: figures with intervals, subgroups, audits, and their page.
 
-    Writes predictions.parquet, metrics.json and report.html; killed, it goes on when the same
-    command is given again. An image that cannot be scored is a row with its error, and the exit
-    status is then 1.
+    Writes predictions.parquet, metrics.json and report.html, and split.csv where it draws a
+    split; killed, it goes on when the same command is given again. An image that cannot be scored
+    is a row with its error, and the exit status is then 1.
     """
     from medllm.datasets import FRONTAL, find_dataset
     from medllm.evaluate import evaluate_model, evaluate_predictions, open_study, write_evaluation
 
     check_accept(accept)
+    if predictions is not None:
+        _refuse_beside_predictions(
+            model=model,
+            prevalence=prevalence,
+            accept=accept,
+            polarity=None if polarity == "auto" else polarity,
+            workers=workers,
+            cache=cache,
+        )
     policy = find_dataset(dataset).policy.changed(
         dataset, uncertain=uncertain, readers=readers, blank=blank
     )
@@ -161,14 +157,6 @@ def evaluate(
         limit=limit,
     )
     if predictions is not None:
-        _refuse_beside_predictions(
-            model=model,
-            prevalence=prevalence,
-            accept=accept,
-            polarity=None if polarity == "auto" else polarity,
-            workers=workers,
-            cache=cache,
-        )
         evaluation = evaluate_predictions(study, predictions, out, finding)
     else:
         evaluation = evaluate_model(

@@ -66,6 +66,25 @@ Views = Annotated[
         show_default=False,
     ),
 ]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        metavar="S",
+        help="Part: train, validation or test; of the official split where there is one, else of "
+        "80, 10 and 10% of the patients, as 'medllm train' draws them by default from this data "
+        "set alone. All when left out.",
+        show_default=False,
+    ),
+]
+SplitFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Split to take instead: CSV of dataset, patient_id, split. For a model that was "
+        "trained otherwise, give the split.csv that its training wrote.",
+        show_default=False,
+    ),
+]
 Accept = Annotated[
     list[str] | None,
     typer.Option(

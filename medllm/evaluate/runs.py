@@ -17,7 +17,7 @@ from medllm.evaluate.predictions import ScoredRecord, score_records
 from medllm.evaluate.probes import probes_of, sampler
 from medllm.evaluate.results import writing
 from medllm.evaluate.resumable import PREDICTIONS, claim, predict
-from medllm.evaluate.study import Study
+from medllm.evaluate.study import Study, write_drawn
 from medllm.evaluate.table import read_predictions, write_rows
 from medllm.models import Calibration, Model
 
@@ -92,6 +92,7 @@ def evaluate_model(
 
     told = {"accept": sorted(accept), "polarity": polarity, "probes": [one.name for one in probes]}
     path = predict(model, records, keys, study.root, out, score, told)
+    write_drawn(study, out)
     if taken:
         write_cost(out, taken, model.device)
     return measure(
@@ -157,6 +158,7 @@ def evaluate_predictions(
     with writing(out):
         claim(path, {PREDICTIONS: file.name})
         write_rows(rows, path)
+    write_drawn(study, out)
     source = f"{THRESHOLD:g}, since the predictions came without a threshold"
     return measure(
         study, read_predictions(path), file.name, shipped=lambda key: (THRESHOLD, source)

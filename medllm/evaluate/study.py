@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,12 @@ from medllm.errors import LabelError
 from medllm.evaluate.results import writing
 from medllm.evaluate.thresholds import FixedThresholds, read_thresholds
 
+_DRAWN = (
+    "The parts were drawn as medllm train draws them for this data set alone, with its default "
+    "shares and seed. A model that was trained otherwise may have been trained on these patients: "
+    "give the split.csv that its training wrote (--split-file)."
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Study:
@@ -39,6 +46,7 @@ class Study:
         thresholds: Thresholds taken over from other images; None without.
         caveats: What figures of this data set must be read with, in sentences.
         views: View positions that were kept; a blank one stands for an unknown view.
+        drawn: All images of the data set, a part after the other, where the parts were drawn.
     """
 
     dataset: str
@@ -50,6 +58,7 @@ class Study:
     thresholds: FixedThresholds | None = None
     caveats: Sequence[str] = ()
     views: Sequence[str] = FRONTAL
+    drawn: Sequence[ImageRecord] = ()
 
 
 def open_study(
@@ -71,12 +80,11 @@ def open_study(
     Args:
         dataset: Name of its reader.
         root: Its folder.
-        out: Folder of the evaluation: a split that is drawn is written there, as `split.csv`.
+        out: Folder of the evaluation: a split that is drawn is written there, as `split.csv`. If
+            it holds a run, `write_drawn` writes it when it is known that it is this one.
         policy: Label policy; the data set's own when None.
         views: View positions to keep; a blank one stands for an unknown view.
-        split: Part to keep; all when None. Without an official split it is drawn as `medllm train`
-            draws it for this data set alone by default; of a model that was trained otherwise,
-            give the `split.csv` of its training as `split_file`.
+        split: Part to keep, of those of `with_parts`; all when None.
         split_file: A table of the split, in place of the data set's own.
         partial: Leave out images whose file is not there.
         columns: Attributes to divide by.
@@ -99,22 +107,10 @@ def open_study(
             "uncertain=unknown, negative or positive.",
             code="soft-labels",
         )
-    records = known.read(root, policy)
-    if split_file is not None:
-        records = with_split(records, split_file)
-    elif split is not None and not any(record.split for record in records):
-        parts = split_by_patient(records, DEFAULT_SHARES, seed=0)
-        with writing(out):
-            out.mkdir(parents=True, exist_ok=True)
-            write_split(out / "split.csv", parts.items())
-        records = [
-            dataclasses.replace(record, split=part)
-            for part, chosen in parts.items()
-            for record in chosen
-        ]
+    records, is_drawn = with_parts(known.read(root, policy), split, split_file)
     selection = select(records, views=views, split=split, partial=partial)
     _require_columns(columns, selection.records)
-    return Study(
+    study = Study(
         dataset=dataset,
         root=root,
         selection=Selection(*take_first(selection.records, limit, selection.left_out)),
@@ -124,9 +120,64 @@ def open_study(
         thresholds=None
         if thresholds is None
         else read_thresholds(thresholds, dataset, selection.records, root),
-        caveats=tuple(known.caveats(root).values()),
+        caveats=(*known.caveats(root).values(), *([_DRAWN] if is_drawn else [])),
         views=views,
+        drawn=records if is_drawn else (),
     )
+    # Of a folder that holds a run it is not known here whether that is this one.
+    if not any(next(out.glob(name), None) for name in ("run.json", "*.parquet")):
+        write_drawn(study, out)
+    return study
+
+
+def with_parts(
+    records: Sequence[ImageRecord], split: str | None, split_file: Path | None
+) -> tuple[Sequence[ImageRecord], bool]:
+    """Divide records into parts, if one of them is wanted and they have none.
+
+    They are drawn as `medllm train` draws them for this data set alone with its default shares and
+    seed. For a model that was trained otherwise (beside a data set with the same patients, or
+    with other shares or another seed), give the `split.csv` that its training wrote.
+
+    Args:
+        records: All of a data set.
+        split: Part that is wanted; None for all of it.
+        split_file: A table of the split, in place of the data set's own.
+
+    Returns:
+        The records with their parts, and whether those were drawn.
+
+    Raises:
+        LabelError: The table is not as `with_split` wants it.
+    """
+    if split_file is not None:
+        return with_split(records, split_file), False
+    if split is None or any(record.split for record in records):
+        return records, False
+    parts = split_by_patient(records, DEFAULT_SHARES, seed=0)
+    return [
+        dataclasses.replace(record, split=part)
+        for part, chosen in parts.items()
+        for record in chosen
+    ], True
+
+
+def write_drawn(study: Study, out: Path) -> None:
+    """Write the split as `split.csv`, if it was drawn.
+
+    Args:
+        study: What is evaluated.
+        out: Folder of the evaluation; it holds no other run.
+
+    Raises:
+        MedllmError: It cannot be written.
+    """
+    if not study.drawn:
+        return
+    parts = itertools.groupby(study.drawn, key=lambda record: record.split)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        write_split(out / "split.csv", ((part, list(chosen)) for part, chosen in parts))
 
 
 def _require_columns(columns: Sequence[str], records: Sequence[ImageRecord]) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from medllm.datasets import ImageRecord
 from medllm.datasets.splits import patient_name
@@ -71,7 +76,8 @@ def read_thresholds(
     """Read the thresholds of an evaluation, and look whether its images are other ones.
 
     Args:
-        path: Its `metrics.json`; `predictions.parquet` beside it tells its patients.
+        path: Its `metrics.json`; `predictions.parquet` beside it tells its patients, and `run.json`
+            its folder.
         dataset: What is evaluated now.
         records: Its images.
         root: Its folder.
@@ -122,14 +128,40 @@ def _checked(
 ) -> str:
     """Refuse images that are among both, and count the patients of one name."""
     pairs = zip(before.patients, before.paths, strict=True)
-    images = {(patient_name(dataset_before, one), image) for one, image in pairs}
-    now = {(patient_name(dataset, one.patient_id), one.place(root)) for one in records}
-    if shared := len(images & now):
+    rows = {(patient_name(dataset_before, one), image): at for at, (one, image) in enumerate(pairs)}
+    now = {(patient_name(dataset, one.patient_id), one.place(root)): one for one in records}
+    shared = rows.keys() & now.keys()
+    # A table of one's own has names of its own. In another folder lies another one, or the same
+    # after it was moved, and then each image that both name has the same row.
+    elsewhere = dataset == dataset_before == "csv" and not _is_of(path.parent, root)
+    if elsewhere and not all(_has_row(before, rows[image], now[image]) for image in shared):
+        return f"{chosen}: another table; whether those are other patients is not known"
+    if shared:
         raise LabelError(
-            f"{path} has thresholds that were chosen on {shared} of these {len(now)} images; name "
-            "one of other patients.",
+            f"{path} has thresholds that were chosen on {len(shared)} of these {len(now)} images; "
+            "name one of other patients.",
             code="same-images",
         )
-    same = len({patient for patient, _ in images} & {patient for patient, _ in now})
-    whose = f"but {same} patients have the same name" if same else "of other patients"
-    return f"{chosen}: other images, {whose}"
+    if same := len({patient for patient, _ in rows} & {patient for patient, _ in now}):
+        return f"{chosen}: other images, but {same} patients have the same name"
+    whose = "patients with other names" if elsewhere else "other patients"
+    return f"{chosen}: other images, of {whose}"
+
+
+def _is_of(evaluated: Path, root: Path) -> bool:
+    """Say whether an evaluation is known to be of this folder; that of given predictions is not."""
+    try:
+        run = json.loads((evaluated / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    # As `resumable.predict` writes it down.
+    place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()
+    return isinstance(run, dict) and run.get("root") == place
+
+
+def _has_row(before: Predictions, at: int, record: ImageRecord) -> bool:
+    """Say whether an image was evaluated with the labels and attributes that it has now."""
+    labels = [record.labels.get(finding, math.nan) for finding in before.findings]
+    return np.array_equal(before.labels[at], labels, equal_nan=True) and all(
+        record.attributes.get(name, value) == value for name, value in before.attributes[at].items()
+    )

@@ -18,7 +18,7 @@ from medllm.cli import app
 from medllm.datasets import read_csv
 from medllm.dicom import read_radiograph
 from medllm.errors import MedllmError
-from medllm.evaluate import score_records
+from medllm.evaluate import open_study, score_records
 from medllm.metrics import auroc
 from medllm.models import load_model, save_model
 
@@ -176,6 +176,26 @@ def test_what_is_left_out_and_what_the_model_was_trained_on_is_told(copy, checkp
     result = run(*command, "--out", tmp_path / "b", "--split", "train", "--view", "PA")
     assert "csv: 93 images" in result.stdout
     assert "left out, of the part test: 24" in result.stdout
+
+
+def test_it_takes_the_parts_that_an_evaluation_draws_or_those_of_a_table(
+    site, checkpoint, tmp_path
+):
+    command = ("calibrate", "csv", "--root", site, "--model", checkpoint)
+    drawn = open_study("csv", site, tmp_path, split="train").selection
+    patients = {record.patient_id for record in drawn.records}
+    result = run(*command, "--out", tmp_path / "a", "--split", "train")
+    assert result.exit_code == 0, result.output
+    told = f"csv: {len(drawn.records)} images of {len(patients)} patients"
+    assert result.stdout.startswith(told)
+    # Those whom a training kept for validation, as its split.csv says.
+    table = (tmp_path / "split.csv").read_text()
+    (tmp_path / "own.csv").write_text(table.replace(",train", ",validation"))
+    own = ("--split", "validation", "--split-file", tmp_path / "own.csv")
+    result = run(*command, "--out", tmp_path / "b", *own)
+    assert result.exit_code == 0, result.output
+    n_validation = table.count(",train") + table.count(",validation")
+    assert result.stdout.startswith(f"csv: {n_validation} images of {n_validation // 2} patients")
 
 
 def test_no_patient_is_named_anywhere(made):

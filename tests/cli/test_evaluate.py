@@ -104,12 +104,20 @@ def test_json_is_the_file(root, checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "option", [("--prevalence", "0.02"), ("--polarity", "inverted"), ("--workers", "2")]
+    "option",
+    [
+        ("--model", "m"),
+        ("--prevalence", "0.02"),
+        ("--polarity", "inverted"),
+        ("--accept", "too-small"),
+        ("--workers", "2"),
+        ("--cache", "kept"),
+    ],
 )
-def test_what_says_how_a_model_scores_is_refused_beside_predictions(root, tmp_path, option):
-    (tmp_path / "peer.csv").write_text("path,finding,probability\n0.png,pneumonia,0.5")
+def test_what_says_how_a_model_scores_is_refused_beside_predictions(tmp_path, option):
+    # Before anything is read: neither the data set nor the predictions are there.
     result = run(
-        *("evaluate", "csv", "--root", root, "--predictions", tmp_path / "peer.csv"),
+        *("evaluate", "csv", "--root", tmp_path / "gone", "--predictions", tmp_path / "peer.csv"),
         *("--out", tmp_path / "out", *option),
     )
     assert result.exit_code == 2

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -185,6 +186,69 @@ def test_thresholds_of_the_same_images_are_refused(again):
         again(part="test")
 
 
+def _write_table(folder, names, seed):
+    """Write a table without pseudonyms; no file is opened until it is scored."""
+    folder.mkdir()
+    rng = np.random.default_rng(seed)
+    rows = [f"{name},{rng.integers(2)},{rng.integers(20, 90)}" for name in names]
+    (folder / "labels.csv").write_text("\n".join(["path,pneumonia,age_years", *rows]))
+    return folder
+
+
+@pytest.fixture
+def tables(evaluated, tmp_path):
+    """Evaluate a table, so that other ones can be opened with its thresholds."""
+    _, _, out = evaluated
+    names = [f"images/{at:03}.jpeg" for at in range(40)]
+    first = _write_table(tmp_path / "first", names, seed=0)
+    study = open_study("csv", first, tmp_path / "before")
+    (tmp_path / "peer.csv").write_text(
+        "path,finding,probability\n" + "\n".join(f"{name},pneumonia,0.5" for name in names)
+    )
+    evaluate_predictions(study, tmp_path / "peer.csv", tmp_path / "before")
+    (tmp_path / "before" / "metrics.json").write_bytes((out / "metrics.json").read_bytes())
+
+    def opened(root):
+        thresholds = tmp_path / "before" / "metrics.json"
+        return open_study("csv", root, tmp_path / "new", thresholds=thresholds).thresholds.source
+
+    return first, names, opened
+
+
+def test_another_table_with_equal_file_names_has_other_images(tables, tmp_path):
+    _, names, opened = tables
+    assert opened(_write_table(tmp_path / "second", names, seed=1)) == (
+        "fixed on csv, all: another table; whether those are other patients is not known"
+    )
+    others = [name.replace("images", "others") for name in names]
+    assert opened(_write_table(tmp_path / "third", others, seed=1)) == (
+        "fixed on csv, all: other images, of patients with other names"
+    )
+
+
+def test_a_table_that_was_moved_has_the_same_images(tables, tmp_path):
+    first, _, opened = tables
+    moved = shutil.move(first, tmp_path / "moved")
+    with pytest.raises(LabelError, match="chosen on 40 of these 40 images"):
+        opened(moved)
+
+
+def test_a_label_that_was_corrected_makes_no_other_image(tiny_model, images, tmp_path):
+    root, out = tmp_path / "set", tmp_path / "out"
+    root.mkdir()
+    _write_without_split(root, images)
+    study = open_study("csv", root, out)
+    write_evaluation(evaluate_model(study, tiny_model, out, workers=0), study, out)
+    table = root / "labels.csv"
+    table.write_text(table.read_text().replace("0.png,p0,0", "0.png,p0,1"))
+    with pytest.raises(LabelError, match="chosen on 40 of these 40 images"):
+        open_study("csv", root, tmp_path / "new", thresholds=out / "metrics.json")
+    # In another folder it cannot be told from another table.
+    copy = shutil.copytree(root, tmp_path / "copy")
+    study = open_study("csv", copy, tmp_path / "new", thresholds=out / "metrics.json")
+    assert "another table; whether" in study.thresholds.source
+
+
 def test_thresholds_of_another_model_or_prevalence_are_refused(again, tiny_model, tmp_path):
     study = again(beside=False, model_sha256="1" * 64)
     with pytest.raises(LabelError, match="has thresholds of the model 111111111111, and evaluated"):
@@ -198,9 +262,15 @@ def test_thresholds_of_another_model_or_prevalence_are_refused(again, tiny_model
         evaluate_predictions(study, tmp_path / "peer.csv", tmp_path / "new")
 
 
-def test_thresholds_of_more_findings_than_are_evaluated_serve(again, tiny_model, tmp_path):
-    study = again(beside=False)
-    got = evaluate_model(study, tiny_model, tmp_path / "new", ["pneumonia"], workers=0)
+def test_thresholds_of_more_findings_than_are_evaluated_serve(
+    again, evaluated, tiny_model, tmp_path
+):
+    findings = evaluated[0].model_dump(mode="json")["findings"]
+    for figures in findings.values():
+        figures["supposed_prevalence"] = 0.5
+    study = again(beside=False, findings=findings)
+    model = _knowing(tiny_model)
+    got = evaluate_model(study, model, tmp_path / "new", ["pneumonia"], workers=0)
     assert got.findings["pneumonia"].fixed_threshold is not None
 
 
@@ -272,11 +342,15 @@ def test_a_peer_that_lacks_some_images_of_one_finding_is_told_so(evaluated, tmp_
     assert peer.errors == {"no-prediction of effusion": 30}
 
 
-def test_a_split_is_drawn_by_patient_and_written_down(tmp_path, images):
+def _write_without_split(folder, images):
     rows = "\n".join(f"{at}.png,p{at // 2},{at % 2}" for at in range(40))
-    (tmp_path / "labels.csv").write_text("path,patient_id,pneumonia\n" + rows)
+    (folder / "labels.csv").write_text("path,patient_id,pneumonia\n" + rows)
     for at, path in enumerate(images):
-        (tmp_path / f"{at}.png").write_bytes(path.read_bytes())
+        (folder / f"{at}.png").write_bytes(path.read_bytes())
+
+
+def test_a_split_is_drawn_by_patient_and_written_down(tmp_path, images):
+    _write_without_split(tmp_path, images)
     out = tmp_path / "out"
     parts = {
         part: {record.patient_id for record in study.selection.records}
@@ -286,6 +360,43 @@ def test_a_split_is_drawn_by_patient_and_written_down(tmp_path, images):
     assert not parts["train"] & parts["test"]
     again = open_study("csv", tmp_path, tmp_path, split="test", split_file=out / "split.csv")
     assert {record.patient_id for record in again.selection.records} == parts["test"]
+
+
+def test_a_split_that_was_drawn_is_a_caveat(evaluated, tmp_path, images):
+    _write_without_split(tmp_path, images)
+    study = open_study("csv", tmp_path, tmp_path / "out", split="train")
+    assert [one for one in study.caveats if "may have been trained on these patients" in one]
+    given = tmp_path / "out" / "split.csv"
+    for whole in ({}, {"split": "train", "split_file": given}):
+        assert open_study("csv", tmp_path, tmp_path / "out", **whole).caveats == ()
+
+
+def test_a_run_that_is_refused_leaves_the_split_of_another(tiny_model, tmp_path, images):
+    _write_without_split(tmp_path, images)
+    out = tmp_path / "out"
+    evaluate_model(open_study("csv", tmp_path, out, split="train"), tiny_model, out, workers=0)
+    before = (out / "split.csv").read_bytes()
+    (tmp_path / "labels.csv").write_text(
+        "path,patient_id,pneumonia\n" + "\n".join(f"{at}.png,q{at},{at % 2}" for at in range(40))
+    )
+    with pytest.raises(MedllmError, match="holds another evaluation, which differs in"):
+        evaluate_model(open_study("csv", tmp_path, out, split="train"), tiny_model, out, workers=0)
+    assert (out / "split.csv").read_bytes() == before
+
+
+def test_a_run_that_is_taken_up_again_writes_its_split_again(tiny_model, tmp_path, images):
+    _write_without_split(tmp_path, images)
+    given = tmp_path / "peer.csv"
+    rows = (f"{at}.png,pneumonia,0.5" for at in range(40))
+    given.write_text("path,finding,probability\n" + "\n".join(rows))
+    for evaluate, out in (
+        (lambda *to: evaluate_model(to[0], tiny_model, to[1], workers=0), tmp_path / "model"),
+        (lambda study, out: evaluate_predictions(study, given, out), tmp_path / "peer"),
+    ):
+        for _ in range(2):
+            evaluate(open_study("csv", tmp_path, out, split="train"), out)
+            assert (out / "split.csv").is_file()
+            (out / "split.csv").unlink()
 
 
 def test_what_cannot_be_evaluated_is_refused_before_the_first_image(root, tiny_model, tmp_path):
