@@ -15,6 +15,8 @@ from medllm.cli.inputs import (
     Findings,
     ModelSource,
     Polarity,
+    Split,
+    SplitFile,
     check_accept,
     chosen_names,
 )
@@ -50,23 +52,8 @@ def evaluate_explanations(
         ),
     ] = "all",
     finding: Findings = None,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            metavar="S",
-            help="Part: train, validation or test; all when left out.",
-            show_default=False,
-        ),
-    ] = None,
-    split_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Split to take instead, as of patients that a training left out: CSV of dataset, "
-            "patient_id, split.",
-            show_default=False,
-        ),
-    ] = None,
+    split: Split = None,
+    split_file: SplitFile = None,
     limit: Annotated[
         int | None,
         typer.Option(

@@ -61,7 +61,6 @@ def predict(
         MedllmError: `out` holds another run, or cannot be written.
     """
     path = out / "predictions.parquet"
-    place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()
     known = (_known(record, root) for record in records)
 
     def work(missing: Sequence[ImageRecord]) -> Iterable[Sequence[Row]]:
@@ -71,7 +70,7 @@ def predict(
         path,
         records,
         work,
-        {**told, "root": place, **identity(model, known, findings)},
+        {**told, "root": _place(root), **identity(model, known, findings)},
         schema=SCHEMA,
         part_size=PART,
         finish=lambda parts: _write(path, (pq.read_table(part, schema=SCHEMA) for part in parts)),
@@ -198,6 +197,26 @@ def claim(path: Path, told: Mapping[str, Any]) -> None:
         )
     out.mkdir(parents=True, exist_ok=True)
     replace_file(run, json.dumps(told, indent=1) + "\n")
+
+
+def is_run_of(out: Path, root: Path) -> bool:
+    """Say whether a folder is known to hold a model's run over a data set's folder.
+
+    Args:
+        out: Folder of a run.
+        root: Folder of the data set.
+
+    Returns:
+        Whether it is; a run of given predictions does not say its folder.
+    """
+    try:
+        return _read_run(out / "run.json").get("root") == _place(root)
+    except (OSError, MedllmError):
+        return False
+
+
+def _place(root: Path) -> str:
+    return hashlib.sha256(str(root.resolve()).encode()).hexdigest()
 
 
 def _read_run(run: Path) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from medllm.datasets import ImageRecord
 from medllm.datasets.splits import patient_name
 from medllm.errors import LabelError
 from medllm.evaluate.document import Evaluation
+from medllm.evaluate.resumable import is_run_of
 from medllm.evaluate.table import Predictions, read_predictions
 
 
@@ -133,7 +132,7 @@ def _checked(
     shared = rows.keys() & now.keys()
     # A table of one's own has names of its own. In another folder lies another one, or the same
     # after it was moved, and then each image that both name has the same row.
-    elsewhere = dataset == dataset_before == "csv" and not _is_of(path.parent, root)
+    elsewhere = dataset == dataset_before == "csv" and not is_run_of(path.parent, root)
     if elsewhere and not all(_has_row(before, rows[image], now[image]) for image in shared):
         return f"{chosen}: another table; whether those are other patients is not known"
     if shared:
@@ -146,17 +145,6 @@ def _checked(
         return f"{chosen}: other images, but {same} patients have the same name"
     whose = "patients with other names" if elsewhere else "other patients"
     return f"{chosen}: other images, of {whose}"
-
-
-def _is_of(evaluated: Path, root: Path) -> bool:
-    """Say whether an evaluation is known to be of this folder; that of given predictions is not."""
-    try:
-        run = json.loads((evaluated / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    # As `resumable.predict` writes it down.
-    place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()
-    return isinstance(run, dict) and run.get("root") == place
 
 
 def _has_row(before: Predictions, at: int, record: ImageRecord) -> bool:
