@@ -112,10 +112,12 @@ def _json_lines(result: Recalibration) -> Iterator[str]:
 
 
 def _table(result: Recalibration, left_out: Mapping[str, int]) -> Iterator[str]:
+    from medllm.evaluate import NO_LABEL
+
     yield (
         f"{result.dataset}: {result.n_images} images of {result.n_patients} patients"
         + (f", {sum(result.errors.values())} more could not be scored" if result.errors else "")
-        + "; before > after, cross-fitted over patients"
+        + "; before -> after, cross-fitted over patients"
     )
     for reason, count in left_out.items():
         yield f"  left out, {reason}: {count}"
@@ -127,12 +129,16 @@ def _table(result: Recalibration, left_out: Mapping[str, int]) -> Iterator[str]:
     yield f"{'finding':<28}{'positive':<14}{heads}".rstrip()
     for one in result.refitted:
         yield from _rows(one)
-    gone = [one.finding for one in result.kept if one.finding not in result.model.card.findings]
+    unlabelled = 0
     for kept in result.kept:
-        if kept.finding not in gone:
+        if kept.finding in result.model.card.findings:
             yield f"{kept.finding:<28}keeps its calibration: {kept.reason}"
-    if gone:
-        yield f"{len(gone)} more were not fitted and are left out; calibration.json says why"
+        elif kept.reason == NO_LABEL:
+            unlabelled += 1
+        else:
+            yield f"{kept.finding:<28}left out: {kept.reason}"
+    if unlabelled:
+        yield f"{unlabelled} more of the model's findings have no label and are left out"
 
 
 def _rows(one: Refitted) -> Iterator[str]:
@@ -148,12 +154,12 @@ def _rows(one: Refitted) -> Iterator[str]:
         f"AUROC {one.auroc.value:.3f}, unchanged"
     )
     old, new = one.before.calibration, one.after.calibration
+    yield f"  negative below {_pair(old.low, new.low)}, positive from {_pair(old.high, new.high)}"
     yield (
-        f"  negative below {_pair(old.low, new.low)}, positive from {_pair(old.high, new.high)}; "
-        f"temperature {_pair(old.temperature, new.temperature)}, bias {_pair(old.bias, new.bias)}"
+        f"  temperature {_pair(old.temperature, new.temperature)}, bias {_pair(old.bias, new.bias)}"
     )
 
 
 def _pair(before: float, after: float) -> str:
     # Adding 0 turns a rounded -0 into 0.
-    return f"{round(before, 2) + 0:.2f} > {round(after, 2) + 0:.2f}"
+    return f"{round(before, 2) + 0:.2f} -> {round(after, 2) + 0:.2f}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -80,9 +81,24 @@ def facts_page(facts: Mapping[str, Any]) -> Iterator[str]:
             yield _row("", f"{finding}: {number(count)} images with it")
     for parent, words in facts["descends"].items():
         yield _row("made of", f"{parent}: {words}")
-    card = facts["card"]
-    where = f"{card} in medllm's repository" if card else "docs/how-to/recalibrate-for-your-site.md"
-    yield _row("card" if card else "layout", where)
+    if facts["card"]:
+        yield _row("card", f"{facts['card']} in medllm's repository")
+    else:
+        yield from _own_layout()
+
+
+def _own_layout() -> Iterator[str]:
+    from medllm.findings import FINDINGS
+
+    yield _row("labels.csv", "path of the image, relative to the table")
+    yield _row("", "a column per finding: 1 with it, 0 without, blank where unknown")
+    yield _row("", "or one column findings: names divided by |, or No Finding")
+    yield _row("", "patient_id, a pseudonym; without it each image counts as a patient")
+    yield _row("", "age_years, sex, view_position (PA, AP, LATERAL), split and any others")
+    yield _row("boxes.csv", "path, finding, x, y, width, height in pixels; only for boxes")
+    words = textwrap.wrap(", ".join(FINDINGS), 80)
+    for line, text in enumerate(words):
+        yield _row("" if line else "findings", text)
 
 
 def verification_page(found: Verification) -> Iterator[str]:

@@ -22,6 +22,8 @@ Box = tuple[float, float, float, float]
 
 # Nobody has lived longer than this: a higher age is a mistake of the table.
 OLDEST_YEARS = 122
+# What spreadsheets put between columns in place of a comma.
+_MARKS = {";": "semicolons", "\t": "tabs"}
 # A column of whole numbers with blanks is written as 1.0 and 0.0 by pandas.
 _LABELS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "": None}
 
@@ -194,11 +196,20 @@ def _open_text(path: Path) -> io.TextIOWrapper:
 def _require_columns(path: Path, names: list[str], wanted: Sequence[str]) -> None:
     if missing := [column for column in wanted if column not in names]:
         # Where the header is missing, the first line is a patient's, and is not repeated.
-        is_header = len(missing) < len(wanted)
-        has = f"it has {', '.join(names)}" if is_header else "its first line names none of them"
+        if len(missing) < len(wanted):
+            has = f"it has {', '.join(names)}"
+        elif other := [words for mark, words in _MARKS.items() if _divided(mark, names, wanted)]:
+            has = f"its columns are divided by {other[0]}; save it with commas"
+        else:
+            has = "its first line names none of them; it must be a line of column names"
         raise LabelError(f"{path} lacks the column(s) {', '.join(missing)}; {has}.")
     if twice := [name for index, name in enumerate(names) if name and name in names[:index]]:
         raise LabelError(f"{path} has the column '{twice[0]}' twice; leave one.")
+
+
+def _divided(mark: str, names: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Say whether a first line has the wanted names if it is divided by another mark."""
+    return set(wanted) <= {name.strip() for name in ",".join(names).split(mark)}
 
 
 def _whole_rows(path: Path, reader: csv.DictReader[str]) -> Iterator[tuple[int, dict[str, str]]]:

@@ -23,6 +23,7 @@ from medllm.evaluate.recalibrated_checkpoint import (
 )
 from medllm.evaluate.recalibration import (
     MIN_PATIENTS,
+    NO_LABEL,
     Kept,
     Recalibration,
     Refitted,
@@ -36,6 +37,7 @@ from medllm.evaluate.table import Predictions, read_predictions
 
 __all__ = [
     "MIN_PATIENTS",
+    "NO_LABEL",
     "CalibrationFigures",
     "Comparison",
     "Decoded",

@@ -24,6 +24,8 @@ from medllm.models.card_page import RECALIBRATED
 # rarer class a parameter are the usual floor (Peduzzi et al., J Clin Epidemiol 1996); and of 20
 # patients a threshold at 95% can leave out one. Patients, since a patient's images are alike.
 MIN_PATIENTS = 20
+# The reason of a finding that the data has no label for.
+NO_LABEL = "no label"
 
 LIMITATION = (
     "Recalibrated: a finding's probability and call hold for patients like those its calibration "
@@ -189,7 +191,7 @@ def _too_few(records: Iterable[ImageRecord], finding: str) -> str:
             patients[record.labels[finding]].add(record.patient_id)
     n_with, n_without = len(patients[1]), len(patients[0])
     if not n_with + n_without:
-        return "no label"
+        return NO_LABEL
     if min(n_with, n_without) >= MIN_PATIENTS:
         return ""
     return f"{n_with} patients with and {n_without} without, wanted {MIN_PATIENTS} of each"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -9,8 +10,10 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy.special import expit
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 from typer.testing import CliRunner
 
 from medllm import evaluate
@@ -141,13 +144,13 @@ def test_the_table_shows_before_and_after_and_says_what_was_kept(made):
     result, out = made
     lines = result.stdout.splitlines()
     assert lines[0] == (
-        "Site A: 120 images of 60 patients; before > after, cross-fitted over patients"
+        "Site A: 120 images of 60 patients; before -> after, cross-fitted over patients"
     )
     (row,) = [line for line in lines if line.startswith("pneumonia")]
     page = json.loads((out / "calibration.json").read_text())["findings"]["pneumonia"]
     for name in ("brier", "ece", "slope", "intercept"):
         old, new = (page[side][name]["value"] for side in ("before", "after"))
-        assert f"{round(old, 2) + 0:.2f} > {round(new, 2) + 0:.2f}" in row
+        assert f"{round(old, 2) + 0:.2f} -> {round(new, 2) + 0:.2f}" in row
     assert any(
         line.startswith("effusion") and "keeps its calibration: 3 patients with" in line
         for line in lines
@@ -211,6 +214,49 @@ def test_the_new_checkpoint_is_used_like_any_other(made, site):
     assert "Site A; calibration cross-fitted" in run("models", "show", out).stdout
     line = json.loads(run("classify", site / "0.png", "--model", out, "--json").stdout)
     assert line["findings"][0]["finding"] == "pneumonia"
+
+
+def test_of_a_foreign_model_each_labelled_finding_that_is_left_out_is_told_why(copy, tmp_path):
+    torch.manual_seed(0)
+    labels = ("pneumonia", "effusion", "edema", "mass")
+    network = ViTForImageClassification(
+        ViTConfig(
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+            image_size=32,
+            patch_size=16,
+            id2label=dict(enumerate(labels)),
+            problem_type="multi_label_classification",
+        )
+    )
+    foreign = tmp_path / "vit"
+    network.save_pretrained(foreign)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(foreign)
+    model = load_model(foreign)
+    scored = list(score_records(model, read_csv(copy), ["pneumonia", "effusion"]))
+    ranks = {
+        finding: np.argsort(np.argsort([row.log_odds[finding] for row in scored]))
+        for finding in ("pneumonia", "effusion")
+    }
+    rows = [
+        {
+            "path": row.record.path.name,
+            "patient_id": row.record.patient_id,
+            "pneumonia": int(ranks["pneumonia"][at] + (at % 2) * 40 > 80),
+            "effusion": int(ranks["effusion"][at] + (at % 2) * 40 < 80),  # the wrong way round
+        }
+        for at, row in enumerate(scored)
+    ]
+    _write(copy, rows)
+    out = tmp_path / "new"
+    result = run("calibrate", "csv", "--root", copy, "--model", foreign, "--out", out)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    (told,) = [line for line in lines if line.startswith("effusion")]
+    assert re.search("left out: the fitted slope is -[0-9.]+; the log-odds do not rank", told)
+    assert "2 more of the model's findings have no label and are left out" in lines
 
 
 def test_json_lines_are_the_findings_of_calibration_json(copy, checkpoint, tmp_path):

@@ -60,7 +60,13 @@ def test_show_tells_terms_policy_counts_descent_and_the_card():
         "choices": ["any", "majority", "consensus"],
     }
     assert facts["citation"] == DATASETS["vindr"].citation
-    assert "cite" not in run("show", "csv").stdout
+
+
+def test_show_tells_the_columns_of_a_table_of_ones_own():
+    page = run("show", "csv").stdout
+    assert "cite" not in page
+    for column in ("path", "patient_id", "pneumonia", "age_years", "boxes.csv", "width"):
+        assert column in page
 
 
 @pytest.mark.parametrize("name", [name for name in DATASETS if name != "csv"])

@@ -84,6 +84,8 @@ _ONE = "path,pneumonia\n"
         ("path,findings\na.png,Mass|Lump\n", "line 2: findings names 'Lump', which is no finding"),
         ("path,findings\na.png,Mass|No Finding\n", "findings names findings and 'No Finding'"),
         ("image,pneumonia\na.png,1\n", "lacks the column(s) path; its first line names none"),
+        ("path;mass\na.png;1\n", "lacks the column(s) path; its columns are divided by semicolons"),
+        ("path\tmass\na.png\t1\n", "its columns are divided by tabs; save it with commas"),
         (_ONE, "has no rows"),
         ("", "lacks the column(s) path"),
         (_ONE + "a.png,1\nb.png,2\n", "line 3: pneumonia is '2'; wanted is 1 (with), 0 (without)"),
