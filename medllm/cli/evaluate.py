@@ -146,7 +146,6 @@ def evaluate(
     study = open_study(
         dataset,
         root,
-        out,
         policy=policy,
         views=view or FRONTAL,
         split=split,

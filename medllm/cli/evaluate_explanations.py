@@ -130,7 +130,7 @@ def evaluate_explanations(
     study = (
         None
         if root is None
-        else open_study(dataset, root, out, split=split, split_file=split_file, partial=partial)
+        else open_study(dataset, root, split=split, split_file=split_file, partial=partial)
     )
     folder = resolve(model)
     if keep:

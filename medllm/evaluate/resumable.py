@@ -61,7 +61,6 @@ def predict(
         MedllmError: `out` holds another run, or cannot be written.
     """
     path = out / "predictions.parquet"
-    known = (_known(record, root) for record in records)
 
     def work(missing: Sequence[ImageRecord]) -> Iterable[Sequence[Row]]:
         return (rows_of([one], model, findings, root) for one in score(missing))
@@ -70,13 +69,26 @@ def predict(
         path,
         records,
         work,
-        {**told, "root": _place(root), **identity(model, known, findings)},
+        {**told, **of_model(model, findings), **of_records(records, root)},
         schema=SCHEMA,
         part_size=PART,
         finish=lambda parts: _write(path, (pq.read_table(part, schema=SCHEMA) for part in parts)),
         mend=lambda table, images: _mend(table, images, work),
     )
     return path
+
+
+def of_records(records: Iterable[ImageRecord], root: Path) -> dict[str, Any]:
+    """Say of which images of a data set a run is.
+
+    Args:
+        records: The chosen images.
+        root: Folder of the data set.
+
+    Returns:
+        A part of what `claim` is told.
+    """
+    return {"root": _place(root), **of_images(_known(record, root) for record in records)}
 
 
 def _known(record: ImageRecord, root: Path) -> list[Any]:
@@ -143,28 +155,34 @@ def write_in_parts(
         ) from error
 
 
-def identity(model: Model, known: Iterable[Any], findings: Sequence[str]) -> dict[str, Any]:
-    """Say what a run is known by.
+def of_images(known: Iterable[Any]) -> dict[str, Any]:
+    """Say of which images a run is.
 
     Args:
-        model: Its hash is told.
-        known: What is known of each image, as JSON can hold it.
-        findings: Keys.
+        known: What is known of each, as JSON can hold it.
 
     Returns:
-        A part of what `write_in_parts` is told.
+        A part of what `claim` is told.
     """
     digest, n_images = hashlib.sha256(), 0
     for one in known:
         digest.update(json.dumps(one, sort_keys=True).encode())
         n_images += 1
-    return {
-        "model_sha256": model.sha256,
-        "prevalence": [question.calibration.prevalence for question in model.questions(findings)],
-        "findings": list(findings),
-        "records": digest.hexdigest(),
-        "n_images": n_images,
-    }
+    return {"records": digest.hexdigest(), "n_images": n_images}
+
+
+def of_model(model: Model, findings: Sequence[str]) -> dict[str, Any]:
+    """Say of which model and findings a run is.
+
+    Args:
+        model: Its hash is told, and the prevalence its probabilities suppose.
+        findings: Keys.
+
+    Returns:
+        A part of what `claim` is told.
+    """
+    supposed = [question.calibration.prevalence for question in model.questions(findings)]
+    return {"model_sha256": model.sha256, "prevalence": supposed, "findings": list(findings)}
 
 
 def claim(path: Path, told: Mapping[str, Any]) -> None:
@@ -200,14 +218,14 @@ def claim(path: Path, told: Mapping[str, Any]) -> None:
 
 
 def is_run_of(out: Path, root: Path) -> bool:
-    """Say whether a folder is known to hold a model's run over a data set's folder.
+    """Say whether a folder is known to hold a run over a data set's folder.
 
     Args:
         out: Folder of a run.
         root: Folder of the data set.
 
     Returns:
-        Whether it is; a run of given predictions does not say its folder.
+        Whether it is.
     """
     try:
         return _read_run(out / "run.json").get("root") == _place(root)

@@ -16,7 +16,7 @@ from medllm.evaluate.foreign import THRESHOLD, foreign_rows
 from medllm.evaluate.predictions import ScoredRecord, score_records
 from medllm.evaluate.probes import probes_of, sampler
 from medllm.evaluate.results import writing
-from medllm.evaluate.resumable import PREDICTIONS, claim, predict
+from medllm.evaluate.resumable import PREDICTIONS, claim, of_records, predict
 from medllm.evaluate.study import Study, write_drawn
 from medllm.evaluate.table import read_predictions, write_rows
 from medllm.models import Calibration, Model
@@ -92,7 +92,7 @@ def evaluate_model(
 
     told = {"accept": sorted(accept), "polarity": polarity, "probes": [one.name for one in probes]}
     path = predict(model, records, keys, study.root, out, score, told)
-    write_drawn(study, out)
+    write_drawn(study.drawn, out)
     if taken:
         write_cost(out, taken, model.device)
     return measure(
@@ -149,16 +149,21 @@ def evaluate_predictions(
 
     Raises:
         LabelError: The file is not as described, or the study's thresholds are of a model.
-        MedllmError: `out` holds the run of a model, or cannot be written.
+        MedllmError: `out` holds another run, or cannot be written.
     """
     if study.thresholds is not None:
         study.thresholds.require("", {})
     rows = foreign_rows(file, study.selection.records, study.root, findings)
     path = out / "predictions.parquet"
+    told = {
+        PREDICTIONS: file.name,
+        "findings": list(dict.fromkeys(row["finding"] for row in rows)),
+        **of_records(study.selection.records, study.root),
+    }
     with writing(out):
-        claim(path, {PREDICTIONS: file.name})
+        claim(path, told)
         write_rows(rows, path)
-    write_drawn(study, out)
+    write_drawn(study.drawn, out)
     source = f"{THRESHOLD:g}, since the predictions came without a threshold"
     return measure(
         study, read_predictions(path), file.name, shipped=lambda key: (THRESHOLD, source)

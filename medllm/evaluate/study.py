@@ -64,7 +64,6 @@ class Study:
 def open_study(
     dataset: str,
     root: Path,
-    out: Path,
     *,
     policy: LabelPolicy | None = None,
     views: Sequence[str] = FRONTAL,
@@ -80,8 +79,6 @@ def open_study(
     Args:
         dataset: Name of its reader.
         root: Its folder.
-        out: Folder of the evaluation: a split that is drawn is written there, as `split.csv`. If
-            it holds a run, `write_drawn` writes it when it is known that it is this one.
         policy: Label policy; the data set's own when None.
         views: View positions to keep; a blank one stands for an unknown view.
         split: Part to keep, of those of `with_parts`; all when None.
@@ -97,7 +94,6 @@ def open_study(
     Raises:
         LabelError: The data set is not as its reader wants it, nothing is left, labels are soft,
             no image has an attribute, or a file is not as wanted.
-        MedllmError: `out` cannot be written.
     """
     known = find_dataset(dataset)
     policy = policy or known.policy
@@ -110,7 +106,7 @@ def open_study(
     records, is_drawn = with_parts(known.read(root, policy), split, split_file)
     selection = select(records, views=views, split=split, partial=partial)
     _require_columns(columns, selection.records)
-    study = Study(
+    return Study(
         dataset=dataset,
         root=root,
         selection=Selection(*take_first(selection.records, limit, selection.left_out)),
@@ -124,10 +120,6 @@ def open_study(
         views=views,
         drawn=records if is_drawn else (),
     )
-    # Of a folder that holds a run it is not known here whether that is this one.
-    if not any(next(out.glob(name), None) for name in ("run.json", "*.parquet")):
-        write_drawn(study, out)
-    return study
 
 
 def with_parts(
@@ -162,19 +154,19 @@ def with_parts(
     ], True
 
 
-def write_drawn(study: Study, out: Path) -> None:
-    """Write the split as `split.csv`, if it was drawn.
+def write_drawn(drawn: Sequence[ImageRecord], out: Path) -> None:
+    """Write a split that was drawn as `split.csv`.
 
     Args:
-        study: What is evaluated.
+        drawn: As of `Study`; nothing is written where no split was drawn.
         out: Folder of the evaluation; it holds no other run.
 
     Raises:
         MedllmError: It cannot be written.
     """
-    if not study.drawn:
+    if not drawn:
         return
-    parts = itertools.groupby(study.drawn, key=lambda record: record.split)
+    parts = itertools.groupby(drawn, key=lambda record: record.split)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         write_split(out / "split.csv", ((part, list(chosen)) for part, chosen in parts))

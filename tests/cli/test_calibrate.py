@@ -22,6 +22,7 @@ from medllm.datasets import read_csv
 from medllm.dicom import read_radiograph
 from medllm.errors import MedllmError
 from medllm.evaluate import open_study, score_records
+from medllm.evaluate.study import write_drawn
 from medllm.metrics import auroc
 from medllm.models import load_model, save_model
 
@@ -185,11 +186,13 @@ def test_it_takes_the_parts_that_an_evaluation_draws_or_those_of_a_table(
     site, checkpoint, tmp_path
 ):
     command = ("calibrate", "csv", "--root", site, "--model", checkpoint)
-    drawn = open_study("csv", site, tmp_path, split="train").selection
-    patients = {record.patient_id for record in drawn.records}
+    study = open_study("csv", site, split="train")
+    write_drawn(study.drawn, tmp_path)
+    records = study.selection.records
+    patients = {record.patient_id for record in records}
     result = run(*command, "--out", tmp_path / "a", "--split", "train")
     assert result.exit_code == 0, result.output
-    told = f"csv: {len(drawn.records)} images of {len(patients)} patients"
+    told = f"csv: {len(records)} images of {len(patients)} patients"
     assert result.stdout.startswith(told)
     # Those whom a training kept for validation, as its split.csv says.
     table = (tmp_path / "split.csv").read_text()

@@ -98,6 +98,14 @@ def test_patients_that_a_training_left_out_are_chosen_by_its_split(root, checkpo
     )
     assert result.exit_code == 0, result.output
     assert "csv (test): 1 images of 1 patients" in result.stdout
+    assert not (tmp_path / "out" / "split.csv").exists()
+    drawn = run(
+        *("csv", "--root", root, "--model", checkpoint, "--out", tmp_path / "drawn"),
+        *(*options, "--split", "train"),
+    )
+    assert drawn.exit_code == 0, drawn.output
+    rows = (tmp_path / "drawn" / "split.csv").read_text().splitlines()
+    assert len(rows) == 5
 
 
 def test_phantoms_need_no_folder(checkpoint, tmp_path):

@@ -18,6 +18,7 @@ from medllm.evaluate import (
     write_evaluation,
 )
 from medllm.evaluate.bench import Cost
+from medllm.evaluate.study import write_drawn
 from medllm.metrics import auroc
 
 N_PATIENTS = 60
@@ -56,7 +57,7 @@ def root(tmp_path_factory):
 @pytest.fixture(scope="module")
 def evaluated(root, tiny_model, tmp_path_factory, few_resamples):
     out = tmp_path_factory.mktemp("out")
-    study = open_study("csv", root, out)
+    study = open_study("csv", root)
     evaluation = evaluate_model(study, tiny_model, out, workers=0)
     write_evaluation(evaluation, study, out)
     return evaluation, study, out
@@ -139,12 +140,10 @@ def test_the_same_command_again_gives_the_same_bytes(evaluated, tiny_model):
 
 
 def test_thresholds_of_the_validation_part_are_tried_on_the_test_part(root, tiny_model, tmp_path):
-    validation = open_study("csv", root, tmp_path / "v", split="validation")
+    validation = open_study("csv", root, split="validation")
     first = evaluate_model(validation, tiny_model, tmp_path / "v", workers=0)
     write_evaluation(first, validation, tmp_path / "v")
-    study = open_study(
-        "csv", root, tmp_path / "t", split="test", thresholds=tmp_path / "v" / "metrics.json"
-    )
+    study = open_study("csv", root, split="test", thresholds=tmp_path / "v" / "metrics.json")
     second = evaluate_model(study, tiny_model, tmp_path / "t", workers=0)
     assert second.left_out == {
         "of the part validation": N_PATIENTS,
@@ -170,9 +169,7 @@ def again(evaluated, root, tmp_path):
             (tmp_path / "predictions.parquet").write_bytes(
                 (out / "predictions.parquet").read_bytes()
             )
-        return open_study(
-            "csv", root, tmp_path / "new", split=part, thresholds=tmp_path / "metrics.json"
-        )
+        return open_study("csv", root, split=part, thresholds=tmp_path / "metrics.json")
 
     return opened
 
@@ -201,7 +198,7 @@ def tables(evaluated, tmp_path):
     _, _, out = evaluated
     names = [f"images/{at:03}.jpeg" for at in range(40)]
     first = _write_table(tmp_path / "first", names, seed=0)
-    study = open_study("csv", first, tmp_path / "before")
+    study = open_study("csv", first)
     (tmp_path / "peer.csv").write_text(
         "path,finding,probability\n" + "\n".join(f"{name},pneumonia,0.5" for name in names)
     )
@@ -210,7 +207,7 @@ def tables(evaluated, tmp_path):
 
     def opened(root):
         thresholds = tmp_path / "before" / "metrics.json"
-        return open_study("csv", root, tmp_path / "new", thresholds=thresholds).thresholds.source
+        return open_study("csv", root, thresholds=thresholds).thresholds.source
 
     return first, names, opened
 
@@ -237,15 +234,15 @@ def test_a_label_that_was_corrected_makes_no_other_image(tiny_model, images, tmp
     root, out = tmp_path / "set", tmp_path / "out"
     root.mkdir()
     _write_without_split(root, images)
-    study = open_study("csv", root, out)
+    study = open_study("csv", root)
     write_evaluation(evaluate_model(study, tiny_model, out, workers=0), study, out)
     table = root / "labels.csv"
     table.write_text(table.read_text().replace("0.png,p0,0", "0.png,p0,1"))
     with pytest.raises(LabelError, match="chosen on 40 of these 40 images"):
-        open_study("csv", root, tmp_path / "new", thresholds=out / "metrics.json")
+        open_study("csv", root, thresholds=out / "metrics.json")
     # In another folder it cannot be told from another table.
     copy = shutil.copytree(root, tmp_path / "copy")
-    study = open_study("csv", copy, tmp_path / "new", thresholds=out / "metrics.json")
+    study = open_study("csv", copy, thresholds=out / "metrics.json")
     assert "another table; whether" in study.thresholds.source
 
 
@@ -286,7 +283,7 @@ def _knowing(model):
 
 
 def test_a_prevalence_and_the_settings_leave_a_trace(root, tiny_model, tmp_path):
-    study = open_study("csv", root, tmp_path, split="test", views=["PA", ""])
+    study = open_study("csv", root, split="test", views=["PA", ""])
     moved = evaluate_model(
         study,
         _knowing(tiny_model),
@@ -329,6 +326,26 @@ def test_a_peer_and_a_model_do_not_take_each_others_folder(evaluated, root, tiny
         evaluate_model(study, tiny_model, tmp_path, workers=0)
 
 
+def test_a_peer_on_another_table_does_not_overwrite_its_first_results(tables, tmp_path):
+    _, names, _ = tables
+    other = open_study("csv", _write_table(tmp_path / "other", names, seed=1))
+    written = tmp_path / "before" / "predictions.parquet"
+    before = written.read_bytes()
+    with pytest.raises(MedllmError, match="another evaluation, which differs in records, root"):
+        evaluate_predictions(other, tmp_path / "peer.csv", tmp_path / "before")
+    assert written.read_bytes() == before
+
+
+def test_of_a_peer_too_a_corrected_label_makes_no_other_image(tables):
+    first, _, opened = tables
+    table = first / "labels.csv"
+    header, row, *others = table.read_text().splitlines()
+    name, label, age = row.split(",")
+    table.write_text("\n".join([header, f"{name},{1 - int(label)},{age}", *others]))
+    with pytest.raises(LabelError, match="chosen on 40 of these 40 images"):
+        opened(first)
+
+
 def test_a_peer_that_lacks_some_images_of_one_finding_is_told_so(evaluated, tmp_path):
     _, study, _ = evaluated
     rows = [
@@ -355,32 +372,34 @@ def test_a_split_is_drawn_by_patient_and_written_down(tmp_path, images):
     parts = {
         part: {record.patient_id for record in study.selection.records}
         for part in ("train", "test")
-        if (study := open_study("csv", tmp_path, out, split=part))
+        if (study := open_study("csv", tmp_path, split=part))
     }
     assert not parts["train"] & parts["test"]
-    again = open_study("csv", tmp_path, tmp_path, split="test", split_file=out / "split.csv")
+    write_drawn(open_study("csv", tmp_path, split="train").drawn, out)
+    again = open_study("csv", tmp_path, split="test", split_file=out / "split.csv")
     assert {record.patient_id for record in again.selection.records} == parts["test"]
 
 
 def test_a_split_that_was_drawn_is_a_caveat(evaluated, tmp_path, images):
     _write_without_split(tmp_path, images)
-    study = open_study("csv", tmp_path, tmp_path / "out", split="train")
+    study = open_study("csv", tmp_path, split="train")
     assert [one for one in study.caveats if "may have been trained on these patients" in one]
-    given = tmp_path / "out" / "split.csv"
+    write_drawn(study.drawn, tmp_path)
+    given = tmp_path / "split.csv"
     for whole in ({}, {"split": "train", "split_file": given}):
-        assert open_study("csv", tmp_path, tmp_path / "out", **whole).caveats == ()
+        assert open_study("csv", tmp_path, **whole).caveats == ()
 
 
 def test_a_run_that_is_refused_leaves_the_split_of_another(tiny_model, tmp_path, images):
     _write_without_split(tmp_path, images)
     out = tmp_path / "out"
-    evaluate_model(open_study("csv", tmp_path, out, split="train"), tiny_model, out, workers=0)
+    evaluate_model(open_study("csv", tmp_path, split="train"), tiny_model, out, workers=0)
     before = (out / "split.csv").read_bytes()
     (tmp_path / "labels.csv").write_text(
         "path,patient_id,pneumonia\n" + "\n".join(f"{at}.png,q{at},{at % 2}" for at in range(40))
     )
     with pytest.raises(MedllmError, match="holds another evaluation, which differs in"):
-        evaluate_model(open_study("csv", tmp_path, out, split="train"), tiny_model, out, workers=0)
+        evaluate_model(open_study("csv", tmp_path, split="train"), tiny_model, out, workers=0)
     assert (out / "split.csv").read_bytes() == before
 
 
@@ -394,21 +413,21 @@ def test_a_run_that_is_taken_up_again_writes_its_split_again(tiny_model, tmp_pat
         (lambda study, out: evaluate_predictions(study, given, out), tmp_path / "peer"),
     ):
         for _ in range(2):
-            evaluate(open_study("csv", tmp_path, out, split="train"), out)
+            evaluate(open_study("csv", tmp_path, split="train"), out)
             assert (out / "split.csv").is_file()
             (out / "split.csv").unlink()
 
 
 def test_what_cannot_be_evaluated_is_refused_before_the_first_image(root, tiny_model, tmp_path):
     with pytest.raises(LabelError, match="soft labels are for training"):
-        open_study("csv", root, tmp_path, policy=LabelPolicy(uncertain="soft"))
+        open_study("csv", root, policy=LabelPolicy(uncertain="soft"))
     with pytest.raises(LabelError, match="no image is of the part 'train'; the data set has: test"):
-        open_study("csv", root, tmp_path, split="train")
+        open_study("csv", root, split="train")
     with pytest.raises(LabelError, match="no image has the attribute 'hosptial' to make groups"):
-        open_study("csv", root, tmp_path, columns=["hosptial"])
+        open_study("csv", root, columns=["hosptial"])
     with pytest.raises(LabelError, match="is not a metrics.json of medllm evaluate"):
-        open_study("csv", root, tmp_path, thresholds=root / "labels.csv")
-    study = open_study("csv", root, tmp_path)
+        open_study("csv", root, thresholds=root / "labels.csv")
+    study = open_study("csv", root)
     with pytest.raises(LabelError, match="is asked for nodule; the images are labelled for eff"):
         evaluate_model(study, tiny_model, tmp_path, ["nodule"])
     unlabelled = dataclasses.replace(

@@ -93,7 +93,7 @@ def test_an_evaluation_draws_the_parts_that_a_training_draws(tmp_path, recipe_va
     recipe_values["data"] = [{"dataset": "csv", "root": str(root)}]
     trained = divide(read_recipe(str(write_recipe(recipe_values)))).records["csv"]
     for part in PARTS:
-        study = open_study("csv", root, tmp_path / "out", split=part)
+        study = open_study("csv", root, split=part)
         assert [r.path for r in study.selection.records] == [r.path for r in trained[part]]
 
 

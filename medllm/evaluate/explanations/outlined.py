@@ -80,6 +80,7 @@ class OutlinedSet:
         left_out: Images that were not chosen, by the reason in words.
         caveats: What figures of this data set must be read with, in sentences.
         root: Folder of the data set; None for phantoms.
+        drawn: As of `Study`: all images of the data set, where its parts were drawn.
     """
 
     dataset: str
@@ -88,6 +89,7 @@ class OutlinedSet:
     left_out: Mapping[str, int]
     caveats: Sequence[str] = ()
     root: Path | None = None
+    drawn: Sequence[ImageRecord] = ()
 
 
 def outlined_records(
@@ -133,7 +135,9 @@ def outlined_records(
     )
     taken, left_out = take_first(chosen, limit, left_out)
     split = study.split or "all"
-    return OutlinedSet(study.dataset, split, taken, left_out, study.caveats, study.root)
+    return OutlinedSet(
+        study.dataset, split, taken, left_out, study.caveats, study.root, study.drawn
+    )
 
 
 def _outlined(record: ImageRecord) -> set[str]:

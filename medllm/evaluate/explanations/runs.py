@@ -26,7 +26,8 @@ from medllm.evaluate.explanations.measured import Table, read_table
 from medllm.evaluate.explanations.outlined import OutlinedImage, OutlinedSet
 from medllm.evaluate.explanations.sanity_figures import sanity_of
 from medllm.evaluate.explanations.table import PART_SCHEMA, Row, finish
-from medllm.evaluate.resumable import identity, write_in_parts
+from medllm.evaluate.resumable import of_images, of_model, write_in_parts
+from medllm.evaluate.study import write_drawn
 from medllm.explanation import DEFAULT_METHOD, METHODS
 from medllm.models import Model
 
@@ -96,11 +97,12 @@ def evaluate_explanations(
         path,
         outlined.images,
         work,
-        {**told, **identity(model, (image.known for image in outlined.images), findings)},
+        {**told, **of_model(model, findings), **of_images(one.known for one in outlined.images)},
         schema=PART_SCHEMA,
         part_size=PART,
         finish=lambda parts: finish(parts, path),
     )
+    write_drawn(outlined.drawn, out)
     return _document(outlined, model, names, read_table(path), len(tried))
 
 

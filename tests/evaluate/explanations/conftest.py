@@ -57,7 +57,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def outlined(
     root: Path, tiny_model: Model, tmp_path_factory: pytest.TempPathFactory
 ) -> OutlinedSet:
-    study = open_study("csv", root, tmp_path_factory.mktemp("unused"))
+    study = open_study("csv", root)
     return outlined_records(study, tiny_model)
 
 

@@ -102,7 +102,7 @@ def published(tmp_path_factory):
 @pytest.fixture(scope="module")
 def written(published, tiny_model, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
-    study = open_study("chexlocalize", published, out)
+    study = open_study("chexlocalize", published)
     outlined = outlined_records(study, tiny_model)
     evaluation = evaluate_explanations(outlined, tiny_model, out, METHODS, checked="none", sanity=0)
     return write_heatmaps(evaluation, outlined, out)
