@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from monai.networks.nets import DenseNet121
+from monai.networks.nets import DenseNet
 from torch import nn
 
 import medllm
@@ -52,10 +52,11 @@ def drawn(side: int = 56, n_outputs: int = 3, seed: int = 0) -> torch.Tensor:
     return torch.randn(n_outputs, side, side, generator=torch.Generator().manual_seed(seed)) / side
 
 
-def dense() -> DenseNet121:
+def dense() -> DenseNet:
+    """A DenseNet-121 but for its size."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = DenseNet121(spatial_dims=2, in_channels=1, out_channels=3)
+        network = DenseNet(2, 1, 3, init_features=16, growth_rate=8, block_config=(2, 2, 2, 2))
         with torch.no_grad():
             network.class_layers.out.weight.mul_(20)
     return network

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import json
 import re
 import shutil
@@ -21,7 +22,7 @@ from medllm.cli import app
 from medllm.errors import CheckpointError, TrainingError
 from medllm.models import load_model, save_model
 from medllm.models.checkpoint import BUNDLED
-from medllm.train import network
+from medllm.train import measure, network
 from medllm.train.network import new_model
 from medllm.train.parts import divide
 from medllm.train.reading import read_recipe
@@ -34,6 +35,13 @@ ON_A_CPU = {"ACCELERATE_USE_CPU": "true"}
 def _losses(run, stage):
     lines = (run / stage / "log.jsonl").read_text().splitlines()
     return [json.loads(line)["loss"] for line in lines]
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    """Resample less; what the figures of a card are is tested where they are made."""
+    few = functools.partial(measure.clustered_bootstrap, n_resamples=50)
+    monkeypatch.setattr(measure, "clustered_bootstrap", few)
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +238,7 @@ def test_a_model_of_phantoms_alone_says_so_on_its_card(recipe_values, write_reci
 
 
 def test_phantoms_are_not_pretrained_on_unasked(recipe_values, write_recipe):
-    values = {**recipe_values, "data": [{"dataset": "phantom", "count": [12, 60, 0]}]}
+    values = {**recipe_values, "data": [{"dataset": "phantom", "count": [12, 30, 0]}]}
     recipe = read_recipe(str(write_recipe(values)))
     with pytest.raises(TrainingError, match=r"no images for pretrain but phantoms.*phantoms=true"):
         train(recipe)
@@ -344,7 +352,7 @@ def test_damaged_data_is_refused_before_the_first_step(
 
 def test_baselines_are_trained_beside_it(recipe_values, write_recipe):
     values = {**recipe_values, "baselines": ["linear-head", "densenet-121"]}
-    values["compute"] = {}
+    values |= {"align": None, "compute": {}, "finetune": {**values["finetune"], "epochs": 6}}
     recipe = read_recipe(str(write_recipe(values)))
     model = train(recipe)
     names = {row.baseline for row in model.card.comparisons}
