@@ -37,18 +37,18 @@ from medllm.explanation import DEFAULT_METHOD, METHODS
 from medllm.explanation.anatomy import REGIONS
 from medllm.explanation.attribution import PatchAttribution
 from medllm.explanation.case import Case
-from medllm.explanation.checks import verdict_of
 from medllm.explanation.composition import explain_case
 from medllm.explanation.judgement import judge, judge_place
 from medllm.explanation.record import AttributionMap, Check
 from medllm.explanation.regions import patch_shares
+from medllm.explanation.verdict import verdict_of
 from medllm.metrics import auroc
 from medllm.models import Model, load_model
 from medllm.phantom import Lesion, make_phantom
 from medllm.phantom.record import Side, Zone
 
 # Checks whose marks were learned here and that refuse a map.
-LEARNED = ("deletion", "agreement")
+LEARNED = ("deletion", "confirmation")
 SHARES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 # Seeds of this range are drawn for this table alone.
 FIRST_SEED = 920_000

@@ -9,34 +9,23 @@ from jaxtyping import Float64
 from scipy.stats import spearmanr
 
 from medllm.explanation.anatomy import REGIONS
-from medllm.explanation.record import Check, Verdict
+from medllm.explanation.record import Check
 
-# Completeness follows from the method's own promise. The marks of deletion, faithfulness and
-# agreement were learned on phantoms with known truth, by benchmarks/checks_tell_good_from_bad.py
-# (ADR 16). The others are provisional: they stand for what would be unreasonable to fail.
+# Completeness follows from the method's own promise. The marks of deletion, faithfulness,
+# agreement and confirmation were learned on phantoms with known truth, by
+# benchmarks/checks_tell_good_from_bad.py (ADR 16, 17). The others are provisional: they stand for
+# what would be unreasonable to fail.
 
 # A change of the odds by a fifth; less leaves nothing to explain.
 LEAST_EFFECT = 0.2
 LEAST_AGREEMENT = 0.4
+LEAST_CONFIRMATION = 0.4
 # A map most of which is off the chest is not of a finding in it, however little chest there is.
 MOST_OUTSIDE = 0.5
 # A letter is a part of a patch: by chance alone it can hold a hundredth of a map.
 MOST_ON_TEXT = 0.01
 LEAST_STABILITY = 0.35
 MOST_ALIKE = 0.95
-
-# Checks without which a map says nothing about the model's answer.
-_NECESSARY = {
-    "image-use",
-    "completeness",
-    "deletion",
-    "faithfulness",
-    "agreement",
-    "stability",
-}
-# What shows parts of a blurred image is asked of a network about what few were trained on: on
-# phantoms its value told right maps from wrong ones no better than chance.
-_TOLD = {"insertion"}
 
 
 def image_use(effect: float) -> Check:
@@ -129,6 +118,42 @@ def unconfirmed(other_method: str) -> Check:
         f"a map by {other_method} to compare with",
         False,
         "The second method, which works otherwise, cannot be used here: nothing confirms the map.",
+    )
+
+
+def confirmation(foretold: Check, agreeing: Check) -> Check:
+    """Test whether faithfulness and agreement confirm the map together.
+
+    Each is a correlation that a right map may miss by chance, and they miss unlike maps: one hides
+    many patches at a time, the other compares with a method that hides few. A wrong map has
+    neither.
+
+    Args:
+        foretold: The check `faithfulness`.
+        agreeing: The check `agreement`, or `unconfirmed` in its place.
+
+    Returns:
+        The check; its value is the mean of both, or faithfulness alone where nothing could be
+        agreed with: its own mark then decides.
+    """
+    alone = agreeing.name == "unconfirmed"
+    value = foretold.value if alone else (foretold.value + agreeing.value) / 2
+    passed = foretold.passed if alone else value >= LEAST_CONFIRMATION
+    tests = (
+        "The one test that could be made, faithfulness,"
+        if alone
+        else "Two unlike tests, faithfulness and agreement, taken together"
+    )
+    return Check(
+        "confirmation",
+        value,
+        foretold.reference
+        if alone
+        else f"mean of faithfulness and agreement of at least {LEAST_CONFIRMATION}",
+        passed,
+        f"{tests} {'confirms' if alone else 'confirm'} the map."
+        if passed
+        else f"{tests} {'does' if alone else 'do'} not confirm the map.",
     )
 
 
@@ -270,39 +295,3 @@ def rank_correlation(
     if np.ptp(values) == 0 or np.ptp(other) == 0:
         return 0.0
     return float(spearmanr(values, other, axis=None).statistic)
-
-
-def verdict_of(checks: Sequence[Check]) -> Verdict:
-    """Decide what an explanation is worth.
-
-    `do not use` when a check fails without which the map says nothing about the answer: the
-    image was hardly used, the map does not add up, removing what it marks matters no more than
-    removing anything, it does not foretell how far the answer falls, an unlike method points
-    elsewhere, or it does not stay under changes that no eye sees. `weak` when these pass and
-    another fails: no unlike method could be asked, it is that of another finding, avoids the
-    thorax or seeks burned-in text. Else `supported`. Insertion is told and decides nothing. The
-    call has no part in it: what is attributed is the difference that the image makes, whatever its
-    sign.
-
-    Args:
-        checks: The checks made.
-
-    Returns:
-        The verdict.
-    """
-    if forbidding(checks):
-        return "do not use"
-    failed = any(not check.passed for check in checks if check.name not in _TOLD)
-    return "weak" if failed else "supported"
-
-
-def forbidding(checks: Sequence[Check]) -> tuple[Check, ...]:
-    """Choose the checks for whose failing a map must not be used.
-
-    Args:
-        checks: The checks made.
-
-    Returns:
-        Those that failed; none where the map may be used.
-    """
-    return tuple(check for check in checks if not check.passed and check.name in _NECESSARY)

@@ -17,6 +17,7 @@ from medllm.explanation.methods import DEFAULT_METHOD, METHODS
 from medllm.explanation.record import AttributionMap, Check, Explanation, Layer, OtherMethod
 from medllm.explanation.regions import regions_of
 from medllm.explanation.shapley import zone_effects
+from medllm.explanation.verdict import verdict_of
 from medllm.explanation.words import PromptAttribution, word_ablation, word_gradients
 from medllm.models import Model
 from medllm.models.architectures import VisionLanguage
@@ -203,6 +204,6 @@ def _explanation(
         regions=regions_of(over, zones, rows, columns) if zones.found else (),
         zones_from=zones.found_by,
         checks=checks,
-        verdict=tests.verdict_of(checks),
+        verdict=verdict_of(checks),
         against=case.against,
     )

@@ -98,14 +98,18 @@ def judge(
     ):
         values, effect = attribution.values, float(case.effect[index])
         error, other = attribution.completeness_error, others[index]
+        agreeing = (
+            tests.unconfirmed(unlike)
+            if isinstance(other, AttributionError)
+            else tests.agreement(values, other.values, unlike)
+        )
         checks = [
             tests.image_use(effect),
             *([] if error is None else [tests.completeness(error, _bound(case, index))]),
             *of_curves,
             foretold,
-            tests.unconfirmed(unlike)
-            if isinstance(other, AttributionError)
-            else tests.agreement(values, other.values, unlike),
+            agreeing,
+            tests.confirmation(foretold, agreeing),
             tests.stability(values, [found[index].values for found in altered]),
         ]
         if rival := rivals[index]:

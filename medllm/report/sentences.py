@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from medllm.dicom.radiograph import Gate, Radiograph
-from medllm.explanation.checks import forbidding
-from medllm.explanation.record import Explanation
+from medllm.explanation.record import Check, Explanation
+from medllm.explanation.verdict import forbidding, weakening
 from medllm.findings import Finding
 from medllm.findings import finding as look_up
 from medllm.models.card import UNFITTED, Question
@@ -94,8 +94,8 @@ def reason(explanation: Explanation | None, scan: Radiograph) -> str:
         scan: The radiograph.
 
     Returns:
-        One sentence; for a map that must not be used, which checks forbid it, and not what
-        they found.
+        One sentence; for a map that is weak or must not be used, which checks make it so, and
+        not what they found.
     """
     if explanation is None:
         return "Not explained in this report."
@@ -105,7 +105,9 @@ def reason(explanation: Explanation | None, scan: Radiograph) -> str:
         head = f"Why {subject(explanation)} (difference of log-odds {difference})"
     if explanation.verdict == "do not use":
         return f"{head}: do not use - {failed_checks(explanation)}, so that no map is drawn."
-    return f"{head}: {explanation.verdict} - {where(explanation, scan)}."
+    weak = weakening(explanation.checks)
+    why = f", since it failed {_named(weak)}" if weak else ""
+    return f"{head}: {explanation.verdict}{why} - {where(explanation, scan)}."
 
 
 def contrast(asked: FindingPrediction, other: FindingPrediction) -> str:
@@ -143,11 +145,15 @@ def failed_checks(explanation: Explanation) -> str:
     Returns:
         Such as `it failed the deletion check, without which a map says nothing of the answer`.
     """
-    *others, last = [check.name for check in forbidding(explanation.checks)] or [""]
-    if not last:
+    failed = forbidding(explanation.checks)
+    if not failed:
         return "its checks do not support it"
-    names = f"{', '.join(others)} and {last} checks" if others else f"{last} check"
-    return f"it failed the {names}, without which a map says nothing of the answer"
+    return f"it failed {_named(failed)}, without which a map says nothing of the answer"
+
+
+def _named(checks: Sequence[Check]) -> str:
+    *others, last = [check.name for check in checks]
+    return f"the {', '.join(others)} and {last} checks" if others else f"the {last} check"
 
 
 def disagreement(explanation: Explanation) -> str:

@@ -19,6 +19,7 @@ from medllm.explanation.integrated_gradients import completeness_bound, integrat
 from medllm.explanation.judgement import judge, slightly_altered
 from medllm.explanation.methods import METHODS
 from medllm.explanation.record import Check
+from medllm.explanation.verdict import verdict_of
 
 FINDINGS = ("pneumonia", "effusion", "nodule")
 
@@ -152,7 +153,7 @@ def test_on_text_is_measured_against_an_even_spread_and_its_floor():
     assert not on.passed
     assert "18.0%" in on.sentence
     assert "5.0%" in on.sentence
-    assert checks.verdict_of([on]) == "weak"
+    assert verdict_of([on]) == "weak"
     small = checks.on_text(np.array([[1.0, 1.5]]), np.array([[0.0, 0.015]]))
     assert small.value > 0.015 / 2  # more than an even spread
     assert small.passed  # but below a hundredth
@@ -177,13 +178,21 @@ def test_without_a_second_method_a_map_is_unconfirmed_and_not_refused_for_it(
     case = Case(linear_model, scan, FINDINGS[:1])
     method = dataclasses.replace(METHODS["integrated-gradients"], attribute=attribute)
     own = METHODS["occlusion"].attribute(case)
-    names = {check.name for check in judge(case, "occlusion", own)[0]}
-    assert "agreement" in names
+    agreed = judge(case, "occlusion", own)[0]
+    names = {check.name for check in agreed}
+    by_name = {check.name: check for check in agreed}
+    assert by_name["confirmation"].value == pytest.approx(
+        (by_name["faithfulness"].value + by_name["agreement"].value) / 2
+    )
     monkeypatch.setitem(METHODS, "integrated-gradients", method)
     case = Case(linear_model, scan, FINDINGS[:1])
     (made,) = judge(case, "occlusion", own)
     assert {check.name for check in made} == names - {"agreement"} | {"unconfirmed"}
-    assert checks.verdict_of(made) == "weak"
+    by_name = {check.name: check for check in made}
+    foretold, confirmed = by_name["faithfulness"], by_name["confirmation"]
+    assert (confirmed.value, confirmed.passed) == (foretold.value, foretold.passed)
+    assert "faithfulness," in confirmed.sentence
+    assert verdict_of(made) == "weak"
 
 
 def test_outside_thorax_is_measured_against_an_even_spread():
@@ -214,12 +223,32 @@ def test_completeness_allows_a_share_of_the_effect_and_as_many_log_odds(precisio
         assert not checks.completeness(bound + 1e-3, allowed).passed
 
 
+@pytest.mark.parametrize(
+    ("foretold", "agreed", "passed", "verdict"),
+    [
+        (0.9, 0.1, True, "weak"),
+        (-0.1, 0.95, True, "weak"),
+        (0.5, 0.5, True, "supported"),
+        (0.25, 0.45, False, "do not use"),  # each passes, barely, and a wrong map may
+        (0.1, 0.1, False, "do not use"),
+    ],
+)
+def test_two_tests_confirm_a_map_together(foretold, agreed, passed, verdict):
+    one = Check("faithfulness", foretold, "", foretold >= 0.21, "")
+    other = Check("agreement", agreed, "", agreed >= checks.LEAST_AGREEMENT, "")
+    confirmed = checks.confirmation(one, other)
+    assert confirmed.value == pytest.approx((foretold + agreed) / 2)
+    assert confirmed.passed is passed
+    assert ("do not confirm" in confirmed.sentence) is not passed
+    assert verdict_of([one, other, confirmed]) == verdict
+
+
 def test_verdict_falls_with_the_weightiest_failure_and_not_with_insertion():
-    necessary = ("image-use", "deletion", "stability", "faithfulness", "agreement")
-    names = (*necessary, "outside-thorax", "unconfirmed", "insertion")
+    necessary = ("image-use", "deletion", "stability", "confirmation", "completeness")
+    names = (*necessary, "outside-thorax", "unconfirmed", "faithfulness", "agreement", "insertion")
     for results in product((True, False), repeat=len(names)):
         made = [Check(name, 0.0, "", ok, "") for name, ok in zip(names, results, strict=True)]
         wanted = (
-            "do not use" if not all(results[:5]) else "supported" if all(results[5:7]) else "weak"
+            "do not use" if not all(results[:5]) else "supported" if all(results[5:9]) else "weak"
         )
-        assert checks.verdict_of(made) == wanted
+        assert verdict_of(made) == wanted

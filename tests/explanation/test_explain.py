@@ -66,8 +66,8 @@ def test_only_a_method_that_promises_completeness_is_tested_for_it(linear_model,
         ]
         for method in ("integrated-gradients", "occlusion")
     }
-    others = ["deletion", "insertion", "faithfulness", "agreement", "stability", "contrast"]
-    others += ["outside-thorax", "on-text"]
+    others = ["deletion", "insertion", "faithfulness", "agreement"]
+    others += ["confirmation", "stability", "contrast", "outside-thorax", "on-text"]
     assert names["integrated-gradients"] == ["image-use", "completeness", *others]
     assert names["occlusion"] == ["image-use", *others]
 

@@ -36,6 +36,19 @@ def test_the_impression_names_the_checks_that_forbid_a_map_without_their_sentenc
     assert sentences.failed_checks(more).startswith("it failed the deletion and stability checks,")
 
 
+def test_the_impression_says_why_a_map_is_weak(explanations, scan):
+    shown = explanations[0]
+    failed = [Check(name, 0.1, "", passed=False, sentence="") for name in ("agreement", "on-text")]
+    told = Check("insertion", 0.2, "", passed=False, sentence="")
+    for checks, why in ((failed[:1], "agreement check"), (failed, "agreement and on-text checks")):
+        weak = replace(shown, verdict="weak", checks=(told, *checks))
+        assert sentences.reason(weak, scan).startswith(
+            f"Explanation: weak, since it failed the {why} - "
+        )
+    supported = replace(shown, verdict="supported", checks=(told,))
+    assert sentences.reason(supported, scan).startswith("Explanation: supported - ")
+
+
 def test_a_value_that_prints_like_its_threshold_is_not_said_to_be_above_it():
     question = Question("mass", "?", calibration=Calibration(low=0.3, high=0.6201, fitted_on="x"))
     said = FindingPrediction("mass", 1.0, 0.6204, "positive", "?", ("yes",), ("no",))
