@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from medllm.phantom.body import Body, stream
-from medllm.phantom.grid import Grid, Image, Tubes, draw_tubes, smooth_curve
+from medllm.phantom.grid import Grid, Image
+from medllm.phantom.shapes import Tubes, draw_tubes, smooth_curve
 
 # Strokes of the letters in units of the letter's height, x to the right and y down.
 _LETTERS: dict[str, tuple[tuple[tuple[float, float], ...], ...]] = {

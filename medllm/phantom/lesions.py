@@ -9,8 +9,9 @@ import numpy as np
 
 from medllm.phantom.anatomy import MU_LUNG, MU_TISSUE, Chest, cage_half_width, heart_path
 from medllm.phantom.body import Body, stream
-from medllm.phantom.grid import Grid, Image, Tubes, draw_tubes, smooth_noise
+from medllm.phantom.grid import Grid, Image, smooth_noise
 from medllm.phantom.record import PHANTOM_FINDINGS, Lesion, Side, Zone
+from medllm.phantom.shapes import Tubes, draw_tubes
 from medllm.phantom.vessels import vessel_tree
 
 _SOLID = MU_TISSUE - MU_LUNG  # what a mm of lung gains by turning solid

@@ -12,17 +12,18 @@ from medllm.phantom.anatomy import (
     MU_TISSUE,
     Chest,
     air_path,
-    body_path,
     build_chest,
     heart_path,
 )
 from medllm.phantom.body import Body, draw_body, stream
 from medllm.phantom.devices import device_attenuation
 from medllm.phantom.exposure import draw_exposure, expose
-from medllm.phantom.grid import Grid, Image, draw_tubes, smooth_noise
+from medllm.phantom.grid import Grid, Image, smooth_noise
 from medllm.phantom.lesions import MASK_BOUND, Scene, change_of, heart_ratio_of, random_lesions
 from medllm.phantom.record import AgeGroup, Lesion, Phantom, View
+from medllm.phantom.shapes import draw_tubes
 from medllm.phantom.skeleton import bone_path
+from medllm.phantom.trunk import body_path
 from medllm.phantom.vessels import vessel_tree
 
 # Attenuation a mm of spongy bone beyond that of the tissue it displaces.

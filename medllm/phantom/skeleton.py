@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from medllm.phantom.anatomy import along_arm, cage_half_width, humeral_head
+from medllm.phantom.anatomy import cage_half_width
 from medllm.phantom.body import Body, stream
-from medllm.phantom.grid import Grid, Image, Tubes, draw_tubes, smooth_curve
+from medllm.phantom.grid import Grid, Image
+from medllm.phantom.shapes import Tubes, draw_tubes, smooth_curve
+from medllm.phantom.trunk import along_arm, humeral_head
 
 _CORTEX = 0.45  # share of a long bone's content in its shell
 

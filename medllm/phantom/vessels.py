@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from medllm.phantom.body import Body, stream
-from medllm.phantom.grid import Tubes, smooth_curve
+from medllm.phantom.shapes import Tubes, smooth_curve
 
 _GENERATIONS = 7
 _TRUNKS = 9  # directions in which each lung's vessels leave the hilum
