@@ -57,5 +57,5 @@ def weakening(checks: Sequence[Check]) -> tuple[Check, ...]:
     Returns:
         Those that failed; none where the map is `supported`.
     """
-    harmless = _NECESSARY | _TOLD
-    return tuple(check for check in checks if not check.passed and check.name not in harmless)
+    others = _NECESSARY | _TOLD
+    return tuple(check for check in checks if not check.passed and check.name not in others)
