@@ -27,7 +27,8 @@ MOST_BYTES = 200_000
 FIRST_SEED = 950_000
 N_PHANTOMS = 60
 
-# Of pixels' gradients the bundled network's do not add up, and take minutes to find it out.
+# All but those of pixels' gradients, which take minutes and do not add up for the bundled network,
+# and patch-ablation, which is occlusion on its grid.
 METHODS = (
     *("integrated-gradients", "gradient-x-activation", "grad-cam", "gradient-attention"),
     *("attention-rollout", "occlusion", "rise", "zone-shapley"),

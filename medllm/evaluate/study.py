@@ -159,7 +159,7 @@ def write_drawn(drawn: Sequence[ImageRecord], out: Path) -> None:
 
     Args:
         drawn: As of `Study`; nothing is written where no split was drawn.
-        out: Folder of the evaluation; it holds no other run.
+        out: Folder of the evaluation, which is there and holds no other run.
 
     Raises:
         MedllmError: It cannot be written.
@@ -168,7 +168,6 @@ def write_drawn(drawn: Sequence[ImageRecord], out: Path) -> None:
         return
     parts = itertools.groupby(drawn, key=lambda record: record.split)
     with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
         write_split(out / "split.csv", ((part, list(chosen)) for part, chosen in parts))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -136,24 +137,19 @@ def confirmation(foretold: Check, agreeing: Check) -> Check:
         The check; its value is the mean of both, or faithfulness alone where nothing could be
         agreed with: its own mark then decides.
     """
-    alone = agreeing.name == "unconfirmed"
-    value = foretold.value if alone else (foretold.value + agreeing.value) / 2
-    passed = foretold.passed if alone else value >= LEAST_CONFIRMATION
-    tests = (
-        "The one test that could be made, faithfulness,"
-        if alone
-        else "Two unlike tests, faithfulness and agreement, taken together"
-    )
+    if agreeing.name == "unconfirmed":
+        verb = "confirms" if foretold.passed else "does not confirm"
+        told = f"The one test that could be made, faithfulness, {verb} the map."
+        return dataclasses.replace(foretold, name="confirmation", sentence=told)
+    mean = (foretold.value + agreeing.value) / 2
+    passed = mean >= LEAST_CONFIRMATION
+    verb = "confirm" if passed else "do not confirm"
     return Check(
         "confirmation",
-        value,
-        foretold.reference
-        if alone
-        else f"mean of faithfulness and agreement of at least {LEAST_CONFIRMATION}",
+        mean,
+        f"mean of faithfulness and agreement of at least {LEAST_CONFIRMATION}",
         passed,
-        f"{tests} {'confirms' if alone else 'confirm'} the map."
-        if passed
-        else f"{tests} {'does' if alone else 'do'} not confirm the map.",
+        f"Two unlike tests, faithfulness and agreement, taken together {verb} the map.",
     )
 
 

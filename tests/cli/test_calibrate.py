@@ -10,10 +10,8 @@ from functools import partial
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from scipy.special import expit
-from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 from typer.testing import CliRunner
 
 from medllm import evaluate
@@ -23,8 +21,10 @@ from medllm.dicom import read_radiograph
 from medllm.errors import MedllmError
 from medllm.evaluate import open_study, score_records
 from medllm.evaluate.study import write_drawn
+from medllm.findings import FINDINGS
 from medllm.metrics import auroc
 from medllm.models import load_model, save_model
+from tests.models.architectures.checkpoints import write_checkpoint
 
 PATIENTS, IMAGES = 60, 2
 
@@ -220,23 +220,7 @@ def test_the_new_checkpoint_is_used_like_any_other(made, site):
 
 
 def test_of_a_foreign_model_each_labelled_finding_that_is_left_out_is_told_why(copy, tmp_path):
-    torch.manual_seed(0)
-    labels = ("pneumonia", "effusion", "edema", "mass")
-    network = ViTForImageClassification(
-        ViTConfig(
-            hidden_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=16,
-            image_size=32,
-            patch_size=16,
-            id2label=dict(enumerate(labels)),
-            problem_type="multi_label_classification",
-        )
-    )
-    foreign = tmp_path / "vit"
-    network.save_pretrained(foreign)
-    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(foreign)
+    foreign = write_checkpoint("llava", tmp_path / "foreign")
     model = load_model(foreign)
     scored = list(score_records(model, read_csv(copy), ["pneumonia", "effusion"]))
     ranks = {
@@ -259,7 +243,8 @@ def test_of_a_foreign_model_each_labelled_finding_that_is_left_out_is_told_why(c
     lines = result.stdout.splitlines()
     (told,) = [line for line in lines if line.startswith("effusion")]
     assert re.search("left out: the fitted slope is -[0-9.]+; the log-odds do not rank", told)
-    assert "2 more of the model's findings have no label and are left out" in lines
+    unlabelled = len(FINDINGS) - 2
+    assert f"{unlabelled} more of the model's findings have no label and are left out" in lines
 
 
 def test_json_lines_are_the_findings_of_calibration_json(copy, checkpoint, tmp_path):

@@ -375,6 +375,7 @@ def test_a_split_is_drawn_by_patient_and_written_down(tmp_path, images):
         if (study := open_study("csv", tmp_path, split=part))
     }
     assert not parts["train"] & parts["test"]
+    out.mkdir()
     write_drawn(open_study("csv", tmp_path, split="train").drawn, out)
     again = open_study("csv", tmp_path, split="test", split_file=out / "split.csv")
     assert {record.patient_id for record in again.selection.records} == parts["test"]

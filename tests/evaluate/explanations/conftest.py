@@ -54,11 +54,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def outlined(
-    root: Path, tiny_model: Model, tmp_path_factory: pytest.TempPathFactory
-) -> OutlinedSet:
-    study = open_study("csv", root)
-    return outlined_records(study, tiny_model)
+def outlined(root: Path, tiny_model: Model) -> OutlinedSet:
+    return outlined_records(open_study("csv", root), tiny_model)
 
 
 @pytest.fixture(scope="session")

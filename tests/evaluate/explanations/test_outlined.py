@@ -11,7 +11,7 @@ from medllm.evaluate.explanations.raster import SIDE
 
 
 @pytest.fixture
-def study_of(root, tmp_path):
+def study_of(root):
     study = open_study("csv", root)
 
     def make(*records):
@@ -96,7 +96,7 @@ def test_what_cannot_be_compared_is_refused_with_a_remedy(study_of, root, tiny_m
         outlined_records(study_of(record(root, boxes={"hernia": BOX})), tiny_model, ["hernia"])
 
 
-def test_the_limit_takes_the_first_and_counts_the_others(root, tiny_model, tmp_path):
+def test_the_limit_takes_the_first_and_counts_the_others(root, tiny_model):
     study = open_study("csv", root)
     few = outlined_records(study, tiny_model, limit=3)
     assert [image.path for image in few.images] == ["0.png", "1.png", "2.png"]
