@@ -25,6 +25,9 @@ from medllm.errors import MedllmError
 if TYPE_CHECKING:
     from medllm.models import Model, Prediction
 
+# More do not fit a terminal's width.
+_ON_ONE_LINE = 4
+
 
 def classify(
     inputs: Inputs,
@@ -35,7 +38,10 @@ def classify(
     prevalence: Prevalence = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print log-odds, calibrated probability and call of each finding, one line per radiograph.
+    """Print calibrated probability and call of each finding, one line per radiograph.
+
+    Of more than four findings each has its own line below the file's. `--json` gives the log-odds
+    too, always on one line.
 
     A bad input is reported and the others are done; the exit status is then 1.
     """
@@ -92,6 +98,9 @@ def _failure(path: Path, model: Model, error: MedllmError) -> dict[str, Any]:
 
 
 def _words(prediction: Prediction) -> str:
-    answers = "  ".join(prediction.in_words())
+    answers = prediction.in_words()
     warnings = ", ".join(gate.code for gate in prediction.warnings)
-    return f"{prediction.path}  {answers}" + (f"  [{warnings}]" if warnings else "")
+    told = f"  [{warnings}]" if warnings else ""
+    if len(answers) > _ON_ONE_LINE:
+        return "\n  ".join((f"{prediction.path}{told}", *answers))
+    return f"{prediction.path}  {'  '.join(answers)}{told}"

@@ -105,8 +105,7 @@ def reason(explanation: Explanation | None, scan: Radiograph) -> str:
         head = f"Why {subject(explanation)} (difference of log-odds {difference})"
     if explanation.verdict == "do not use":
         return f"{head}: do not use - {failed_checks(explanation)}, so that no map is drawn."
-    weak = weakening(explanation.checks)
-    why = f", since it failed {_named(weak)}" if weak else ""
+    why = _weakness(weakening(explanation.checks))
     return f"{head}: {explanation.verdict}{why} - {where(explanation, scan)}."
 
 
@@ -149,6 +148,14 @@ def failed_checks(explanation: Explanation) -> str:
     if not failed:
         return "its checks do not support it"
     return f"it failed {_named(failed)}, without which a map says nothing of the answer"
+
+
+def _weakness(checks: Sequence[Check]) -> str:
+    failed = [check for check in checks if check.name != "unconfirmed"]
+    why = [f"it failed {_named(failed)}"] if failed else []
+    if len(failed) < len(checks):
+        why.append("no second method could confirm it")
+    return f", since {' and '.join(why)}" if why else ""
 
 
 def _named(checks: Sequence[Check]) -> str:

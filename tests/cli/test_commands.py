@@ -119,6 +119,23 @@ def test_classify_without_json_names_the_bad_files_on_stderr(checkpoint, mixed_f
     assert len(result.stderr.splitlines()) == 8
 
 
+def test_classify_gives_each_of_many_findings_its_own_line(
+    tiny_model, checkpoint, phantom_file, tmp_path
+):
+    keys = ("pneumonia", "lung_opacity", "effusion", "cardiomegaly", "nodule")
+    asked = tiny_model.card.questions[0]
+    questions = tuple(dataclasses.replace(asked, finding=key) for key in keys)
+    card = dataclasses.replace(tiny_model.card, questions=questions)
+    save_model(dataclasses.replace(tiny_model, card=card), tmp_path / "five")
+    head, *lines = run("classify", phantom_file, "--model", tmp_path / "five").stdout.splitlines()
+    assert head.startswith(str(phantom_file))
+    assert [line.split()[0] for line in lines] == list(keys)
+    assert all(line.startswith("  ") for line in lines)
+    one = run("classify", phantom_file, "--model", checkpoint).stdout.splitlines()
+    assert len(one) == 1
+    assert one[0].startswith(f"{phantom_file}  pneumonia ")
+
+
 def test_explain_writes_a_report_a_file(checkpoint, phantom_file, tmp_path):
     result = run("explain", phantom_file, "--model", checkpoint, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output

@@ -38,13 +38,19 @@ def test_the_impression_names_the_checks_that_forbid_a_map_without_their_sentenc
 
 def test_the_impression_says_why_a_map_is_weak(explanations, scan):
     shown = explanations[0]
-    failed = [Check(name, 0.1, "", passed=False, sentence="") for name in ("agreement", "on-text")]
     told = Check("insertion", 0.2, "", passed=False, sentence="")
-    for checks, why in ((failed[:1], "agreement check"), (failed, "agreement and on-text checks")):
-        weak = replace(shown, verdict="weak", checks=(told, *checks))
-        assert sentences.reason(weak, scan).startswith(
-            f"Explanation: weak, since it failed the {why} - "
-        )
+    for names, why in (
+        (["agreement"], "it failed the agreement check"),
+        (["agreement", "on-text"], "it failed the agreement and on-text checks"),
+        (["unconfirmed"], "no second method could confirm it"),
+        (
+            ["unconfirmed", "on-text"],
+            "it failed the on-text check and no second method could confirm it",
+        ),
+    ):
+        failed = [Check(name, 0.1, "", passed=False, sentence="") for name in names]
+        weak = replace(shown, verdict="weak", checks=(told, *failed))
+        assert sentences.reason(weak, scan).startswith(f"Explanation: weak, since {why} - ")
     supported = replace(shown, verdict="supported", checks=(told,))
     assert sentences.reason(supported, scan).startswith("Explanation: supported - ")
 
