@@ -50,7 +50,7 @@ def foreign_rows(
         raise LabelError(
             f"{file} has no prediction of {', '.join(missing)}; it has {', '.join(findings)}."
         )
-    findings = tuple(wanted or findings)
+    findings = tuple(dict.fromkeys(wanted or findings))
     names = Counter(record.name for record in records)
     rows, n_found = [], 0
     for record in records:

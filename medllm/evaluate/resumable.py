@@ -109,12 +109,13 @@ def write_in_parts(
     schema: pa.Schema,
     part_size: int,
     finish: Callable[[Sequence[Path]], None],
-    mend: Callable[[Path, Sequence[Image]], None] = lambda table, images: None,
+    mend: Callable[[Path, Sequence[Image]], None],
+    keep_parts: bool = False,
 ) -> None:
     """Write a table of images a part at a time, going on from what its folder holds already.
 
     Args:
-        path: The table; `parts` beside it goes away when it is written.
+        path: The table.
         images: All images.
         work: Gives the rows of each image, in their order; it is given those that are not
             written yet.
@@ -122,8 +123,10 @@ def write_in_parts(
         schema: Columns of the parts.
         part_size: Images a part.
         finish: Makes the table, given the parts in order; it is called again where it was killed.
-        mend: Does anew what is not to be kept of a table, or a part of it, that an earlier run
-            wrote; it is given the images of it.
+        mend: Does anew what is not to be kept of a part that an earlier run wrote, or of the whole
+            table where there are no parts any more; it is given the images of it.
+        keep_parts: Whether the folder `parts` stays when the table is written. Then parts alone
+            are mended, and `mend` takes the table away whose part it changes.
 
     Raises:
         MedllmError: The folder holds another run, or cannot be written.
@@ -135,18 +138,21 @@ def write_in_parts(
             parts / f"{start // part_size:06}.parquet": images[start : start + part_size]
             for start in range(0, len(images), part_size)
         }
-        for table, own in ({path: images} if path.exists() else chunks).items():
+        joined = path.exists() and not keep_parts
+        for table, own in ({path: images} if joined else chunks).items():
             if table.exists():
                 mend(table, own)
-        if not path.exists():
+        if not joined:
             parts.mkdir(exist_ok=True)
             missing = {part: chunk for part, chunk in chunks.items() if not part.exists()}
             done = iter(work([image for chunk in missing.values() for image in chunk]))
             for part, chunk in missing.items():
                 rows = [row for of_image in islice(done, len(chunk)) for row in of_image]
                 write_rows(rows, part, schema)
-            finish(list(chunks))
-        shutil.rmtree(parts, ignore_errors=True)
+            if missing or not path.exists():
+                finish(list(chunks))
+        if not keep_parts:
+            shutil.rmtree(parts, ignore_errors=True)
     except OSError as error:
         raise MedllmError(
             f"{out} cannot be written ({error.strerror}); free some space or name another --out. "
@@ -267,7 +273,7 @@ def _mend(table: Path, records: Sequence[ImageRecord], work: Work) -> None:
     width = len(before) // len(records)
     failed = before.column("error").is_valid().to_numpy().reshape(-1, width).any(axis=1)
     written = table.stat().st_mtime_ns
-    stale = [at for at, one in enumerate(records) if failed[at] or _changed_at(one.path) > written]
+    stale = [at for at, one in enumerate(records) if failed[at] or changed_at(one.path) > written]
     if not stale:
         return
     rows = [row for own in work([records[at] for at in stale]) for row in own]
@@ -279,8 +285,15 @@ def _mend(table: Path, records: Sequence[ImageRecord], work: Work) -> None:
     _write(table, (mended.slice(start, step) for start in range(0, len(mended), step)))
 
 
-def _changed_at(path: Path) -> int:
-    """Say when a file was written or moved to its place; 0 where it is no longer there."""
+def changed_at(path: Path) -> int:
+    """Say when a file was written or moved to its place.
+
+    Args:
+        path: The file.
+
+    Returns:
+        In nanoseconds, as `os.stat` counts; 0 where it is no longer there.
+    """
     try:
         status = path.stat()
     except OSError:

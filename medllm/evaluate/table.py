@@ -153,13 +153,21 @@ def read_predictions(path: Path) -> Predictions:
         The predictions.
 
     Raises:
-        LabelError: It is no such file.
+        LabelError: It is no such file, or its rows were sorted or left out since.
     """
     table = _read(path)
     first = table.column("finding")[0].as_py()
     every = table.column("finding").to_pylist()
     # The findings of the first image; all have the same in the same order.
     width = next((at for at in range(1, len(every)) if every[at] == first), len(every))
+    rows = table.column("path").to_pylist()
+    paths = rows[::width]
+    # Rows that were sorted or left out would else be taken for those of other findings.
+    if every != every[:width] * len(paths) or rows != [one for one in paths for _ in range(width)]:
+        raise LabelError(
+            f"{path} has not the same findings of each image in consecutive rows; name a folder "
+            "as medllm evaluate wrote it."
+        )
     images = table.take(np.arange(0, len(every), width))
 
     def numbers(name: str) -> Float[np.ndarray, "images findings"]:
@@ -173,7 +181,7 @@ def read_predictions(path: Path) -> Predictions:
 
     return Predictions(
         findings=tuple(every[:width]),
-        paths=images.column("path").to_pylist(),
+        paths=paths,
         patients=images.column("patient_id").to_pylist(),
         attributes=[dict(pairs) for pairs in images.column("attributes").to_pylist()],
         errors=words("error"),

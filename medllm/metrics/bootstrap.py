@@ -12,7 +12,10 @@ from scipy.special import ndtr
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its interval, of 95% where nothing else was asked for."""
+    """A figure with its interval, of 95% where nothing else was asked for.
+
+    `low` and `high` are NaN where resampling gives none: on most resamples there is no such figure.
+    """
 
     value: float
     low: float
@@ -44,7 +47,8 @@ def clustered_bootstrap(
     Args:
         figure: From the indices of the chosen images, repeats included, to the figure; NaN
             where it is not defined, such as an AUROC of one class, and such resamples are left
-            out.
+            out. Where they are more than half, the others are no sample of what could have been,
+            and there is no interval.
         clusters: The patient of each image.
         n_resamples: Resamples drawn.
         seed: Seed of the resampling.
@@ -53,7 +57,7 @@ def clustered_bootstrap(
         The figure on all images and its 95% interval.
 
     Raises:
-        ValueError: There is no image, or the figure is defined on no resample.
+        ValueError: There is no image.
 
     Source:
         Field and Welsh, J R Stat Soc B 2007 (cluster bootstrap).
@@ -82,7 +86,7 @@ def clustered_bootstraps(
         Each figure on all images and its 95% interval.
 
     Raises:
-        ValueError: There is no image, or a figure is defined on no resample.
+        ValueError: There is no image.
     """
     resampled = _resample(figures, clusters, n_resamples=n_resamples, seed=seed)
     everyone = np.arange(len(clusters))
@@ -118,7 +122,7 @@ def clustered_difference(
         interval of so few may leave out 0.
 
     Raises:
-        ValueError: There is no image, or the difference is defined on no resample.
+        ValueError: There is no image.
 
     Source:
         Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 15.4; one is added
@@ -147,7 +151,7 @@ def _p_value(value: float, resampled: Float[np.ndarray, " resamples"], n_patient
     defined = resampled[~np.isnan(resampled)]
     beyond = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
     counted = min(1.0, 2 * (beyond + 1) / (len(defined) + 1))
-    error = float(defined.std())
+    error = float(defined.std()) if len(defined) else 0.0
     if error and not beyond:
         counted = min(counted, normal_p_value(value, error))
     return max(counted, 2.0 ** (1 - n_patients))
@@ -243,7 +247,7 @@ def _resample(
     seed: int,
 ) -> dict[str, Float[np.ndarray, " resamples"]]:
     """Draw whole patients, as many as there are, and give each figure on each draw."""
-    if not clusters:
+    if not len(clusters):
         raise ValueError("an interval needs at least one image.")
     _, codes = np.unique(np.asarray(clusters), return_inverse=True)
     order = np.argsort(codes, kind="stable")
@@ -264,7 +268,7 @@ def _resample(
 
 def _percentiles(value: float, resampled: Float[np.ndarray, " resamples"]) -> Estimate:
     defined = resampled[~np.isnan(resampled)]
-    if not len(defined):
-        raise ValueError("the figure is defined on no resample; there are too few cases.")
+    if len(defined) < len(resampled) / 2:
+        return Estimate(value, float("nan"), float("nan"))
     low, high = np.percentile(defined, [2.5, 97.5])
     return Estimate(value, float(low), float(high))

@@ -14,7 +14,7 @@ def auroc(scores: Float[np.ndarray, " images"], labels: Int[np.ndarray, " images
         labels: 1 or 0.
 
     Returns:
-        0 to 1; NaN where a class is missing.
+        0 to 1; NaN where a class is missing or a score is NaN.
 
     Source:
         Mann-Whitney U over the number of pairs (Hanley and McNeil, Radiology 1982).
@@ -24,7 +24,8 @@ def auroc(scores: Float[np.ndarray, " images"], labels: Int[np.ndarray, " images
         0.75
     """
     positives, negatives = scores[labels == 1], np.sort(scores[labels == 0])
-    if not len(positives) or not len(negatives):
+    # NaN would rank above every number.
+    if not len(positives) or not len(negatives) or np.isnan(scores).any():
         return float("nan")
     # Twice the number of negatives that each positive outranks. The same as by ranks, and ten
     # times faster than scipy's rankdata on some hundred images, which are resampled often.
@@ -47,7 +48,8 @@ def average_precision(
         labels: 1 or 0.
 
     Returns:
-        Above 0 to 1; the share of positives is the level of chance. NaN without positives.
+        Above 0 to 1; the share of positives is the level of chance. NaN without positives, or
+        where a score is NaN.
 
     Source:
         Buckley and Voorhees, SIGIR 2000; Davis and Goadrich, ICML 2006 (why not interpolated).
@@ -57,7 +59,7 @@ def average_precision(
         0.8333
     """
     _, hits, alarms = _cuts(scores, labels)
-    if not hits.any():
+    if not hits.any() or np.isnan(scores).any():
         return float("nan")
     return float(np.diff(hits, prepend=0) @ (hits / (hits + alarms)) / hits[-1])
 

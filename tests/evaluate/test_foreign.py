@@ -76,8 +76,8 @@ def test_a_file_that_is_not_as_wanted_is_refused_in_one_line(tmp_path, records, 
 
 def test_only_the_findings_that_are_asked_for_are_taken(tmp_path, records):
     (tmp_path / "peer.csv").write_text(HEADER + "a/1.png,mass,0.75\na/1.png,nodule,0.5\n")
-    rows = foreign_rows(tmp_path / "peer.csv", records, tmp_path, ["nodule"])
-    assert {row["finding"] for row in rows} == {"nodule"}
+    rows = foreign_rows(tmp_path / "peer.csv", records, tmp_path, ["nodule", "nodule"])
+    assert [row["finding"] for row in rows] == ["nodule"] * len(records)
     with pytest.raises(LabelError, match="has no prediction of edema; it has mass, nodule"):
         foreign_rows(tmp_path / "peer.csv", records, tmp_path, ["edema"])
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score, roc_curve
@@ -118,3 +120,14 @@ def test_averages_are_the_mean_of_the_findings_and_all_answers_in_one_pot(two_fi
     assert means.micro_auroc.value == pytest.approx(pooled)
     assert means.macro_auroc.low < means.macro_auroc.value < means.macro_auroc.high
     assert averages(two_findings, answers[:1]) is None
+
+
+def test_averages_of_findings_too_rare_to_resample_have_no_interval(two_findings):
+    labels = np.zeros_like(two_findings.labels)
+    # One patient each: .63 of the resamples draw the one, .40 both.
+    labels[0, 0] = labels[-1, 1] = 1
+    rare = dataclasses.replace(two_findings, labels=labels)
+    means = averages(rare, [Answers.of(rare, key) for key in rare.findings])
+    assert means.macro_auroc.value is not None
+    assert means.macro_auroc.low is None
+    assert means.micro_auroc.low is not None

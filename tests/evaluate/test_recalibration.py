@@ -169,6 +169,17 @@ def test_findings_are_chosen_before_anything_is_scored(tiny_model, simulated):
         findings_to_fit(tiny_model, other)
 
 
+def test_a_soft_label_is_refused_before_and_after_scoring(tiny_model, simulated):
+    rows = simulated(n_patients=100)
+    soft = dataclasses.replace(rows[7].record, labels={"pneumonia": 0.5})
+    rows[7] = dataclasses.replace(rows[7], record=soft)
+    with pytest.raises(LabelError, match=r"'pneumonia' is 0\.5: soft labels are for") as error:
+        findings_to_fit(tiny_model, [row.record for row in rows])
+    assert error.value.code == "soft-labels"
+    with pytest.raises(LabelError, match="soft labels"):
+        recalibrate(tiny_model, rows, "x", n_resamples=FEW)
+
+
 def test_unreadable_images_are_counted_and_left_out(tiny_model, simulated):
     rows = simulated(n_patients=100)
     bad = [

@@ -94,6 +94,15 @@ def test_one_finding_and_one_image_are_read_too(tmp_path, tiny_model, scored):
     assert read_predictions(tmp_path / "p.parquet").labels.shape == (3, 1)
 
 
+def test_rows_that_were_sorted_or_left_out_are_refused(tmp_path, tiny_model, scored):
+    rows = rows_of(scored, tiny_model, FINDINGS, Path("/data"))
+    file = tmp_path / "p.parquet"
+    for changed in (sorted(rows, key=lambda row: row["finding"]), rows[:-1], rows[:1] + rows[2:]):
+        write_rows(changed, file)
+        with pytest.raises(LabelError, match="same findings of each image in consecutive rows"):
+            read_predictions(file)
+
+
 def test_a_path_outside_of_the_folder_tells_its_name_alone():
     def place(path):
         return ImageRecord("csv", Path(path), "p1", {}).place(Path("/data"))

@@ -25,6 +25,10 @@ def _means(first, second):
     )
 
 
+def _nought(_):
+    return 0.0
+
+
 def _names(n):
     return [str(index) for index in range(n)]
 
@@ -127,8 +131,23 @@ def test_resamples_without_a_figure_are_not_counted():
     got = clustered_difference(halves, lambda _: 0.0, _names(20), n_resamples=100)
     # About half of the resamples, four standard errors of 5 on either side.
     assert 2 / 71 < got.p_value < 2 / 31
-    with pytest.raises(ValueError, match="too few cases"):
-        clustered_difference(lambda _: math.nan, lambda _: 0.0, _names(20))
+
+
+def test_where_most_resamples_have_no_figure_there_is_no_interval():
+    # On all images it is defined, and on resamples that draw two given patients of 20: .40.
+    def rare(at):
+        return 0.5 if {3, 4} <= set(at.tolist()) else math.nan
+
+    got = clustered_bootstrap(rare, _names(20))
+    assert got.value == 0.5
+    assert math.isnan(got.low)
+    assert math.isnan(got.high)
+    never = clustered_difference(
+        lambda at: 1.0 if len(set(at)) == 20 else math.nan, _nought, _names(20)
+    )
+    assert never.difference.value == 1
+    assert math.isnan(never.difference.low)
+    assert never.p_value == 1
 
 
 @pytest.mark.parametrize("n", [1, 12, 74, 5000])

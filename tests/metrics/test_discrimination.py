@@ -16,6 +16,7 @@ from sklearn.metrics import (
 from medllm.metrics import (
     auroc,
     average_precision,
+    delong_interval,
     f1,
     negative_predictive_value,
     positive_predictive_value,
@@ -65,6 +66,14 @@ def test_a_model_that_tells_nothing_has_the_share_of_positives():
 
 def test_without_positives_there_is_no_average_precision():
     assert math.isnan(average_precision(np.arange(3.0), np.zeros(3, dtype=int)))
+
+
+def test_a_score_that_is_no_number_has_no_rank():
+    scores, labels = np.array([0.1, np.nan, 0.3, 0.4]), np.array([0, 1, 0, 1])
+    assert math.isnan(auroc(scores, labels))
+    assert math.isnan(average_precision(scores, labels))
+    measured = delong_interval(scores, labels)
+    assert np.isnan([measured.value, measured.low, measured.high]).all()
 
 
 @settings(deadline=None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
@@ -56,9 +56,10 @@ class OutlinedImage:
         patient_id: Its patient.
         outlined_as: By finding that is asked for, the finding that was outlined: mostly itself.
         labels: 1 or 0 a finding; those asked for are mostly 1.
-        known: What decides its rows, as JSON can hold it.
+        known: What decides its rows, but for a file's content, as JSON can hold it.
         open: Reads it; raises `DicomError` where it cannot be read or scored, and `LabelError`
             where its outline cannot.
+        file: Where it lies; None for a phantom.
     """
 
     path: str
@@ -67,6 +68,7 @@ class OutlinedImage:
     labels: Mapping[str, float]
     known: Any
     open: Callable[[], Opened]
+    file: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +83,7 @@ class OutlinedSet:
         caveats: What figures of this data set must be read with, in sentences.
         root: Folder of the data set; None for phantoms.
         drawn: As of `Study`: all images of the data set, where its parts were drawn.
+        read_by: How files are read: the gates that refuse none, and the polarity.
     """
 
     dataset: str
@@ -90,6 +93,7 @@ class OutlinedSet:
     caveats: Sequence[str] = ()
     root: Path | None = None
     drawn: Sequence[ImageRecord] = ()
+    read_by: Mapping[str, Any] = field(default_factory=dict)
 
 
 def outlined_records(
@@ -136,7 +140,14 @@ def outlined_records(
     taken, left_out = take_first(chosen, limit, left_out)
     split = study.split or "all"
     return OutlinedSet(
-        study.dataset, split, taken, left_out, study.caveats, study.root, study.drawn
+        study.dataset,
+        split,
+        taken,
+        left_out,
+        study.caveats,
+        study.root,
+        study.drawn,
+        read_by={"accept": sorted(accept), "polarity": polarity},
     )
 
 
@@ -207,13 +218,15 @@ def _of_record(
 
     boxes = {key: [list(box) for box in found] for key, found in record.boxes.items()}
     masks = {key: repr(mask) for key, mask in record.masks.items()}
+    path, outlines = record.place(root), (dict(outlined_as), boxes, masks)
     return OutlinedImage(
-        record.place(root),
+        path,
         record.patient_id,
         outlined_as,
         record.labels,
-        [record.dataset, record.name, record.patient_id, dict(outlined_as), boxes, masks],
+        [record.dataset, path, record.patient_id, record.polarity, *outlines],
         read,
+        record.path,
     )
 
 

@@ -25,9 +25,10 @@ from medllm.evaluate.explanations.figures import (
 from medllm.evaluate.explanations.measured import Table, read_table
 from medllm.evaluate.explanations.outlined import OutlinedImage, OutlinedSet
 from medllm.evaluate.explanations.sanity_figures import sanity_of
-from medllm.evaluate.explanations.table import PART_SCHEMA, Row, finish
+from medllm.evaluate.explanations.table import PART_SCHEMA, Row, finish, mended_rows
 from medllm.evaluate.resumable import of_images, of_model, write_in_parts
 from medllm.evaluate.study import write_drawn
+from medllm.evaluate.table import write_rows
 from medllm.explanation import DEFAULT_METHOD, METHODS
 from medllm.models import Model
 
@@ -52,10 +53,13 @@ def evaluate_explanations(
 ) -> ExplanationEvaluation:
     """Explain a data set by every method and measure the maps, going on from what `out` holds.
 
+    An image that could not be read before is tried again, and one whose file has changed since is
+    explained anew.
+
     Args:
         outlined: The images.
         model: The model.
-        out: Folder; `explanations.parquet` is written there.
+        out: Folder; `explanations.parquet` is written there, and the parts that it was joined of.
         methods: Keys of `METHODS`; all when None.
         checked: Whose explanations are checked whole, as a report would have them: the default
             method's, or the first one's where that is not among them; each method's; or none.
@@ -86,11 +90,19 @@ def evaluate_explanations(
         return (one.rows for one in watch(explained, len(missing)))
 
     path = out / "explanations.parquet"
+
+    def mend(part: Path, own: Sequence[OutlinedImage]) -> None:
+        changed = mended_rows(part, own, work)
+        if changed is not None:
+            path.unlink(missing_ok=True)
+            write_rows(changed, part, PART_SCHEMA)
+
     told = {
         "methods": list(names),
         "checked": list(whole),
         "sanity": len(tried),
         "dataset": outlined.dataset,
+        **outlined.read_by,
     }
     findings = list(dict.fromkeys(key for image in outlined.images for key in image.outlined_as))
     write_in_parts(
@@ -101,6 +113,8 @@ def evaluate_explanations(
         schema=PART_SCHEMA,
         part_size=PART,
         finish=lambda parts: finish(parts, path),
+        mend=mend,
+        keep_parts=True,
     )
     write_drawn(outlined.drawn, out)
     return _document(outlined, model, names, read_table(path), len(tried))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from medllm.evaluate.explanations.controls import (
     unpack,
 )
 from medllm.evaluate.explanations.localised import Truth, localise
+from medllm.evaluate.explanations.outlined import OutlinedImage
 from medllm.evaluate.explanations.raster import SIDE
+from medllm.evaluate.resumable import changed_at
 from medllm.metrics import pointing_game
 
 Row = dict[str, Any]
@@ -67,6 +70,42 @@ SCHEMA = pa.schema(
 )
 # What the controls that look at other patients need, and a reader of the table does not.
 PART_SCHEMA = pa.schema([*SCHEMA, ("outline", pa.binary()), ("regions", pa.binary())])
+
+
+def mended_rows(
+    part: Path,
+    images: Sequence[OutlinedImage],
+    work: Callable[[Sequence[OutlinedImage]], Iterable[Sequence[Row]]],
+) -> list[Row] | None:
+    """Do those images of a part anew that were not read, or whose file is newer than the part.
+
+    Args:
+        part: A file of `PART_SCHEMA`.
+        images: Its images, in the order of its rows.
+        work: Gives the rows of each image, in their order.
+
+    Returns:
+        All rows of the part, or None where nothing has changed.
+    """
+    written = part.stat().st_mtime_ns
+    rows = pq.read_table(part, schema=PART_SCHEMA).to_pylist()
+    n_methods = len(rows) // sum(len(image.outlined_as) for image in images)
+    each = iter(rows)
+    before = [list(islice(each, len(image.outlined_as) * n_methods)) for image in images]
+    newer = {
+        at
+        for at, image in enumerate(images)
+        if image.file is not None and changed_at(image.file) > written
+    }
+    stale = [at for at, own in enumerate(before) if at in newer or own[0]["rows"] is None]
+    if not stale:
+        return None
+    for at, own in zip(stale, work([images[at] for at in stale]), strict=True):
+        before[at] = list(own)
+        # Unread as it was, it is tried at each start, for which nothing need be written.
+        if own[0].get("rows") is not None:
+            newer.add(at)
+    return [row for own in before for row in own] if newer else None
 
 
 def finish(parts: Sequence[Path], path: Path) -> None:

@@ -2,13 +2,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from medllm.errors import AttributionError, LabelError, MedllmError
-from medllm.evaluate import ExplanationEvaluation, evaluate_explanations
+from medllm.evaluate import (
+    ExplanationEvaluation,
+    evaluate_explanations,
+    open_study,
+    outlined_records,
+)
 from medllm.evaluate.explanations import CONTROLS
 from medllm.evaluate.explanations import runs as explanation_runs
 from medllm.explanation import DEFAULT_METHOD, explain, methods
@@ -125,6 +131,7 @@ def test_the_files_hold_the_document_by_its_published_names(evaluated):
     assert sorted(path.name for path in out.iterdir()) == [
         "explanations.parquet",
         "metrics.json",
+        "parts",
         "report.html",
         "run.json",
     ]
@@ -161,12 +168,49 @@ def test_a_killed_run_goes_on_and_ends_as_an_unbroken_one(
     found = pq.read_table(tmp_path / "explanations.parquet").to_pylist()
     assert [without_times(row) for row in found] == [without_times(row) for row in rows]
     assert again.localisation == evaluated[0].localisation
-    assert not (tmp_path / "parts").exists()
-    # Finished, it explains nothing and says the same.
-    assert (
-        evaluate_explanations(outlined, tiny_model, tmp_path, METHODS, watch=killed_after(0))
-        == again
-    )
+    # Finished, it tries what could not be read, and says the same.
+    told.clear()
+    seen.clear()
+    last = evaluate_explanations(outlined, tiny_model, tmp_path, METHODS, watch=killed_after(1))
+    assert [one.error for one in seen] == ["truncated"]
+    assert last == again
+
+
+def test_what_was_mended_or_changed_since_is_explained_anew(root, tiny_model, tmp_path):
+    own, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(root, own)
+    whole, cut = (own / "1.png").read_bytes(), (own / "2.png").read_bytes()[:2000]
+    (own / "2.png").write_bytes(cut)
+    seen = []
+
+    def run(**read_by):
+        seen.clear()
+        outlined = outlined_records(open_study("csv", own), tiny_model, limit=4, **read_by)
+        evaluation = evaluate_explanations(
+            outlined,
+            tiny_model,
+            out,
+            ["occlusion"],
+            checked="none",
+            sanity=0,
+            watch=lambda explained, total: (seen.append(one) or one for one in explained),
+        )
+        rows = pq.read_table(out / "explanations.parquet").to_pylist()
+        return evaluation, {row["path"]: row for row in of(rows, method="occlusion")}
+
+    first, before = run()
+    assert first.errors == {"truncated": 1}
+    (own / "2.png").write_bytes(whole)
+    (own / "3.png").write_bytes(whole)
+    second, after = run()
+    assert (len(seen), second.errors) == (2, {})
+    assert after["2.png"]["log_odds"] == pytest.approx(before["1.png"]["log_odds"], abs=1e-5)
+    assert after["3.png"]["log_odds"] != before["3.png"]["log_odds"]
+    assert without_times(after["1.png"]) == without_times(before["1.png"])
+    assert run()[0] == second
+    assert not seen
+    with pytest.raises(MedllmError, match="another evaluation, which differs in polarity"):
+        run(polarity="inverted")
 
 
 def without_times(row):
