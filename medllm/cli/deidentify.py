@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medllm.cli.inputs import tell_error
-from medllm.errors import MedllmError
+from medllm.cli.inputs import find_each, tell_error
 
 if TYPE_CHECKING:
     from pydicom.tag import BaseTag
@@ -65,12 +64,19 @@ def deidentify(
     Writes DIR/PSEUDONYM/SOP-INSTANCE-UID.dcm; DIR/deidentification.json says what was done. Age,
     sex, device and shifted dates stay. Pixels are not changed: look for names in them.
     """
-    from medllm.dicom.deidentify import deidentify_files, open_key, write_record
+    from medllm.dicom import find_images
+    from medllm.dicom.deidentify import Outcome, deidentify_files, open_key, write_record
 
     _check_accept(accept)
     also = _tags(remove)
     _check_apart(key, out)
-    sources = _images(inputs)
+    found = find_each(inputs, find_images, "DICOM")
+    outcomes = [Outcome(path, error=error) for path, error in found if error is not None]
+    for outcome in outcomes:
+        _tell(outcome)
+    sources = [path for path, error in found if error is None]
+    if not sources:
+        raise typer.Exit(1)
     secret, made = open_key(key)
     if made:
         typer.echo(
@@ -78,12 +84,10 @@ def deidentify(
             "patients, and without it none can be added to them.",
             err=True,
         )
-    outcomes = []
     for outcome in deidentify_files(
         _watched(sources), out, secret, accept=accept or (), remove=also
     ):
-        if outcome.error is not None:
-            tell_error(outcome.source, outcome.error)
+        _tell(outcome)
         outcomes.append(outcome)
     record = write_record(outcomes, out, secret)
     typer.echo("\n".join(_summary(outcomes, secret, record)))
@@ -125,15 +129,9 @@ def _check_apart(key: Path, out: Path) -> None:
         )
 
 
-def _images(inputs: Sequence[Path]) -> list[Path]:
-    from medllm.dicom import find_images
-
-    paths = list(find_images(inputs))
-    if not paths:
-        raise MedllmError(
-            f"no DICOM file was found in {', '.join(map(str, inputs))}.", code="no-input"
-        )
-    return paths
+def _tell(outcome: Outcome) -> None:
+    if outcome.error is not None:
+        tell_error(outcome.source, outcome.error)
 
 
 def _watched(paths: Sequence[Path]) -> Iterable[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,11 +24,16 @@ from medllm.cli.inputs import (
     read_each,
     tell_error,
 )
-from medllm.errors import AttributionError, MedllmError
+from medllm.errors import AttributionError, MedllmError, ReportError
+from medllm.files import replace_file
 
 if TYPE_CHECKING:
     from medllm.dicom import Radiograph
+    from medllm.explanation import Explanation
     from medllm.models import Model, Prediction
+
+# These state the hash of their image. Where neither is written, the last is: it holds nothing else.
+_TELLING = ("report.json", "report.html", "image.sha256")
 
 
 def explain(
@@ -172,26 +178,33 @@ def write_report(
         The files written, and the explanations that were refused as incomplete.
     """
     from medllm.dicom import read_identity
-    from medllm.explanation import explain as explain_finding
+    from medllm.explanation import explain_findings
     from medllm.report import build_report
 
     # An answer that was never calibrated says nothing by itself: only what was asked for is told.
     asked = list(dict.fromkeys([*(findings or []), *([against] if against else [])]))
     told = asked if asked and model.card.calls_nothing else None
     prediction = model.predict([scan], told)[0]
-    explanations, refused = [], []
-    for key in findings or _worth_explaining(prediction):
-        try:
-            explanations.append(
-                explain_finding(
-                    model, scan, key, method=methods[0], against=against, others=methods[1:]
-                )
-            )
-        except AttributionError as error:
-            refused.append(error)
+    run = partial(
+        explain_findings, model, scan, method=methods[0], against=against, others=methods[1:]
+    )
+    keys = list(dict.fromkeys(findings or _worth_explaining(prediction)))
+    explanations: list[Explanation] = []
+    refused: list[AttributionError] = []
+    try:
+        explanations += run(keys)
+    except AttributionError as error:
+        refused += [error] if len(keys) == 1 else []
+        # One finding is refused, so that the others are to be explained without it.
+        for key in keys if len(keys) > 1 else ():
+            try:
+                explanations += run([key])
+            except AttributionError as alone:
+                refused.append(alone)
     identity = read_identity(scan.path) if with_identity else None
     report = build_report(scan, prediction, explanations, identity=identity)
     files = report.write(folder, formats=formats).values()
+    _note_image(scan, folder)
     return [file for each in files for file in each], refused
 
 
@@ -213,9 +226,22 @@ def _folder_for(scan: Radiograph, out: Path) -> tuple[Path, str]:
     plain = out / scan.path.stem
     if not any(True for pattern in ("report*", "dicom/*") for _ in plain.glob(pattern)):
         return plain, ""
-    telling = [file for name in ("json", "html") if (file := plain / f"report.{name}").is_file()]
-    # Both state the hash of their image. They differ where one was written over by another's.
+    telling = [file for name in _TELLING if (file := plain / name).is_file()]
+    # They differ where one was written over by another's.
     if telling and all(scan.sha256.encode() in file.read_bytes() for file in telling):
         return plain, ""
     why = "holds the report of another image" if telling else "holds a report that names no image"
     return plain.with_name(f"{plain.name}-{scan.sha256[:8]}"), f"{plain} {why}"
+
+
+def _note_image(scan: Radiograph, folder: Path) -> None:
+    """Leave the hash of the image beside reports of which none states it, for the next run."""
+    if any((folder / name).is_file() for name in _TELLING):
+        return
+    try:
+        replace_file(folder / _TELLING[-1], f"{scan.sha256}\n")
+    except OSError as error:
+        raise ReportError(
+            f"{folder} cannot be written to ({error.strerror}); choose another folder.",
+            code="unwritable-folder",
+        ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from medllm.errors import MedllmError
+from medllm.errors import DicomError, MedllmError
 
 if TYPE_CHECKING:
     from medllm.dicom import Radiograph
@@ -153,29 +154,51 @@ def read_each(
     from medllm.dicom import find_images, read_radiograph
 
     check_accept(accept)
-    paths: list[Path] = []
-    missing: dict[Path, MedllmError] = {}
-    for given in inputs:
-        try:
-            paths += find_images([given])
-        except MedllmError as error:
-            missing[given] = error
-            paths.append(given)
-    if not paths:
-        raise MedllmError(
-            f"no DICOM, PNG or JPEG file was found in {', '.join(map(str, inputs))}.",
-            code="no-input",
-        )
+    found = find_each(inputs, find_images, "DICOM, PNG or JPEG")
     console = Console(stderr=True)
-    shown = len(paths) > 1 and console.is_terminal
-    for path in track(paths, "radiographs", console=console, disable=not shown, transient=True):
+    # Of one radiograph there is nothing to count, and many methods take minutes.
+    alone, many = console.is_terminal and len(found) == 1, console.is_terminal and len(found) > 1
+    at_work = console.status("one radiograph") if alone else contextlib.nullcontext()
+    each = track(found, "radiographs", console=console, disable=not many, transient=True)
+    for path, error in each:
 
-        def read(path: Path = path) -> Radiograph:
-            if path in missing:
-                raise missing[path]
+        def read(path: Path = path, error: DicomError | None = error) -> Radiograph:
+            if error is not None:
+                raise error
             return read_radiograph(path, accept=accept or (), polarity=polarity)
 
-        yield path, read
+        with at_work:
+            yield path, read
+
+
+def find_each(
+    inputs: Sequence[Path], find: Callable[[Sequence[Path]], Iterable[Path]], kinds: str
+) -> list[tuple[Path, DicomError | None]]:
+    """Find the files that inputs name, in spite of an input that is not there.
+
+    Args:
+        inputs: Files and folders.
+        find: Lists the files that they name.
+        kinds: What it lists, in words.
+
+    Returns:
+        The files, and in its place each input that is at fault, with its error.
+
+    Raises:
+        MedllmError: No file was found, and no input is at fault.
+    """
+    found: list[tuple[Path, DicomError | None]] = []
+    for given in inputs:
+        try:
+            for path in find([given]):
+                found.append((path, None))
+        except DicomError as error:
+            found.append((given, error))
+    if not found:
+        raise MedllmError(
+            f"no {kinds} file was found in {', '.join(map(str, inputs))}.", code="no-input"
+        )
+    return found
 
 
 def check_accept(accept: Sequence[str] | None) -> None:

@@ -114,7 +114,7 @@ def listen(
     from medllm.dicom.network.inbox import Inbox
     from medllm.dicom.network.node import Node, Pace
     from medllm.dicom.network.reception import Access
-    from medllm.dicom.silence import process_in_silence
+    from medllm.dicom.silence import in_silence
     from medllm.explanation import METHODS
 
     methods = chosen_names(method, METHODS, "--method")
@@ -135,7 +135,7 @@ def listen(
             pace=Pace(quiet_s=quiet_seconds),
         )
         _stop_on_signals(node.stop)
-        with process_in_silence():
+        with in_silence():
             node.run()
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medllm.cli.inputs import AsJson
+from medllm.cli.inputs import AsJson, find_each
 from medllm.cli.peers import ADDRESS, AeTitle, TlsCa, TlsCert, TlsKey, peer_at
 from medllm.cli.progress import watched
-from medllm.errors import MedllmError, NetworkError
+from medllm.errors import NetworkError
 
 if TYPE_CHECKING:
     from medllm.dicom.network import Sent
@@ -45,14 +46,13 @@ def send(
     from medllm.dicom.search import find_dicom
 
     peer = peer_at(to, ae_title, tls_ca, tls_cert, tls_key)
-    paths = list(find_dicom(files))
-    if not paths:
-        raise MedllmError(
-            f"no DICOM file was found in {', '.join(map(str, files))}.", code="no-input"
-        )
+    found = find_each(files, find_dicom, "DICOM")
+    absent = [Sent(path, None, error.code, str(error)) for path, error in found if error]
+    paths = [path for path, error in found if error is None]
     left, n_taken = dict.fromkeys(paths), 0
     try:
-        for sent in watched(map(_named, store(paths, peer)), len(paths), "files"):
+        outcomes = chain(absent, map(_named, store(paths, peer)))
+        for sent in watched(outcomes, len(found), "files"):
             left.pop(sent.path, None)
             n_taken += sent.error is None
             _tell(sent, as_json=as_json)
@@ -60,8 +60,8 @@ def send(
         typer.echo(str(error), err=True)
         for path in left if as_json else ():
             _tell(Sent(path, None, error.code, str(error)), as_json=True)
-    typer.echo(f"{n_taken} of {len(paths)} files taken by {peer}", err=True)
-    if n_taken < len(paths):
+    typer.echo(f"{n_taken} of {len(found)} files taken by {peer}", err=True)
+    if n_taken < len(found):
         raise typer.Exit(1)
 
 

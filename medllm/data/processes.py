@@ -39,6 +39,7 @@ def in_processes(
     if not workers:
         yield from map(function, items)
         return
+    # Not spawned, as `each_image` does it: each process would import torch anew, 8 s of work.
     with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         waiting: deque[Future[Result]] = deque()
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 import zlib
 from io import BytesIO
 
@@ -18,6 +17,7 @@ from pydicom.uid import (
 
 from medllm.dicom.attributes import text
 from medllm.dicom.files import MAX_FILE_BYTES
+from medllm.dicom.silence import heard_in_silence
 from medllm.errors import DicomError
 
 
@@ -36,14 +36,16 @@ def parse_dataset(data: bytes, *, force: bool) -> pydicom.Dataset:
             `MAX_FILE_BYTES`.
     """
     try:
-        with warnings.catch_warnings():
-            # pydicom drops pixel data whose end is missing, with a warning only.
-            warnings.filterwarnings("error", message="End of file reached before delimiter")
+        with heard_in_silence() as warnings:
             _bound_inflated_size(data, force=force)
-            return pydicom.dcmread(BytesIO(data), force=force)
+            dataset = pydicom.dcmread(BytesIO(data), force=force)
+        # pydicom drops pixel data whose end is missing, with a warning only.
+        if any(one.startswith("End of file reached before delimiter") for one in warnings):
+            raise EOFError
+        return dataset
     except DicomError:
         raise
-    except (zlib.error, EOFError, UserWarning):
+    except (zlib.error, EOFError):
         raise DicomError(
             "the file ends before its pixel data does; copy or export it again.", code="truncated"
         ) from None

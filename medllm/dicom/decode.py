@@ -14,6 +14,7 @@ from pydicom.uid import UID, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1
 
 from medllm.dicom.codestream import codestream_size, is_cut_off
 from medllm.dicom.dataset import transfer_syntax_uid
+from medllm.dicom.quoting import quoted_uid
 from medllm.errors import DicomError
 
 _EXTRAS = {
@@ -115,4 +116,5 @@ def _decoder_missing(transfer_syntax: UID) -> DicomError:
 
 
 def _name(transfer_syntax: UID) -> str:
-    return f"{transfer_syntax.name} ({transfer_syntax})"
+    name = quoted_uid(transfer_syntax)
+    return f"{name} ({transfer_syntax})" if transfer_syntax.type else name

@@ -10,6 +10,7 @@ from pydicom.uid import HTJ2K, JPEG2000, JPEGBaseline8Bit, JPEGExtended12Bit, JP
 from medllm.dicom.attributes import is_given, numbers, word
 from medllm.dicom.dataset import transfer_syntax_uid
 from medllm.dicom.gates import make_gate
+from medllm.dicom.quoting import quoted, quoted_uid
 from medllm.dicom.radiograph import Gate
 
 # 8192 x 8192; the largest radiographs, stitched spines, have about half of that.
@@ -107,7 +108,8 @@ def _grey(dataset: Dataset) -> Gate:
     photometric = word(dataset, "PhotometricInterpretation")
     samples = int(dataset.SamplesPerPixel)
     found = (
-        f"Photometric Interpretation (0028,0004) is {photometric!r} with {samples} samples a pixel"
+        "Photometric Interpretation (0028,0004) is "
+        f"{quoted(dataset, 'PhotometricInterpretation')} with {samples} samples a pixel"
     )
     return make_gate(
         "color",
@@ -126,7 +128,7 @@ def _file_meta(dataset: Dataset) -> Gate:
         complete,
         "preamble and Transfer Syntax UID (0002,0010) are present",
         "preamble or Transfer Syntax UID (0002,0010) is missing; the encoding was taken from "
-        f"the elements: {transfer_syntax_uid(dataset).name}.",
+        f"the elements: {quoted_uid(transfer_syntax_uid(dataset))}.",
     )
 
 
@@ -139,18 +141,18 @@ def _lossless(dataset: Dataset) -> Gate:
         "warning",
         not lossy,
         "no sign of lossy compression",
-        f"Lossy Image Compression (0028,2110) is {stated or 'absent'}, Transfer Syntax UID "
-        f"(0002,0010) is {transfer_syntax.name}: fine detail may be lost.",
+        f"Lossy Image Compression (0028,2110) is {quoted(dataset, 'LossyImageCompression')}, "
+        f"Transfer Syntax UID (0002,0010) is {quoted_uid(transfer_syntax)}: fine detail may be "
+        "lost.",
     )
 
 
 def _no_annotation(dataset: Dataset) -> Gate:
-    stated = word(dataset, "BurnedInAnnotation")
     return make_gate(
         "burned-in-annotation",
         "warning",
-        stated != "YES",
-        f"Burned In Annotation (0028,0301) is {stated or 'absent'}",
+        word(dataset, "BurnedInAnnotation") != "YES",
+        f"Burned In Annotation (0028,0301) is {quoted(dataset, 'BurnedInAnnotation')}",
         "Burned In Annotation (0028,0301) is YES: text in the pixels can identify the patient "
         "and can sway a model.",
     )
@@ -166,8 +168,8 @@ def _polarity_consistent(dataset: Dataset) -> Gate:
         shape in {None, wanted},
         "Photometric Interpretation and Presentation LUT Shape agree",
         f"Photometric Interpretation (0028,0004) is {photometric}, Presentation LUT Shape "
-        f"(2050,0020) is {shape!r}, wanted is {wanted!r}; the image was inverted once: set the "
-        "polarity yourself if it looks wrong.",
+        f"(2050,0020) is {quoted(dataset, 'PresentationLUTShape')}, wanted is {wanted!r}; the "
+        "image was inverted once: set the polarity yourself if it looks wrong.",
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Literal
 
@@ -13,7 +14,9 @@ from PIL import Image, ImageFile, ImageOps
 from medllm.dicom.encoding_gates import MAX_PIXELS
 from medllm.dicom.gates import make_gate
 from medllm.dicom.pixels import Polarity
+from medllm.dicom.process_setting import ProcessSetting
 from medllm.dicom.radiograph import Gate, PixelStep
+from medllm.dicom.silence import in_silence
 from medllm.dicom.windows import percentile_bounds, stretch
 from medllm.errors import DicomError
 
@@ -99,15 +102,15 @@ def _grey_values(
     data: bytes, file_format: str
 ) -> tuple[UInt8[np.ndarray, "rows columns"] | UInt16[np.ndarray, "rows columns"], PixelStep]:
     try:
-        with warnings.catch_warnings():
-            # Pillow's warnings are on size and transparency, and both are dealt with here.
-            warnings.simplefilter("ignore")
-            # Other libraries (WeasyPrint) let Pillow fill up what is missing, in the whole process.
-            ImageFile.LOAD_TRUNCATED_IMAGES = False
-            with Image.open(BytesIO(data), formats=[file_format]) as image:
-                _bound_size(image)
-                mode = image.mode
-                values = _to_grey(ImageOps.exif_transpose(image))
+        # Pillow's warnings are on size and transparency, and both are dealt with here.
+        with (
+            in_silence(),
+            _NOT_FILLED_UP.held(),
+            Image.open(BytesIO(data), formats=[file_format]) as image,
+        ):
+            _bound_size(image)
+            mode = image.mode
+            values = _to_grey(ImageOps.exif_transpose(image))
     except DicomError:
         raise
     except Image.DecompressionBombError:
@@ -119,6 +122,20 @@ def _grey_values(
             code="truncated",
         ) from None
     return values, PixelStep("decode", f"{file_format.upper()}, mode {mode}")
+
+
+@contextmanager
+def _not_filled_up() -> Iterator[None]:
+    # Users and other libraries (WeasyPrint) let Pillow fill up what is missing of a picture.
+    was = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = was
+
+
+_NOT_FILLED_UP = ProcessSetting(_not_filled_up)
 
 
 def _bound_size(image: Image.Image) -> None:

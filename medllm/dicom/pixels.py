@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 
 from medllm.dicom.attributes import items, numbers, word
 from medllm.dicom.lookup_table import LookupTable, read_lookup_table
+from medllm.dicom.quoting import quoted
 from medllm.dicom.radiograph import PixelStep
 from medllm.dicom.windows import (
     percentile_bounds,
@@ -110,7 +111,7 @@ def modality_values(
     for item in items(dataset, "ModalityLUTSequence")[:1]:
         table = _table(dataset, item, stored)
         detail = f"{len(table.entries)} entries from {table.first_input}, {table.bits} bits"
-        return table(stored), (PixelStep("modality-lut", detail),)
+        return table(stored), (PixelStep("modality-lut", detail, (float(table.first_input),)),)
     if "RescaleSlope" not in dataset and "RescaleIntercept" not in dataset:
         return stored.astype(np.float64), ()
     slope = numbers(dataset, "RescaleSlope")
@@ -200,7 +201,10 @@ def polarity_of(dataset: Dataset, polarity: Polarity) -> tuple[bool, PixelStep]:
     """
     photometric = word(dataset, "PhotometricInterpretation")
     shape = word(dataset, "PresentationLUTShape")
-    stated = f"Photometric Interpretation {photometric}, Presentation LUT Shape {shape or 'absent'}"
+    stated = (
+        f"Photometric Interpretation {photometric}, "
+        f"Presentation LUT Shape {quoted(dataset, 'PresentationLUTShape')}"
+    )
     if polarity != "auto":
         inverted = polarity == "inverted"
         stated = f"by the caller, against or with {stated}"
@@ -216,12 +220,14 @@ def _stated_voi(
     for item in items(dataset, "VOILUTSequence")[:1]:
         table = _table(dataset, item, values)
         detail = f"{len(table.entries)} entries from {table.first_input}, {table.bits} bits"
-        return table(values) / (2**table.bits - 1), PixelStep("voi-lut", detail)
+        step = PixelStep("voi-lut", detail, (float(table.first_input),))
+        return table(values) / (2**table.bits - 1), step
     center, width = numbers(dataset, "WindowCenter"), numbers(dataset, "WindowWidth")
     if not center or not width:
         return None, PixelStep("window", "no window in the header")
     name = word(dataset, "VOILUTFunction") or "LINEAR"
-    detail = f"center {center[0]:g}, width {width[0]:g}, {name}"
+    function = name if name in _WINDOWS else "an unknown function"
+    detail = f"center {center[0]:g}, width {width[0]:g}, {function}"
     step = PixelStep("window", detail, (center[0], width[0]))
     try:
         return _WINDOWS[name](values, center[0], width[0]), step

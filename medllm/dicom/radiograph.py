@@ -38,8 +38,9 @@ class PixelStep:
             `percentile-window`, `polarity` or `scale`.
         detail: Parameters in words, such as `center 2048, width 4096, LINEAR`.
         numbers: Parameters as numbers: slope and intercept of `rescale`, center and width of
-            `window`, the modality values that become 0 and 1 of `percentile-window`; of
-            `polarity` 1 where the grey scale was inverted, else 0.
+            `window`, the modality values that become 0 and 1 of `percentile-window`, the input
+            of the first entry of `modality-lut` and `voi-lut`; of `polarity` 1 where the grey
+            scale was inverted, else 0.
     """
 
     name: str

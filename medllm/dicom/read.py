@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -29,8 +28,9 @@ from medllm.dicom.gates import ACCEPTABLE, enforce, make_gate
 from medllm.dicom.picture import picture_display, picture_gates, read_picture
 from medllm.dicom.pixel_gates import PIXEL_GATES, polarity_plausible
 from medllm.dicom.pixels import Polarity, display_values
+from medllm.dicom.quoting import quoted_uid
 from medllm.dicom.radiograph import Gate, PixelStep, Radiograph
-from medllm.dicom.silence import in_silence
+from medllm.dicom.silence import heard_in_silence
 from medllm.dicom.subject import view_of
 from medllm.dicom.subject_gates import SUBJECT_GATES
 from medllm.errors import DicomError
@@ -69,12 +69,11 @@ def read_radiograph(
         if kind == "png" or kind == "jpeg":
             pixels, steps = read_picture(data, kind, polarity)
             return _pictured(path, data, kind, pixels, steps, accept=accept, polarity=polarity)
-        with in_silence(), warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        with heard_in_silence() as warnings:
             scan = _from_dicom(path, data, accept, polarity, force=kind != "dicom")
     except DicomError as error:
         raise DicomError(f"{path}: {error}", code=error.code) from None
-    return replace(scan, gates=(*scan.gates, _regular_header(len(caught))))
+    return replace(scan, gates=(*scan.gates, _regular_header(len(warnings))))
 
 
 def radiograph_of(
@@ -125,7 +124,7 @@ def _from_dicom(
         gates += (polarity_plausible(pixels),)
     spacing, spacing_source = pixel_spacing_mm(dataset)
     decode = PixelStep(
-        "decode", f"{transfer_syntax_uid(dataset).name}, {dataset.BitsStored} bits stored"
+        "decode", f"{quoted_uid(transfer_syntax_uid(dataset))}, {dataset.BitsStored} bits stored"
     )
     return Radiograph(
         pixels=pixels,

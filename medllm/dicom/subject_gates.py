@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from pydicom.dataset import Dataset
 from pydicom.uid import (
-    UID,
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
     DigitalXRayImageStorageForProcessing,
@@ -17,6 +16,7 @@ from pydicom.uid import (
 
 from medllm.dicom.attributes import word
 from medllm.dicom.gates import make_gate
+from medllm.dicom.quoting import quoted, quoted_uid
 from medllm.dicom.radiograph import Gate
 from medllm.dicom.subject import is_animal, is_chest, view_of
 from medllm.errors import DicomError
@@ -41,7 +41,10 @@ SECONDARY_CAPTURE_CLASSES = frozenset(
 
 def _projection_radiograph(dataset: Dataset) -> Gate:
     modality, sop_class = word(dataset, "Modality"), word(dataset, "SOPClassUID")
-    found = f"Modality (0008,0060) is {modality!r}, SOP Class UID (0008,0016) is {_name(dataset)}"
+    found = (
+        f"Modality (0008,0060) is {quoted(dataset, 'Modality')}, SOP Class UID (0008,0016) is "
+        f"{quoted_uid(sop_class)}"
+    )
     other_modality = modality not in _RADIOGRAPH_MODALITIES | _VAGUE_MODALITIES
     other_class = sop_class not in RADIOGRAPH_CLASSES | SECONDARY_CAPTURE_CLASSES | {None}
     if other_modality or other_class:
@@ -58,11 +61,6 @@ def _projection_radiograph(dataset: Dataset) -> Gate:
         found,
         f"{found}, which need not be a radiograph; wanted is CR, DX or RG.",
     )
-
-
-def _name(dataset: Dataset) -> str:
-    uid = word(dataset, "SOPClassUID")
-    return UID(uid).name if uid else "absent"
 
 
 def _human(dataset: Dataset) -> Gate:
@@ -83,7 +81,7 @@ def _for_presentation(dataset: Dataset) -> Gate:
         "for-processing",
         "error",
         intent != "FOR PROCESSING" and not processing_class,
-        f"Presentation Intent Type (0008,0068) is {intent or 'absent'}",
+        f"Presentation Intent Type (0008,0068) is {quoted(dataset, 'PresentationIntentType')}",
         "Presentation Intent Type (0008,0068) or SOP Class UID (0008,0016) says FOR PROCESSING: "
         "raw detector values, not what a reader sees; give the FOR PRESENTATION image.",
     )
@@ -100,14 +98,14 @@ def _not_lateral(dataset: Dataset) -> Gate:
 
 
 def _view_known(dataset: Dataset) -> Gate:
-    view, position = view_of(dataset), word(dataset, "ViewPosition")
+    view = view_of(dataset)
     return make_gate(
         "view-unknown",
         "warning",
         view in ("frontal", "lateral"),
         f"the view is {view}",
-        f"View Position (0018,5101) is {position or 'absent'}, and nothing else in the header "
-        "says that the view is frontal; check that it is AP or PA.",
+        f"View Position (0018,5101) is {quoted(dataset, 'ViewPosition')}, and nothing else in the "
+        "header says that the view is frontal; check that it is AP or PA.",
     )
 
 
@@ -117,7 +115,7 @@ def _chest(dataset: Dataset) -> Gate:
         "warning",
         is_chest(dataset) is not False,
         "no other body part is stated",
-        f"Body Part Examined (0018,0015) is {word(dataset, 'BodyPartExamined')!r} or Anatomic "
+        f"Body Part Examined (0018,0015) is {quoted(dataset, 'BodyPartExamined')} or Anatomic "
         "Region Sequence (0008,2218) names another part than the chest; medllm's models know "
         "chest radiographs only.",
     )

@@ -12,7 +12,7 @@ from pydicom import Dataset
 from pydicom.dataelem import DataElement
 from pydicom.valuerep import DSfloat
 
-from medllm.dicom.attributes import items, numbers, word
+from medllm.dicom.attributes import items, word
 from medllm.dicom.lookup_table import LookupTable, read_lookup_table
 from medllm.dicom.radiograph import PixelStep, Radiograph
 from medllm.dicom.windows import stretch, window_bounds, window_sigmoid
@@ -190,8 +190,8 @@ def _modality(steps: Mapping[str, PixelStep], image: Dataset) -> Dataset:
 
 def _voi(steps: Mapping[str, PixelStep], image: Dataset) -> Dataset:
     """Give the window with which the radiograph was scored and shown in the report."""
-    voi = _table(image, "VOILUTSequence") if "voi-lut" in steps else None
-    if "modality-lut" in steps and (modality := _table(image, "ModalityLUTSequence")):
+    voi = _table(image, "VOILUTSequence", steps.get("voi-lut"))
+    if modality := _table(image, "ModalityLUTSequence", steps.get("modality-lut")):
         # One table in place of both: a state's own modality table must use all of 8 or 16 bits.
         return _lookup(modality.first_input, _shown(modality.entries, steps, voi, image))
     if voi is not None:
@@ -236,12 +236,13 @@ def _shown(
     return np.asarray(shown.ravel(), dtype=np.float64)
 
 
-def _table(image: Dataset, keyword: str) -> LookupTable | None:
-    """Read a lookup table as medllm does, for headers state its bits wrongly."""
-    below_zero = any(value < 0 for value in numbers(image, "RescaleIntercept"))
-    signed = bool(image.get("PixelRepresentation")) or below_zero
-    found = items(image, keyword)[:1]
-    return read_lookup_table(found[0], little_endian=True, signed=signed) if found else None
+def _table(image: Dataset, keyword: str, step: PixelStep | None) -> LookupTable | None:
+    """Read a lookup table as it was used, for headers state its bits and its sign wrongly."""
+    if step is None:
+        return None
+    (first_input,) = step.numbers
+    item = items(image, keyword)[0]
+    return read_lookup_table(item, little_endian=True, signed=first_input < 0)
 
 
 def _lookup(first_input: int, display: Float64[np.ndarray, " entries"]) -> Dataset:

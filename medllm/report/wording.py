@@ -111,7 +111,13 @@ def letters_of_sets(questions: Iterable[Question]) -> dict[str, str]:
     )
     if len(names) == 1:
         return dict.fromkeys(names, "")
-    return {name: chr(ord("A") + place) for place, name in enumerate(names)}
+    return {name: _letters(place) for place, name in enumerate(names)}
+
+
+def _letters(place: int) -> str:
+    """Count as a spreadsheet does: A to Z, then AA."""
+    before, last = divmod(place, 26)
+    return (_letters(before - 1) if before else "") + chr(ord("A") + last)
 
 
 def odds(log_odds: float) -> str:
@@ -176,7 +182,7 @@ def title(finding: Finding) -> str:
     Returns:
         Its name without article, first letter upper case.
     """
-    name = finding.name.removeprefix("an ").removeprefix("a ")
+    name = finding.bare_name
     return name[0].upper() + name[1:]
 
 

@@ -296,6 +296,23 @@ def test_a_page_alone_tells_of_which_image_it_is(checkpoint, namesakes, tmp_path
     assert digest in (out / "chest" / "report.html").read_text()
 
 
+@pytest.mark.usefixtures("pango")
+def test_a_format_that_states_no_hash_is_written_over_its_own_report_alone(
+    checkpoint, namesakes, tmp_path
+):
+    (first, _), (second, of_second) = namesakes
+    out = tmp_path / "out"
+    for file, folder in ((first, "chest"), (first, "chest"), (second, f"chest-{of_second[:8]}")):
+        result = run("explain", file, "--model", checkpoint, "--format", "dicom", "--out", out,
+                     "--finding", "pneumonia", "--method", "grad-cam")  # fmt: skip
+        assert result.exit_code == 0, result.output
+        assert str(out / folder) + "/" in result.stdout
+    # What states the hash takes its place beside it.
+    explain_as_json(checkpoint, first, out)
+    assert {folder.name for folder in out.iterdir()} == {"chest", f"chest-{of_second[:8]}"}
+    assert (out / "chest" / "report.json").is_file()
+
+
 def test_a_wrong_path_is_a_bad_input_and_the_others_are_done(checkpoint, phantom_file, tmp_path):
     wrong = tmp_path / "wrong.dcm"
     given = ["classify", wrong, phantom_file, "--model", checkpoint]
@@ -318,7 +335,7 @@ def test_a_finding_may_be_written_as_people_write_it(tiny_model, phantom_file, t
     )
     assert result.exit_code == 0, result.output
     found = [answer["finding"] for answer in json.loads(result.stdout)["findings"]]
-    assert found == ["lung_opacity", "pneumonia", "lung_opacity"]
+    assert found == ["lung_opacity", "pneumonia"]
 
 
 def test_help_names_every_method_and_format():

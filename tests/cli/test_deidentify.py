@@ -91,12 +91,32 @@ def test_bad_inputs_are_told_and_the_others_are_done(study, key, tmp_path):
     assert len(result.stderr.splitlines()) == 3
     assert "PNG files have no header" in result.stderr
     assert "accept 'burned-in-annotation'" in result.stderr
-    record = json.loads((out / "deidentification.json").read_text())
-    assert record["refused"].keys() >= {"no-header", "burned-in-annotation"}
+    (made,) = json.loads((out / "deidentification.json").read_text())["runs"]
+    assert made["refused"].keys() >= {"no-header", "burned-in-annotation"}
     burned_in = ("--accept", "burned-in-annotation")
     accepted = run(study / "burned.dcm", "--out", out, "--key", key, *burned_in)
     assert accepted.exit_code == 0, accepted.output
     assert "burned-in-annotation 1" in accepted.stdout
+
+
+def test_an_input_that_is_not_there_is_told_and_the_others_are_done(study, key, tmp_path):
+    out, missing = tmp_path / "out", tmp_path / "missing.dcm"
+    result = run(missing, study, "--out", out, "--key", key)
+    assert result.exit_code == 1
+    assert result.stderr == f"{missing}: no such file or folder; check it.\n"
+    assert "2 of 3 files de-identified" in result.stdout
+    (made,) = json.loads((out / "deidentification.json").read_text())["runs"]
+    assert (made["n_inputs"], made["refused"]) == (3, {"file-not-found": 1})
+
+
+def test_where_no_input_is_there_no_key_is_made(tmp_path):
+    key = tmp_path / "new.key"
+    result = run(tmp_path / "a.dcm", tmp_path / "b.dcm", "--out", tmp_path / "out", "--key", key)
+    assert result.exit_code == 1
+    assert [line.split(":")[0] for line in result.stderr.splitlines()] == [
+        str(tmp_path / name) for name in ("a.dcm", "b.dcm")
+    ]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_attribute_that_names_somebody_is_taken_out_when_asked(study, key, tmp_path):

@@ -128,6 +128,18 @@ def test_a_pacs_that_is_away_is_one_line_for_people_and_one_a_file_for_programs(
 
 
 @pytest.mark.usefixtures("impatient")
+def test_a_file_that_is_not_there_is_told_and_the_others_are_sent(chest, free_port, tmp_path):
+    absent, url = tmp_path / "absent.dcm", f"dicom://PACS@127.0.0.1:{free_port()}"
+    told, away, last = run("send", absent, chest, "--to", url).stderr.splitlines()
+    assert told == f"{absent}: no such file or folder; check it."
+    assert away.startswith(f"nobody answers at {url}")
+    assert last == f"0 of 2 files taken by {url}"
+    lines = run("send", absent, chest, "--to", url, "--json").stdout.splitlines()
+    codes = {line["path"]: line["error"]["code"] for line in map(json.loads, lines)}
+    assert codes == {str(absent): "file-not-found", str(chest): "peer-away"}
+
+
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

@@ -51,13 +51,15 @@ def test_a_bad_file_is_told_of_and_the_others_are_done(sources, tmp_path):
         assert outcome.file.parent.name == outcome.patient == dataset.PatientID
         assert outcome.file.name == f"{outcome.sop_instance_uid}.dcm"
         assert outcome.sop_instance_uid == dataset.SOPInstanceUID
-    assert (record["n_inputs"], record["n_files"], record["n_patients"]) == (4, 3, 2)
-    assert record["refused"] == {"not-an-image-file": 1}
-    assert record["key"] == KEY.fingerprint
-    assert [file["file"] for file in record["files"]] == sorted(
+    assert (record["n_files"], record["n_patients"]) == (3, 2)
+    (made,) = record["runs"]
+    assert (made["n_inputs"], made["n_files"], made["n_patients"]) == (4, 3, 2)
+    assert made["refused"] == {"not-an-image-file": 1}
+    assert made["key"] == KEY.fingerprint
+    assert [file["file"] for file in made["files"]] == sorted(
         outcome.file.as_posix() for outcome in outcomes[:3]
     )
-    rows = {(row["keyword"], row["action"]): row["n_files"] for row in record["attributes"]}
+    rows = {(row["keyword"], row["action"]): row["n_files"] for row in made["attributes"]}
     assert rows["PatientName", "pseudonym"] == 3
     assert rows["StudyDescription", "removed"] == 3
     assert rows["private attributes", "removed"] == 3
@@ -78,8 +80,48 @@ def test_a_second_run_writes_the_same_bytes(sources, tmp_path):
         write_record(list(deidentify_files(order, out, KEY)), out, KEY)
     assert every_byte(first) == every_byte(second)
     before = every_byte(first)
-    list(deidentify_files(sources, first, KEY))
+    write_record(list(deidentify_files(sources, first, KEY)), first, KEY)
     assert every_byte(first) == before
+
+
+def test_the_record_of_an_earlier_run_stays_whatever_its_key(sources, tmp_path):
+    out, other = tmp_path / "out", Key(bytes(32))
+
+    def record_of(files, key):
+        return json.loads(
+            write_record(list(deidentify_files(files, out, key)), out, key).read_text()
+        )
+
+    first = record_of(sources[:2], KEY)
+    assert (first["n_files"], first["n_patients"]) == (2, 2)
+    second = record_of(sources[1:], KEY)
+    assert second["runs"][0] == first["runs"][0]
+    assert (second["n_files"], second["n_patients"]) == (3, 2)  # one of them is of both runs
+    assert [run["n_files"] for run in second["runs"]] == [2, 2]
+    third = record_of(sources[:1], other)
+    assert third["runs"][:2] == second["runs"]
+    assert (third["n_files"], third["n_patients"]) == (4, 3)
+    assert third["n_files"] == len(list(out.rglob("*.dcm")))
+    assert [run["key"] for run in third["runs"]] == [KEY.fingerprint] * 2 + [other.fingerprint]
+
+
+def test_a_record_of_one_run_as_it_was_written_before_stays(sources, tmp_path):
+    outcomes = list(deidentify_files(sources[:1], tmp_path, KEY))
+    path = write_record(outcomes, tmp_path, KEY)
+    (before,) = json.loads(path.read_text())["runs"]
+    path.write_text(json.dumps(before))
+    write_record(list(deidentify_files(sources[1:2], tmp_path, KEY)), tmp_path, KEY)
+    assert json.loads(path.read_text())["runs"][0] == before
+
+
+@pytest.mark.parametrize("there", ["notes of mine", "[1]", "{}"])
+def test_what_is_no_record_is_not_written_over(sources, tmp_path, there):
+    path = tmp_path / "deidentification.json"
+    path.write_text(there)
+    with pytest.raises(DicomError, match="move it elsewhere") as caught:
+        write_record(list(deidentify_files(sources[:1], tmp_path, KEY)), tmp_path, KEY)
+    assert caught.value.code == "not-written"
+    assert path.read_text() == there
 
 
 def test_one_file_twice_is_one_file_and_two_of_one_uid_are_an_error(

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     JPEG2000,
+    UID,
     CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     DigitalMammographyXRayImageStorageForPresentation,
@@ -15,6 +17,7 @@ from pydicom.uid import (
 )
 
 from medllm.dicom import ACCEPTABLE, read_radiograph
+from medllm.dicom.encoding_gates import ENCODING_GATES
 from medllm.errors import DicomError
 
 
@@ -338,3 +341,62 @@ def test_a_header_that_contradicts_itself_on_polarity_is_warned_of(
 def test_accepting_what_cannot_be_accepted_is_a_programming_error(make_dataset, write):
     with pytest.raises(ValueError, match="multi-frame"):
         read_radiograph(write(make_dataset()), accept=["multi-frame"])
+
+
+NAME = "QZXW^JANE"
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("Modality", "CT"),
+        ("SOPClassUID", CTImageStorage),
+        ("PresentationIntentType", "FOR PRESENTATION"),
+        ("ViewPosition", "ERECT"),
+        ("BodyPartExamined", "KNEE"),
+        ("PhotometricInterpretation", "RGB"),
+        ("BurnedInAnnotation", "NO"),
+        ("PresentationLUTShape", "INVERSE"),
+    ],
+)
+def test_a_message_repeats_a_known_word_and_never_a_name_that_stands_there_by_mistake(
+    make_dataset, write, keyword, value
+):
+    def told(stands):
+        with disable_value_validation():
+            path = write(make_dataset(**{keyword: stands}))
+        try:
+            scan = read_radiograph(path)
+        except DicomError as error:
+            return str(error)
+        return " ".join([*(gate.message for gate in scan.gates), *map(str, scan.pipeline)])
+
+    known = UID(value).name if keyword == "SOPClassUID" else value
+    assert known in told(value)
+    assert NAME not in told(NAME)
+    assert "none that medllm knows" in told(NAME)
+
+
+def test_a_name_in_place_of_the_loss_is_not_repeated(make_dataset):
+    with disable_value_validation():
+        dataset = make_dataset(LossyImageCompression=NAME)
+    dataset.preamble, dataset.file_meta.TransferSyntaxUID = bytes(128), JPEG2000
+    told = {gate.code: gate.message for gate in (check(dataset) for check in ENCODING_GATES)}
+    assert "(0028,2110) is none that medllm knows, Transfer Syntax" in told["lossy"]
+
+
+def test_a_name_in_place_of_a_window_function_or_of_an_encoding_is_not_repeated(
+    make_dataset, write
+):
+    with disable_value_validation():
+        dataset = make_dataset(VOILUTFunction=NAME, WindowCenter=2000, WindowWidth=4000)
+        steps = read_radiograph(write(dataset)).pipeline
+        dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+        path = write(dataset)
+    assert "an unknown function" in str(steps)
+    assert NAME not in str(steps)
+    path.write_bytes(path.read_bytes().replace(b"1.2.840.10008.1.2.1\0", NAME.encode().ljust(20)))
+    with pytest.raises(DicomError) as caught:
+        read_radiograph(path)
+    assert "Transfer Syntax UID (0002,0010) is none that medllm knows" in str(caught.value)
+    assert NAME not in str(caught.value)

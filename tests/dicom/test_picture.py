@@ -74,6 +74,7 @@ def test_a_picture_that_is_cut_off_is_refused(tmp_path, grey, name, allowed, mon
     with pytest.raises(DicomError, match="cut off") as caught:
         read_radiograph(path)
     assert caught.value.code == "truncated"
+    assert allowed is ImageFile.LOAD_TRUNCATED_IMAGES
 
 
 @pytest.mark.timeout(60)

@@ -3,6 +3,7 @@
 import logging
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pydicom
 import pytest
@@ -10,7 +11,7 @@ from pydicom.config import disable_value_validation
 
 from medllm.dicom import read_identity, read_radiograph
 from medllm.dicom.deidentify import deidentify_file, open_key
-from medllm.dicom.silence import in_silence, process_in_silence
+from medllm.dicom.silence import heard_in_silence, in_silence
 
 
 @pytest.fixture
@@ -50,8 +51,8 @@ def _settings():
     return logging.getLogger("pydicom").disabled, list(warnings.filters), warnings.showwarning
 
 
-def test_a_thread_that_sends_takes_no_warning_from_one_that_reads():
-    """As in `medllm listen`: one begins while the other counts warnings, and ends after it."""
+def test_threads_that_leave_in_another_order_than_they_came_leave_all_as_it_was():
+    """As in `medllm listen`: one sends while another begins to read, and reads on after it."""
     begun, ended = threading.Event(), threading.Event()
 
     def send():
@@ -60,24 +61,41 @@ def test_a_thread_that_sends_takes_no_warning_from_one_that_reads():
             ended.wait(10)
 
     before, thread = _settings(), threading.Thread(target=send)
-    with process_in_silence():
+    thread.start()
+    assert begun.wait(10)
+    with in_silence():
         silent = _settings()
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            thread.start()
-            assert begun.wait(10)
-            warnings.warn("an irregular value", stacklevel=1)
         ended.set()
         thread.join()
-        assert len(caught) == 1
         assert _settings() == silent != before
     assert _settings() == before
 
 
-def test_silence_is_set_back_also_after_that_of_a_process():
+def test_a_thread_hears_its_own_warnings_alone():
+    begun, ended = threading.Event(), threading.Event()
+
+    def read():
+        with heard_in_silence():
+            begun.set()
+            warnings.warn("of another file", stacklevel=1)
+            ended.wait(10)
+
+    thread = threading.Thread(target=read)
+    with heard_in_silence() as heard:
+        thread.start()
+        assert begun.wait(10)
+        with heard_in_silence() as within:
+            warnings.warn("an irregular value", stacklevel=1)
+        ended.set()
+        thread.join()
+    assert heard == within == ["an irregular value"]
+
+
+def test_threads_that_read_leave_the_process_as_it_was(malformed, make_dataset, write):
+    regular = write(make_dataset(), "regular.dcm")
     before = _settings()
-    with process_in_silence():
-        pass
-    with in_silence():
-        assert _settings() != before
+    with ThreadPoolExecutor(4) as pool:
+        scans = list(pool.map(read_radiograph, [malformed, regular] * 20))
     assert _settings() == before
+    irregular = ["irregular-header" in {gate.code for gate in scan.warnings} for scan in scans]
+    assert irregular == [True, False] * 20

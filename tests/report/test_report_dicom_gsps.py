@@ -236,6 +236,15 @@ def test_a_window_is_written_as_linear(
     assert "VOILUTFunction" not in voi
 
 
+def test_a_table_is_read_with_the_sign_with_which_it_was_used(report_of, dicom_phantoms, tmp_path):
+    dataset = dcmread(dicom_phantoms["dx"])
+    dataset.RescaleSlope, dataset.RescaleIntercept = -1, 0
+    dataset.VOILUTSequence = [_table(GAMMA, 2**16 - TOP)]  # -TOP, as a number without a sign
+    dataset.save_as(tmp_path / "a.dcm")
+    (voi,) = states(report_of(tmp_path / "a.dcm"))["gsps-pneumonia"].SoftcopyVOILUTSequence
+    assert voi.VOILUTSequence[0].LUTDescriptor[1] == -TOP
+
+
 def test_a_sigmoid_stays_a_sigmoid(report_of, dicom_phantoms, tmp_path):
     """dcmtk knows none, so that the numbers are compared and not the picture."""
     dataset = dcmread(dicom_phantoms["dx"])

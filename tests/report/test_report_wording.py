@@ -8,6 +8,7 @@ from medllm.data import Preprocessing
 from medllm.dicom import read_radiograph
 from medllm.dicom.radiograph import Gate
 from medllm.explanation.record import Region
+from medllm.findings import FINDINGS
 from medllm.metrics import Estimate
 from medllm.models.card import Question
 from medllm.phantom import make_phantom, write_dicom
@@ -37,6 +38,17 @@ def test_a_probability_is_never_said_to_be_certain(value, said):
 )
 def test_log_odds_carry_their_sign(value, said):
     assert wording.signed(value) == said
+
+
+def test_a_title_has_no_article():
+    keys = ("pneumonia", "mass", "enlarged_cardiomediastinum", "pleural_other", "covid_19")
+    assert [wording.title(FINDINGS[key]) for key in keys] == [
+        "Pneumonia",
+        "Lung mass",
+        "Enlarged cardiomediastinum",
+        "Pleural abnormality",
+        "COVID-19",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -151,6 +163,8 @@ def test_test_sets_have_letters_where_there_are_several(card):
     assert wording.letters_of_sets([both, first]) == {known.test_set: "A", "another set": "B"}
     assert wording.letters_of_sets([first, first]) == {known.test_set: ""}
     assert wording.letters_of_sets([Question("mass", "?")]) == {}
+    many = replace(first, measurements=tuple(replace(known, test_set=str(at)) for at in range(28)))
+    assert list(wording.letters_of_sets([many]).values())[-3:] == ["Z", "AA", "AB"]
 
 
 def test_every_gate_of_a_file_has_a_name_in_words_for_either_outcome(tmp_path):

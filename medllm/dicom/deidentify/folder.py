@@ -91,22 +91,51 @@ def deidentify_files(
 
 
 def write_record(outcomes: Sequence[Outcome], out: Path, key: Key) -> Path:
-    """Write down what was done, in numbers and new names only.
+    """Write down what was done, in numbers and new names only, behind the earlier runs of `out`.
+
+    They stay apart: an input that was refused has no name here, so nobody could tell whether a
+    later run counts it again. One that does the same once more stands there once.
 
     Args:
         outcomes: Those of one run.
         out: The folder of its files.
-        key: The key of the run, named by its fingerprint.
+        key: The key of the run, named by its fingerprint; earlier runs can be of another.
 
     Returns:
         The record, `deidentification.json`.
 
     Raises:
-        DicomError: It cannot be written (`not-written`).
+        DicomError: It cannot be written, or what lies there is none (`not-written`).
     """
     path = out / RECORD_NAME
-    _write(path, (json.dumps(_record(outcomes, key), indent=1) + "\n").encode())
+    run = _run(outcomes, key)
+    runs = [*(one for one in _earlier_runs(path) if one != run), run]
+    files = {file["file"] for one in runs for file in one["files"]}
+    record = {
+        "n_files": len(files),
+        "n_patients": len({file.partition("/")[0] for file in files}),
+        "runs": runs,
+    }
+    _write(path, (json.dumps(record, indent=1) + "\n").encode())
     return path
+
+
+def _earlier_runs(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        # A record of before, of one run alone.
+        runs: list[dict[str, Any]] = record.get("runs", [record])
+        if all("files" in run for run in runs):
+            return runs
+    except (AttributeError, OSError, TypeError, ValueError):
+        pass
+    raise DicomError(
+        f"{path}: is no record of medllm's, or cannot be read, and is not written over; move it "
+        "elsewhere and start again: the new files are whole.",
+        code="not-written",
+    )
 
 
 def _outcome(source: Path, file: Path, made: Deidentified) -> Outcome:
@@ -132,7 +161,7 @@ def _write(path: Path, data: bytes) -> None:
         ) from None
 
 
-def _record(outcomes: Sequence[Outcome], key: Key) -> dict[str, Any]:
+def _run(outcomes: Sequence[Outcome], key: Key) -> dict[str, Any]:
     done = {one.file: one for one in outcomes if one.file is not None}
     return {
         "profile": f"DICOM PS3.15 Table E.1-1, edition {EDITION}",

@@ -7,10 +7,12 @@ import re
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 from medllm.errors import NetworkError
 
+# Beside letters and digits, what stands in front of an @ as it is: RFC 3986 3.2.1, userinfo.
+_PLAIN = "!$&'()*+,;="
 # Ours, where no other is given: PACS know their peers by these.
 AE_TITLE = "MEDLLM"
 TOKEN_VARIABLE = "MEDLLM_DICOMWEB_TOKEN"  # noqa: S105  its name, not the token
@@ -84,7 +86,7 @@ class DicomPeer:
         """Give the address as a user writes it."""
         scheme = "dicom" if self.tls is None else "dicoms"
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{scheme}://{self.ae_title}@{host}:{self.port}"
+        return f"{scheme}://{quote(self.ae_title, safe=_PLAIN)}@{host}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,9 @@ def parse_peer(url: str, *, calling_ae_title: str = AE_TITLE, tls: Tls | None = 
 
     Args:
         url: `dicom://AE_TITLE@host:port`, `dicoms://` for TLS, or the `http://` or `https://`
-            root of a DICOMweb service. Credentials of DICOMweb come from the environment:
-            MEDLLM_DICOMWEB_TOKEN, or MEDLLM_DICOMWEB_LOGIN as `user:password`.
+            root of a DICOMweb service. A space in the title is written `%20`, an @ `%40`.
+            Credentials of DICOMweb come from the environment: MEDLLM_DICOMWEB_TOKEN, or
+            MEDLLM_DICOMWEB_LOGIN as `user:password`.
         calling_ae_title: Our own application entity title.
         tls: Certificates and key for `dicoms://` and `https://`; the system's when None.
 
@@ -142,13 +145,14 @@ def parse_peer(url: str, *, calling_ae_title: str = AE_TITLE, tls: Tls | None = 
     if parts.scheme in ("dicom", "dicoms") and parts.hostname and parts.username:
         if parts.password is not None:
             raise _bad_address("the address holds a password, which DICOM has no place for")
-        _require_ae_title(parts.username)
+        ae_title = unquote(parts.username)
+        _require_ae_title(ae_title)
         _require_ae_title(calling_ae_title)
         secure = parts.scheme == "dicoms"
         return DicomPeer(
             parts.hostname,
             port or (_DICOM_TLS_PORT if secure else _DICOM_PORT),
-            parts.username,
+            ae_title,
             calling_ae_title,
             (tls or Tls()) if secure else None,
         )
@@ -175,7 +179,7 @@ def _require_ae_title(title: str) -> None:
     # PS3.5 6.2, Application Entity: 16 characters, no backslash, no control character.
     if not re.fullmatch(r"[ -\[\]-~]{1,16}", title) or not title.strip():
         raise _bad_address(
-            f"'{title}' is no application entity title: at most 16 ASCII characters without "
+            f"{title!r} is no application entity title: at most 16 ASCII characters without "
             "backslash"
         )
 

@@ -27,6 +27,7 @@ from medllm.dicom.network.faults import lost
 from medllm.dicom.network.objects import DicomObject, decompress, load_object
 from medllm.dicom.network.retry import Patience
 from medllm.dicom.network.sent import Sent, judged
+from medllm.dicom.quoting import quoted_uid
 from medllm.dicom.silence import in_silence
 from medllm.errors import DicomError
 
@@ -124,11 +125,12 @@ def _convert(dataset: pydicom.Dataset, item: DicomObject) -> str:
             raise _not_accepted(stored, str(error)) from None
     else:
         return ""
-    return f"sent without compression: the peer does not take {stored.name}"
+    return f"sent without compression: the peer does not take {quoted_uid(stored)}"
 
 
 def _not_accepted(stored: UID, cause: str) -> DicomError:
     return DicomError(
-        f"the peer does not take {stored.name}, and it cannot be sent in another encoding: {cause}",
+        f"the peer does not take {quoted_uid(stored)}, and it cannot be sent in another encoding: "
+        f"{cause}",
         code="not-accepted",
     )
