@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
+
+from medllm.errors import MedllmError
+
+T = TypeVar("T")
 
 
 def machine_of(device: torch.device, processes: int = 1) -> str:
@@ -32,3 +38,43 @@ def peak_memory_mib() -> float | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def halve_on_out_of_memory(
+    run: Callable[[int], T], batch_size: int, *, error: type[MedllmError] = MedllmError
+) -> T:
+    """Run a computation in chunks, and in half as large ones whenever memory runs out.
+
+    Args:
+        run: Given the number of images a chunk. What it had done when memory ran out is done
+            again.
+        batch_size: Images a chunk to begin with.
+        error: What is raised.
+
+    Returns:
+        What it returns.
+
+    Raises:
+        MedllmError: Not even one image at a time fits.
+    """
+    while True:
+        try:
+            return run(batch_size)
+        except RuntimeError as failed:
+            if not _is_out_of_memory(failed):
+                raise
+            if batch_size == 1:
+                raise error(
+                    "there is not enough memory for one image at a time; use a smaller model or "
+                    "a machine with more memory.",
+                    code="out-of-memory",
+                ) from failed
+        # Outside the handler, which keeps the failed chunk's tensors alive.
+        batch_size //= 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # On a CPU torch raises a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

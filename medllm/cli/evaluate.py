@@ -170,7 +170,7 @@ def evaluate(
             cache=cache,
             watch=watched,
         )
-    write_evaluation(evaluation, study, out)
+    write_evaluation(evaluation, study, out, accept=accept or (), polarity=polarity)
     if as_json:
         typer.echo((out / "metrics.json").read_text(encoding="utf-8"), nl=False)
     else:

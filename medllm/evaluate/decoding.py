@@ -9,6 +9,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float32
@@ -86,10 +87,9 @@ class Decoder:
         content.update(json.dumps(rules, sort_keys=True).encode())
         name = content.hexdigest()
         place = cache / name[:2] / f"{name}.npz"
-        if place.exists():
-            with np.load(place) as arrays:
-                rows, columns = arrays["shape"].tolist()
-                return Decoded(record, arrays["display"], rows, columns)
+        if (kept := _load(place)) is not None:
+            display, (rows, columns) = kept
+            return Decoded(record, display, rows, columns)
         decoded = self._read(record)
         assert decoded.display is not None, "errors are raised"  # noqa: S101  (for the type alone)
         stream = io.BytesIO()
@@ -105,6 +105,16 @@ class Decoder:
                 code="cache-failed",
             ) from error
         return decoded
+
+
+def _load(place: Path) -> tuple[Float32[np.ndarray, "size size"], list[int]] | None:
+    """Load a prepared image; none where it is not there, or what a power cut left of it."""
+    try:
+        # Opened here, since NumPy leaves open what it cannot read.
+        with place.open("rb") as stream, np.load(stream) as arrays:
+            return arrays["display"], arrays["shape"].tolist()
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile):
+        return None
 
 
 def decode(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from PIL import Image
 
 from medllm import __version__
 from medllm.datasets import ImageRecord
+from medllm.dicom.pixels import Polarity
 from medllm.errors import LabelError, MedllmError
 from medllm.evaluate.answers import Answers, resamples_for
 from medllm.evaluate.audits import audit
@@ -152,13 +153,22 @@ def _worst(answers: Answers, predictions: Predictions) -> tuple[WorstError, ...]
     return tuple(worst)
 
 
-def write(evaluation: Evaluation, study: Study, out: Path) -> None:
+def write(
+    evaluation: Evaluation,
+    study: Study,
+    out: Path,
+    *,
+    accept: Collection[str] = (),
+    polarity: Polarity = "auto",
+) -> None:
     """Write `metrics.json` and `report.html`.
 
     Args:
         evaluation: The figures.
         study: For the pictures of the worst errors.
         out: Folder.
+        accept: As the images were scored with, so that the pictures show what was scored.
+        polarity: The same.
 
     Raises:
         MedllmError: It cannot be written.
@@ -167,17 +177,17 @@ def write(evaluation: Evaluation, study: Study, out: Path) -> None:
     pictures = {}
     for record in study.selection.records:
         path = record.place(study.root)
-        if path in wanted and (picture := _thumbnail(record)):
+        if path in wanted and (picture := _thumbnail(record, accept, polarity)):
             pictures[path] = picture
     write_results(
         evaluation, render(evaluation, pictures, folder=folder_from(out, study.root)), out
     )
 
 
-def _thumbnail(record: ImageRecord) -> bytes | None:
-    """Draw an image small; nothing for one that cannot be read without its gates accepted."""
+def _thumbnail(record: ImageRecord, accept: Collection[str], polarity: Polarity) -> bytes | None:
+    """Draw an image small; nothing for one that cannot be read."""
     try:
-        pixels = record.radiograph().pixels
+        pixels = record.radiograph(accept=accept, polarity=polarity).pixels
     except MedllmError:
         return None
     picture = Image.fromarray((pixels * 255).round().astype(np.uint8))

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 
 import torch
@@ -13,6 +14,7 @@ import torch
 from medllm.datasets import ImageRecord
 from medllm.evaluate.decoding import Decoded, Decoder, decode
 from medllm.evaluate.probes import Probe, probe
+from medllm.machine import halve_on_out_of_memory
 from medllm.models import Model
 
 # As many as a model takes in one forward; a larger batch gains nothing on a CPU.
@@ -73,7 +75,8 @@ def score_records(
         batch_size: Images a forward.
 
     Returns:
-        An iterator over the records in their order, none left out.
+        An iterator over the records in their order, none left out. It raises `MedllmError` where
+        memory does not suffice for one image; where it does not for a batch, it takes fewer.
 
     Raises:
         LabelError: The checkpoint does not answer for a finding.
@@ -86,9 +89,22 @@ def score_records(
 
     def scored() -> Iterator[ScoredRecord]:
         while batch := list(islice(images, batch_size)):
-            yield from _score(model, keys, batch, probes, is_probed)
+            run = partial(_score_in_chunks, model, keys, batch, probes, is_probed)
+            yield from halve_on_out_of_memory(run, batch_size)
 
     return scored()
+
+
+def _score_in_chunks(
+    model: Model,
+    keys: Sequence[str],
+    batch: Sequence[Decoded],
+    probes: Sequence[Probe],
+    is_probed: Callable[[ImageRecord], bool],
+    size: int,
+) -> list[ScoredRecord]:
+    chunks = [batch[start : start + size] for start in range(0, len(batch), size)]
+    return [row for chunk in chunks for row in _score(model, keys, chunk, probes, is_probed)]
 
 
 def _score(

@@ -110,7 +110,7 @@ def findings_to_fit(
         Keys of the findings with enough patients of both classes, and those without.
 
     Raises:
-        LabelError: No finding has enough.
+        LabelError: No finding has enough, or a label is soft.
     """
     short = {finding: _too_few(records, finding) for finding in model.card.findings}
     kept = tuple(Kept(finding, reason) for finding, reason in short.items() if reason)
@@ -153,7 +153,7 @@ def recalibrate(
         The recalibrated model with its figures.
 
     Raises:
-        LabelError: No finding could be fitted.
+        LabelError: No finding could be fitted, or a label is soft.
     """
     rows = list(scored)
     read = [row for row in rows if row.error is None]
@@ -187,8 +187,17 @@ def _too_few(records: Iterable[ImageRecord], finding: str) -> str:
     """Say why a finding has too few labels; nothing where it has enough."""
     patients: dict[float, set[str]] = {1: set(), 0: set()}
     for record in records:
-        if finding in record.labels:
-            patients[record.labels[finding]].add(record.patient_id)
+        if finding not in record.labels:
+            continue
+        label = record.labels[finding]
+        if label not in patients:
+            raise LabelError(
+                f"an image's label of '{finding}' is {label:g}: soft labels are for training, and "
+                "no calibration is fitted on half a case. Read the data with "
+                "uncertain=unknown, negative or positive.",
+                code="soft-labels",
+            )
+        patients[label].add(record.patient_id)
     n_with, n_without = len(patients[1]), len(patients[0])
     if not n_with + n_without:
         return NO_LABEL

@@ -2,6 +2,7 @@
 
 from medllm.explanation.composition import explain, explain_findings
 from medllm.explanation.methods import DEFAULT_METHOD, METHODS
+from medllm.explanation.overlay import Overlay
 from medllm.explanation.record import (
     AttributionMap,
     Check,
@@ -19,6 +20,7 @@ __all__ = [
     "Check",
     "Explanation",
     "OtherMethod",
+    "Overlay",
     "Region",
     "TokenAttribution",
     "ZoneEffect",

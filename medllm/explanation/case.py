@@ -15,10 +15,8 @@ from medllm.dicom.radiograph import Radiograph
 from medllm.explanation.anatomy import Zones, find_zones
 from medllm.explanation.attribution import PatchAttribution
 from medllm.explanation.burned_in_text import find_text
+from medllm.explanation.memory import in_chunks
 from medllm.models import Model
-
-# Altered copies of an image a forward pass; more gain nothing on a CPU and cost memory.
-BATCH_SIZE = 16
 
 # What is of the radiograph whatever the model, and what is of both whatever the findings.
 _OF_SCAN = ("zones", "text")
@@ -146,13 +144,18 @@ class Case:
 
         Returns:
             Uncalibrated log-odds of each copy.
+
+        Raises:
+            AttributionError: Not even one copy at a time fits into memory.
         """
         rows, columns = self.model.grid
         _, _, height, width = self.pixel_values.shape
         kept = torch.from_numpy(~removed).float()
-        return self.log_odds_of_parts(
-            part.repeat_interleave(height // rows, 1).repeat_interleave(width // columns, 2)
-            for part in torch.split(kept, BATCH_SIZE)
+        return in_chunks(
+            lambda batch_size: self.log_odds_of_parts(
+                part.repeat_interleave(height // rows, 1).repeat_interleave(width // columns, 2)
+                for part in torch.split(kept, batch_size)
+            )
         )
 
     def log_odds_of_parts(

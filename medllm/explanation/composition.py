@@ -100,6 +100,8 @@ def explain_findings(
         model.questions([against])
     if against in keys:
         raise ValueError(f"'{against}' is to be explained against itself; name another finding.")
+    if not keys:
+        return ()
     started = time.monotonic()
     case = Case(model, scan, keys, against=against)
     has_words = isinstance(model.architecture, VisionLanguage)
@@ -114,7 +116,7 @@ def explain_findings(
                 tokens_completeness_error=words.completeness_error if words else None,
             )
         )
-    seconds = (time.monotonic() - started) / max(1, len(keys))
+    seconds = (time.monotonic() - started) / len(keys)
     return tuple(
         dataclasses.replace(first, seconds=seconds, others=_by_others(case, first, others))
         for first in explanations

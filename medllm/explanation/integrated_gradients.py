@@ -9,7 +9,7 @@ from captum.attr import IntegratedGradients, NoiseTunnel
 
 from medllm.explanation.attribution import PatchAttribution, sum_by_patch
 from medllm.explanation.case import Case
-from medllm.explanation.memory import halve_on_out_of_memory
+from medllm.explanation.memory import in_chunks
 
 FIRST_STEPS = 16
 MOST_STEPS = 256
@@ -139,7 +139,7 @@ def smooth_integrated_gradients(case: Case) -> tuple[PatchAttribution, ...]:
                 )
             return smoothed
 
-        values = sum_by_patch(halve_on_out_of_memory(attribute)[0], case.model.grid)
+        values = sum_by_patch(in_chunks(attribute)[0], case.model.grid)
         found.append(PatchAttribution(values, _SAMPLES * FIRST_STEPS))
     return tuple(found)
 
@@ -185,7 +185,7 @@ def until_complete(
             )
             return found
 
-        attributed = halve_on_out_of_memory(attribute)
+        attributed = in_chunks(attribute)
         error = abs(sum(float(part.double().sum()) for part in attributed) - effect)
         if error <= bound or n_steps >= most_steps:
             return attributed, n_steps, error

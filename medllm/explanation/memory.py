@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-import torch
-
 from medllm.errors import AttributionError
-from medllm.explanation.case import BATCH_SIZE
+from medllm.machine import halve_on_out_of_memory
 
 T = TypeVar("T")
 
+# Copies of an image a forward; more gain nothing on a CPU.
+_BATCH_SIZE = 16
 
-def halve_on_out_of_memory(run: Callable[[int], T], batch_size: int = BATCH_SIZE) -> T:
-    """Run a computation in chunks, and in half as large ones whenever memory runs out.
+
+def in_chunks(run: Callable[[int], T]) -> T:
+    """Run a computation over copies of an image, in smaller chunks where memory runs out.
 
     Args:
-        run: Given the number of images a chunk. What it had done when memory ran out is done
-            again.
-        batch_size: Images a chunk to begin with.
+        run: Given the number of copies a chunk, as for `halve_on_out_of_memory`.
 
     Returns:
         What it returns.
@@ -27,24 +26,4 @@ def halve_on_out_of_memory(run: Callable[[int], T], batch_size: int = BATCH_SIZE
     Raises:
         AttributionError: Not even one image at a time fits.
     """
-    while True:
-        try:
-            return run(batch_size)
-        except RuntimeError as error:
-            if not _is_out_of_memory(error):
-                raise
-            if batch_size == 1:
-                raise AttributionError(
-                    "there is not enough memory for one image at a time; use a smaller model or "
-                    "a machine with more memory.",
-                    code="out-of-memory",
-                ) from error
-        # Outside the handler, which keeps the failed chunk's tensors alive.
-        batch_size //= 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    # On a CPU torch raises a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return halve_on_out_of_memory(run, _BATCH_SIZE, error=AttributionError)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Float64, Int64
 
 from medllm.explanation.attribution import PatchAttribution
 from medllm.explanation.case import Case
-from medllm.explanation.memory import halve_on_out_of_memory
+from medllm.explanation.memory import in_chunks
 
 # Windows along a side of the image. A finer grid is occluded in windows of several patches, so
 # that there are at most 64 passes whatever the encoder.
@@ -68,7 +68,7 @@ def _hidden_in_turn(case: Case, window: int) -> tuple[PatchAttribution, ...]:
     numbers = (torch.arange(rows) // window)[:, None] * (int(across[-1]) + 1) + across
     pixels = numbers.repeat_interleave(patch, 0).repeat_interleave(patch, 1)
     score = _Counted(case)
-    drops = halve_on_out_of_memory(
+    drops = in_chunks(
         lambda batch_size: FeatureAblation(score).attribute(
             case.pixel_values,
             baselines=case.blurred,
@@ -116,7 +116,7 @@ def rise(case: Case) -> tuple[PatchAttribution, ...]:
     size = case.pixel_values.shape[-1]
     rows, columns = case.model.grid
     masks = _masks(size)
-    log_odds = halve_on_out_of_memory(
+    log_odds = in_chunks(
         lambda batch_size: case.log_odds_of_parts(torch.split(masks, batch_size))
     )
     kept = F.adaptive_avg_pool2d(masks, (rows, columns)).double().numpy()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float64, Int64
 from medllm.explanation.anatomy import REGIONS
 from medllm.explanation.attribution import PatchAttribution
 from medllm.explanation.case import Case
-from medllm.explanation.memory import halve_on_out_of_memory
+from medllm.explanation.memory import in_chunks
 from medllm.explanation.record import AttributionMap, ZoneEffect
 from medllm.explanation.regions import patch_shares
 
@@ -74,16 +74,25 @@ class _Scored:
     without: dict[int, Float64[np.ndarray, " findings"]]
 
 
-# A report asks for them beside another method's map, and again for each of its findings.
-@lru_cache(maxsize=1)
+# A report asks for them beside another method's map, and again for each of its findings. They go
+# with their case, which holds the network.
+_FOUND: WeakKeyDictionary[Case, _Scored] = WeakKeyDictionary()
+
+
 def _scored(case: Case) -> _Scored:
+    if case not in _FOUND:
+        _FOUND[case] = _score(case)
+    return _FOUND[case]
+
+
+def _score(case: Case) -> _Scored:
     zone_of = _zone_of_pixels(case)
     present = np.unique(zone_of)
     kept = ((np.arange(2 ** len(present))[:, None] >> np.arange(len(present))) & 1).astype(bool)
     table = torch.zeros(len(kept), len(REGIONS))
     table[:, present] = torch.from_numpy(kept).float()
     pixels = torch.from_numpy(zone_of)
-    log_odds = halve_on_out_of_memory(
+    log_odds = in_chunks(
         lambda batch_size: case.log_odds_of_parts(
             part[:, pixels] for part in torch.split(table, batch_size)
         )

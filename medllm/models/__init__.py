@@ -11,7 +11,14 @@ from medllm.models.card import (
     SelfTest,
 )
 from medllm.models.checkpoint import load_model, save_model
+from medllm.models.encoded_questions import EncodedQuestions
 from medllm.models.lora import attach_lora, merge_lora
+from medllm.models.measured import (
+    LocalisedFinding,
+    MeasuredExplanations,
+    MeasuredMethod,
+    UsualRange,
+)
 from medllm.models.model import Model
 from medllm.models.prediction import FindingPrediction, Prediction
 from medllm.models.pretrained import join_pretrained
@@ -20,14 +27,19 @@ from medllm.models.wrapped import wrap
 __all__ = [
     "Calibration",
     "Comparison",
+    "EncodedQuestions",
     "FindingPrediction",
     "ImageUse",
+    "LocalisedFinding",
+    "MeasuredExplanations",
+    "MeasuredMethod",
     "Measurement",
     "Model",
     "ModelCard",
     "Prediction",
     "Question",
     "SelfTest",
+    "UsualRange",
     "attach_lora",
     "build_network",
     "build_tokenizer",

@@ -13,6 +13,11 @@ from sklearn.metrics import roc_curve
 from medllm.models.card import Calibration
 from medllm.models.prediction import Call
 
+# How far a threshold gives way when it is moved, in log-odds. A fitted one is the probability of
+# one of the images, and that image's new probability and the new threshold are rounded each in
+# its own way. Rounding is of 1e-15, and float32 log-odds that differ do so by some 1e-7.
+_GIVES_WAY = 1e-9
+
 
 def probability_of(log_odds: float, calibration: Calibration) -> float:
     """Turn log-odds into a calibrated probability.
@@ -99,7 +104,7 @@ def _moved(threshold: float, shift: float) -> float:
     """Move a threshold on the scale of the log-odds; 0 and 1 stay what they are."""
     if not 0 < threshold < 1:
         return threshold
-    return probability_of(_logit(threshold) + shift, Calibration())
+    return probability_of(_logit(threshold) + shift - _GIVES_WAY, Calibration())
 
 
 def fit_calibration(

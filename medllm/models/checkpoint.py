@@ -218,7 +218,8 @@ def cached_checkpoints() -> dict[str, Path]:
     """Find the bundled checkpoint and those in the local Hugging Face cache.
 
     Returns:
-        The folder a name; `reference` is the bundled one.
+        The folder a name; `reference` is the bundled one. Of several revisions it is the one that
+        `main` points to, else the newest.
     """
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
@@ -229,7 +230,8 @@ def cached_checkpoints() -> dict[str, Path]:
     except CacheNotFound:
         return found
     for repository in sorted(repositories, key=lambda entry: entry.repo_id):
-        for revision in repository.revisions:
-            if (revision.snapshot_path / CARD_FILE).is_file():
-                found[repository.repo_id] = revision.snapshot_path
+        ours = [one for one in repository.revisions if (one.snapshot_path / CARD_FILE).is_file()]
+        if ours:
+            shown = max(ours, key=lambda one: ("main" in one.refs, one.last_modified))
+            found[repository.repo_id] = shown.snapshot_path
     return found

@@ -67,7 +67,10 @@ def configure(
         CheckpointError: The model is medllm's own or calibrated already, cannot be asked so, or
             its folder cannot be written.
         LabelError: It cannot be asked for a finding.
+        ValueError: `findings` is empty.
     """
+    if findings is not None and not findings:
+        raise ValueError("findings is empty; name one, or leave it out for all.")
     folder = resolve(source)
     require_replaceable(out)
     if not is_foreign(folder):

@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from medllm.dicom.radiograph import Radiograph
 from medllm.errors import CheckpointError, LabelError, did_you_mean
+from medllm.machine import halve_on_out_of_memory
 from medllm.models.architectures import Architecture, Layout, Llava, VisionLanguage
 from medllm.models.calibration import at_prevalence, call_of, probability_of
 from medllm.models.card import ModelCard, Question
@@ -95,7 +96,8 @@ class Model:
         """Choose questions by finding.
 
         Args:
-            findings: Keys, in the order wanted, or one; all of the checkpoint when None.
+            findings: Keys, in the order wanted, or one; all of the checkpoint when None. One that
+                is named again is asked once.
 
         Returns:
             The questions.
@@ -106,7 +108,8 @@ class Model:
         if isinstance(findings, str):
             findings = [findings]
         by_finding = {question.finding: question for question in self.card.questions}
-        for finding in findings or ():
+        chosen = tuple(dict.fromkeys(by_finding if findings is None else findings))
+        for finding in chosen:
             if finding not in by_finding:
                 raise LabelError(
                     f"model '{self.card.name}' does not answer for '{finding}'; "
@@ -114,7 +117,7 @@ class Model:
                     f"{did_you_mean(finding, by_finding)}",
                     code="unknown-finding",
                 )
-        return tuple(by_finding[finding] for finding in findings or by_finding)
+        return tuple(by_finding[finding] for finding in chosen)
 
     def at_prevalence(self, prevalence: float) -> Model:
         """Let the probabilities suppose another share of positives; calls stay as they are.
@@ -249,7 +252,10 @@ class Model:
         Returns:
             Uncalibrated log-odds; positive speaks for the finding.
         """
-        return self.architecture.log_odds(self, features, self.questions(findings))
+        questions = self.questions(findings)
+        if not questions:  # a network is asked at least one
+            return features.new_empty(len(features), 0)
+        return self.architecture.log_odds(self, features, questions)
 
     def log_odds(
         self,
@@ -285,7 +291,9 @@ class Model:
             One prediction per radiograph, in order.
 
         Raises:
+            CheckpointError: The log-odds of a radiograph are no finite number.
             LabelError: The checkpoint does not answer for a finding.
+            MedllmError: Memory does not suffice for one radiograph at a time.
             TypeError: A radiograph is given in the place of a list, or what is none.
         """
         if isinstance(scans, Radiograph | Path):
@@ -293,6 +301,11 @@ class Model:
         keys = [question.finding for question in self.questions(findings)]
         # A text is of one radiograph.
         size = 1 if self.card.reasoning_tokens else _BATCH_SIZE
+        return halve_on_out_of_memory(lambda chunk: self._predicted(scans, keys, chunk), size)
+
+    def _predicted(
+        self, scans: Sequence[Radiograph], keys: Sequence[str], size: int
+    ) -> list[Prediction]:
         predictions = []
         for start in range(0, len(scans), size):
             chunk = scans[start : start + size]
@@ -312,7 +325,13 @@ class Model:
         answers = []
         for question, value in zip(questions, log_odds, strict=True):
             if not math.isfinite(value):
-                raise ArithmeticError(f"log-odds of {question.finding} are {value}.")
+                # Display values are finite, whatever the file holds.
+                raise CheckpointError(
+                    f"'{self.card.name}' answers for {question.finding} with log-odds of {value}; "
+                    "wanted is a finite number. Where it does so for other radiographs too, its "
+                    "weights are damaged: fetch it again.",
+                    code="not-finite",
+                )
             probability = probability_of(value, question.calibration)
             answers.append(
                 FindingPrediction(
@@ -329,6 +348,7 @@ class Model:
         return Prediction(
             path=str(scan.path),
             sop_instance_uid=scan.sop_instance_uid,
+            image_sha256=scan.sha256,
             model_name=self.card.name,
             model_sha256=self.sha256,
             card=self.card,

@@ -47,6 +47,7 @@ class Prediction:
     Attributes:
         path: File the radiograph came from.
         sop_instance_uid: Its SOP Instance UID; None for PNG and JPEG.
+        image_sha256: The radiograph's hash, which tells images that lie in one file.
         model_name: Name of the checkpoint.
         model_sha256: Hash of the checkpoint.
         card: What the checkpoint says of itself: thresholds, figures measured, limits.
@@ -56,6 +57,7 @@ class Prediction:
 
     path: str
     sop_instance_uid: str | None
+    image_sha256: str
     model_name: str
     model_sha256: str
     card: ModelCard

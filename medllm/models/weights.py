@@ -78,8 +78,11 @@ def placement(
             )
         given = {} if published else {"quantization_config": _quantization(bits)}
         return {**given, "device_map": {"": device}}
-    is_large = device.startswith("cuda") and _bytes_of(folder, dtype) > torch.cuda.mem_get_info()[0]
-    return {"device_map": "auto"} if is_large else {}
+    if device.startswith("cuda"):
+        free, _ = torch.cuda.mem_get_info(device)
+        if _bytes_of(folder, dtype) > free:
+            return {"device_map": "auto"}
+    return {}
 
 
 def _method(published: Any) -> str:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from medllm.report.build import build_report
-from medllm.report.document import Report
+from medllm.report.document import Report, ReportedFinding, ReportedMethod
 
-__all__ = ["Report", "build_report"]
+__all__ = ["Report", "ReportedFinding", "ReportedMethod", "build_report"]

@@ -88,9 +88,9 @@ def build_report(
 
 def _check_same_image(scan: Radiograph, prediction: Prediction) -> None:
     # Paths can hold names and stay out of the message.
-    if prediction.sop_instance_uid != scan.sop_instance_uid or Path(prediction.path) != scan.path:
+    if prediction.image_sha256 != scan.sha256 or Path(prediction.path) != scan.path:
         raise ReportError(
-            "the prediction is of another file than the radiograph; predict this radiograph.",
+            "the prediction is of another image than the radiograph; predict this radiograph.",
             code="mixed-images",
         )
 

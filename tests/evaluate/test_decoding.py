@@ -88,6 +88,17 @@ def test_a_changed_file_is_read_again(images, tmp_path):
     assert np.abs(first.display - second.display).max() > 0.1
 
 
+def test_what_a_power_cut_left_of_a_kept_image_is_written_again(images, tmp_path):
+    decoder, (record,) = Decoder(CONTRACT, cache=tmp_path), _records(images[:1])
+    wanted = decoder(record).display
+    (kept,) = tmp_path.rglob("*.npz")
+    whole = kept.read_bytes()
+    for left in (b"", whole[: len(whole) // 2]):
+        kept.write_bytes(left)
+        assert np.array_equal(decoder(record).display, wanted)
+        assert kept.read_bytes() == whole
+
+
 def test_errors_are_not_kept(tmp_path):
     decoder = Decoder(CONTRACT, cache=tmp_path / "cache")
     (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n cut off")

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
 import json
+import re
 import shutil
 
 import numpy as np
@@ -20,6 +23,7 @@ from medllm.evaluate import (
 from medllm.evaluate.bench import Cost
 from medllm.evaluate.study import write_drawn
 from medllm.metrics import auroc
+from medllm.models.card import UNFITTED
 
 N_PATIENTS = 60
 
@@ -75,6 +79,20 @@ def test_every_image_is_counted_and_every_damage_is_named(evaluated):
         "file-not-found": 1,
     }
     assert evaluation.findings["pneumonia"].n == 2 * N_PATIENTS - 1
+
+
+def test_the_worst_errors_are_shown_as_they_were_scored(evaluated, tmp_path):
+    evaluation, study, _ = evaluated
+
+    def first_picture(polarity):
+        write_evaluation(evaluation, study, tmp_path / polarity, polarity=polarity)
+        page = (tmp_path / polarity / "report.html").read_text()
+        encoded = re.search(r"data:image/jpeg;base64,([^\"]+)", page)[1]
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))), dtype=float)
+
+    for polarity in ("normal", "inverted"):
+        (tmp_path / polarity).mkdir()
+    np.testing.assert_allclose(first_picture("inverted"), 255 - first_picture("normal"), atol=8)
 
 
 def test_figures_are_those_of_the_model_on_the_labelled_images(evaluated, tiny_model):
@@ -302,6 +320,38 @@ def test_a_prevalence_and_the_settings_leave_a_trace(root, tiny_model, tmp_path)
         "polarity": "auto",
         "supposed prevalence": "0.02",
     }
+
+
+def test_what_the_calibration_was_fitted_on_is_a_caveat(evaluated, root, tiny_model, tmp_path):
+    first, _, _ = evaluated
+    assert not any("was fitted on" in caveat for caveat in first.caveats)  # not calibrated
+    counted = iter(("60 images of 50 patients", "60 images of 50 patients", "never evaluated"))
+    fitted = tiny_model.asking(
+        dataclasses.replace(
+            one,
+            calibration=dataclasses.replace(
+                one.calibration, fitted_on=f"Site A: {next(counted)}, {at} images with the finding"
+            ),
+        )
+        for at, one in enumerate(tiny_model.card.questions)
+    )
+    study = open_study("csv", root)
+    again = evaluate_model(study, fitted, tmp_path, workers=0)
+    assert again.caveats[:-1] == first.caveats
+    assert again.caveats[-1].startswith(
+        "The calibration of tiny was fitted on: Site A: 60 images of 50 patients. Where"
+    )
+
+
+def test_a_model_that_calls_nothing_is_not_said_to_call_at_a_half(root, tiny_model, tmp_path):
+    """Models of others before a calibration; sensitivity 0 at 0.5 would be another figure."""
+    silent = tiny_model.asking(
+        dataclasses.replace(one, calibration=UNFITTED) for one in tiny_model.card.questions
+    )
+    study = open_study("csv", root, split="test")
+    figures = evaluate_model(study, silent, tmp_path, workers=0).findings["pneumonia"]
+    assert (figures.threshold, figures.sensitivity.value, figures.specificity.value) == (1, 0, 1)
+    assert figures.threshold_source == "the model is not calibrated and calls nothing positive"
 
 
 def test_a_peers_probabilities_get_the_same_figures(evaluated, root, tmp_path):

@@ -5,8 +5,9 @@ import torch
 
 from medllm.datasets import ImageRecord
 from medllm.dicom import read_radiograph
-from medllm.errors import LabelError
+from medllm.errors import LabelError, MedllmError
 from medllm.evaluate import Decoder, score_records
+from medllm.models import Model
 
 
 def _records(paths):
@@ -72,6 +73,26 @@ def test_log_odds_that_are_no_number_are_an_error_row(new_tiny_model, images):
     (row,) = score_records(model, _records(images[:1]))
     assert (row.error, row.log_odds) == ("not-finite", {})
     assert "log-odds of pneumonia are nan" in row.message
+
+
+def test_a_batch_that_memory_does_not_hold_is_taken_in_halves(tiny_model, images, monkeypatch):
+    wanted = [row.log_odds for row in score_records(tiny_model, _records(images[:5]))]
+    encode, most = Model.image_features, 2
+
+    def scarce(model, pixel_values):
+        if len(pixel_values) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encode(model, pixel_values)
+
+    monkeypatch.setattr(Model, "image_features", scarce)
+    rows = list(score_records(tiny_model, _records(images[:5])))
+    assert [row.record.path for row in rows] == images[:5]
+    for row, one in zip(rows, wanted, strict=True):
+        assert row.log_odds == pytest.approx(one, abs=1e-5)
+    most = 0
+    with pytest.raises(MedllmError, match="not enough memory for one image") as refused:
+        list(score_records(tiny_model, _records(images[:5])))
+    assert refused.value.code == "out-of-memory"
 
 
 def test_a_wrong_call_is_refused_before_the_first_image(tiny_model):

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -8,10 +11,10 @@ from medllm.errors import AttributionError
 from medllm.explanation.anatomy import REGIONS
 from medllm.explanation.case import Case
 from medllm.explanation.integrated_gradients import completeness_bound, integrated_gradients
-from medllm.explanation.memory import halve_on_out_of_memory
 from medllm.explanation.methods import METHODS
 from medllm.explanation.perturbation import occlusion
 from medllm.explanation.shapley import zone_effects, zone_shapley
+from medllm.machine import halve_on_out_of_memory
 from medllm.models import Model
 
 FINDINGS = ("pneumonia", "effusion", "nodule")
@@ -109,6 +112,26 @@ def test_a_region_is_scored_blurred_alone(linear_model, scan):
             assert part.shapley == pytest.approx(lost, abs=1e-5)
 
 
+def test_the_zones_are_scored_once_a_case_and_nothing_outlives_it(
+    new_tiny_model, scan, monkeypatch
+):
+    runs = []
+    score = Case.log_odds_of_parts
+    monkeypatch.setattr(
+        Case, "log_odds_of_parts", lambda case, parts: runs.append(1) or score(case, parts)
+    )
+    model = new_tiny_model()
+    case = Case(model, scan, FINDINGS)
+    zone_shapley(case)
+    for index in range(len(FINDINGS)):
+        zone_effects(case, index)
+    assert len(runs) == 1
+    held = [weakref.ref(one) for one in (case, model.network, case.features)]
+    del case, model
+    gc.collect()
+    assert [one() for one in held] == [None] * 3
+
+
 def test_a_batch_is_halved_until_it_fits_and_one_that_never_does_is_refused():
     tried = []
 
@@ -125,7 +148,7 @@ def test_a_batch_is_halved_until_it_fits_and_one_that_never_does_is_refused():
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(AttributionError, match="not enough memory") as refused:
-        halve_on_out_of_memory(never, 4)
+        halve_on_out_of_memory(never, 4, error=AttributionError)
     assert refused.value.code == "out-of-memory"
 
     def broken(batch_size):

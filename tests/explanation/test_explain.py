@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from medllm.errors import AttributionError, LabelError
 from medllm.explanation import METHODS, explain, explain_findings
@@ -14,7 +15,7 @@ from medllm.explanation.judgement import judge
 from medllm.explanation.record import TokenAttribution
 from medllm.explanation.words import PromptAttribution, word_ablation, word_gradients
 from medllm.findings import FINDINGS as KNOWN
-from medllm.models import Question
+from medllm.models import Model, Question
 from medllm.report.wording import where
 
 FINDINGS = ("pneumonia", "effusion", "nodule")
@@ -97,6 +98,10 @@ def test_unknown_names_are_refused_with_the_known_ones(tiny_model, scan):
         explain(tiny_model, scan, "hernia")
 
 
+def test_no_finding_has_no_explanation(tiny_model, scan):
+    assert explain_findings(tiny_model, scan, []) == ()
+
+
 def test_words_and_regions_share_the_same_total(tiny_model, scan):
     for explanation in explain_findings(tiny_model, scan):
         effect = explanation.log_odds - explanation.baseline_log_odds
@@ -154,3 +159,21 @@ def test_a_map_that_is_not_finite_or_all_zero_is_refused(
     with pytest.raises(AttributionError, match="occlusion") as refused:
         explain(linear_model, scan, "pneumonia", method="grad-cam")
     assert refused.value.code == code
+
+
+@pytest.mark.parametrize("method", ["integrated-gradients", "occlusion", "zone-shapley"])
+def test_a_whole_explanation_fits_the_memory_at_hand(tiny_model, scan, monkeypatch, method):
+    wanted = explain(tiny_model, scan, "effusion", method=method)
+    encode = Model.image_features
+
+    def scarce(model, pixel_values):
+        if len(pixel_values) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encode(model, pixel_values)
+
+    monkeypatch.setattr(Model, "image_features", scarce)
+    got = explain(tiny_model, scan, "effusion", method=method)
+    np.testing.assert_allclose(got.map.values, wanted.map.values, atol=1e-5)
+    # Sums in another order: a check that counts may count one more or less.
+    for check, other in zip(got.checks, wanted.checks, strict=True):
+        assert check.value == pytest.approx(other.value, abs=0.1), check.name

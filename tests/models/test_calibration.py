@@ -120,12 +120,26 @@ def test_another_prevalence_moves_probabilities_and_no_calls(log_odds, first, se
     fitted = Calibration(1.3, 0.2, low=0.3, high=0.6, prevalence=first)
     moved = at_prevalence(fitted, second)
     before, after = probability_of(log_odds, fitted), probability_of(log_odds, moved)
-    # At a threshold itself the last digit decides.
-    if min(abs(before - fitted.low), abs(before - fitted.high)) > 1e-9:
-        assert call_of(after, moved) == call_of(before, fitted)
+    assert call_of(after, moved) == call_of(before, fitted)
     assert (after >= before) == (second >= first) or after == pytest.approx(before)
     back = at_prevalence(moved, first)
     assert probability_of(log_odds, back) == pytest.approx(before)
+
+
+def test_another_prevalence_moves_no_call_of_the_images_that_the_thresholds_are_of():
+    moved_calls = []
+    for seed in range(40):
+        log_odds, labels = _sample(300, temperature=2.0, bias=-0.7, seed=seed)
+        fitted = fit_calibration(log_odds, labels, fitted_on="a simulation")
+        for prevalence in (0.001, 0.02, 0.3, 0.9, 0.999):
+            moved = at_prevalence(fitted, prevalence)
+            moved_calls += [
+                (seed, prevalence, value)
+                for value in log_odds.tolist()
+                if call_of(probability_of(value, moved), moved)
+                != call_of(probability_of(value, fitted), fitted)
+            ]
+    assert moved_calls == []
 
 
 @pytest.mark.parametrize("prevalence", [0, 1, -0.1, float("nan")])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 
 import huggingface_hub
@@ -191,6 +192,26 @@ def test_a_cached_checkpoint_of_another_medllm_does_not_end_the_list(
     assert newer.startswith("clinic/newer")
     assert "schema version 99" in newer
     assert tiny.startswith("clinic/tiny")
+
+
+@pytest.mark.parametrize(("main", "listed"), [("old", "old"), ("bare", "new"), (None, "new")])
+def test_of_several_cached_revisions_the_one_of_main_is_listed_else_the_newest(
+    saved, tmp_path, monkeypatch, main, listed
+):
+    hashes = {"old": "0" * 40, "new": "1" * 40, "middle": "2" * 40, "bare": "3" * 40}
+    repository = tmp_path / "models--clinic--tiny"
+    for place, name in enumerate(("old", "middle", "new", "bare")):
+        snapshot = shutil.copytree(saved, repository / "snapshots" / hashes[name])
+        if name == "bare":  # another's weights, without our card
+            (snapshot / "medllm.json").unlink()
+        for file in (snapshot, *snapshot.iterdir()):
+            os.utime(file, (1e9 + place, 1e9 + place))
+    if main:
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text(hashes[main])
+    scan = huggingface_hub.scan_cache_dir
+    monkeypatch.setattr(huggingface_hub, "scan_cache_dir", lambda: scan(tmp_path))
+    assert cached_checkpoints()["clinic/tiny"].name == hashes[listed]
 
 
 @pytest.mark.skipif(not (BUNDLED / "medllm.json").exists(), reason="no bundled weights here")

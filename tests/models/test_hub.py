@@ -15,12 +15,12 @@ import huggingface_hub.constants
 import psutil
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText
 
 from medllm.errors import CheckpointError
 from medllm.models import load_model
 from medllm.models.hub import find_folder
-from medllm.models.weights import load_weights
+from medllm.models.weights import load_weights, placement
 from tests.models.architectures.checkpoints import write_checkpoint
 
 RunHub = Callable[[type[BaseHTTPRequestHandler]], None]
@@ -97,8 +97,28 @@ def test_a_hub_that_is_not_reached_says_how_to_do_without(serve, monkeypatch):
 
 def test_a_cache_that_lacks_it_and_may_not_ask_says_so(serve, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(CheckpointError, match=r"is not reached. Run 'hf download owner/name'"):
+    with pytest.raises(CheckpointError) as error:
         find_folder("owner/name")
+    assert str(error.value) == (
+        "'owner/name' is not in the local Hugging Face cache and could not be fetched: "
+        "HF_HUB_OFFLINE is set. Run 'hf download owner/name' where the hub is reached, and pass "
+        "the folder, or copy the cache."
+    )
+
+
+def test_a_cache_that_has_another_revision_names_it(serve, tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    cached, commit = tmp_path / "models--owner--name", "b" * 40
+    (cached / "snapshots" / commit).mkdir(parents=True)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit)
+    assert find_folder("owner/name") == cached / "snapshots" / commit
+    with pytest.raises(CheckpointError) as error:
+        find_folder("owner/name@v9")
+    said = str(error.value)
+    assert said.startswith("'owner/name@v9' is not in the local")
+    assert f"The cache has {commit}, main of it: name that behind the @." in said
+    assert "'hf download owner/name --revision v9'" in said
 
 
 def test_a_connection_that_breaks_says_that_the_same_command_goes_on(run_hub, monkeypatch):
@@ -162,3 +182,13 @@ def test_weights_larger_than_the_free_memory_are_not_read(tmp_path, monkeypatch,
     with pytest.raises(CheckpointError, match=r"GiB of memory are free; use a machine") as error:
         load_weights(AutoModelForImageTextToText, folder, dtype=dtype)
     assert error.value.code == "no-memory"
+
+
+def test_the_memory_that_counts_is_that_of_the_gpu_which_is_named(tmp_path, monkeypatch):
+    folder = write_checkpoint("qwen2.5-vl", tmp_path / "model")
+    config = AutoConfig.from_pretrained(folder)
+    # The first GPU is full, and is asked when none is named.
+    free = {None: 0, "cuda:0": 0, "cuda:1": 2**40}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (free[device], 2**40))
+    placed = [placement(folder, config, torch.float32, f"cuda:{at}", None) for at in (0, 1)]
+    assert placed == [{"device_map": "auto"}, {}]

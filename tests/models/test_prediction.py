@@ -18,7 +18,7 @@ def predicted(tiny_model):
         )
         card = replace(tiny_model.card, questions=(question,))
         answer = FindingPrediction("pneumonia", 1.0, probability, call, "prompt", (), ())
-        return Prediction("in/study.dcm", None, "tiny", "0" * 64, card, (answer,))
+        return Prediction("in/study.dcm", None, "1" * 64, "tiny", "0" * 64, card, (answer,))
 
     return make
 

@@ -143,6 +143,7 @@ def prediction(card, scan) -> Prediction:
     return Prediction(
         path="in/a.dcm",
         sop_instance_uid="1.2.3.4.5",
+        image_sha256=scan.sha256,
         model_name="hand-made",
         model_sha256="c0" * 32,
         card=card,
@@ -280,7 +281,12 @@ def report_of(card, prediction, explanations):
     def of(path: Path, made_at: datetime = MADE_AT, why=explanations, said=prediction):
         scan = read_radiograph(path)
         box = (0.0, 0.0, float(scan.columns), float(scan.rows))
-        said = replace(said, path=str(path), sop_instance_uid=scan.sop_instance_uid)
+        said = replace(
+            said,
+            path=str(path),
+            sop_instance_uid=scan.sop_instance_uid,
+            image_sha256=scan.sha256,
+        )
         why = [replace(one, map=AttributionMap(one.map.values, box)) for one in why]
         return build_report(scan, said, why, made_at=made_at)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from medllm.dicom.radiograph import Gate
+from medllm.dicom.read import radiograph_of
 from medllm.errors import ReportError
 from medllm.metrics import Estimate
 from medllm.models.measured import (
@@ -146,12 +147,21 @@ def test_a_report_is_pseudonymous_unless_asked(report):
 
 
 @pytest.mark.parametrize(
-    "changed", [{"sop_instance_uid": "1.2.3.4.6"}, {"path": str(Path("in/DOE_JANE.dcm"))}]
+    "changed", [{"image_sha256": "b1" * 32}, {"path": str(Path("in/DOE_JANE.dcm"))}]
 )
-def test_a_prediction_of_another_file_is_refused_without_naming_it(scan, prediction, changed):
-    with pytest.raises(ReportError, match="another file") as caught:
+def test_a_prediction_of_another_image_is_refused_without_naming_it(scan, prediction, changed):
+    with pytest.raises(ReportError, match="another image") as caught:
         build_report(scan, replace(prediction, **changed))
     assert "DOE" not in str(caught.value)
+
+
+def test_a_prediction_of_another_image_in_the_same_file_is_refused(tiny_model, tmp_path):
+    values = np.random.default_rng(0).integers(256, size=(2, 96, 96), dtype=np.uint8)
+    first, second = (radiograph_of(image, tmp_path / "images.npz") for image in values)
+    (prediction,) = tiny_model.predict([first])
+    build_report(first, prediction)
+    with pytest.raises(ReportError, match="another image"):
+        build_report(second, prediction)
 
 
 def test_an_explanation_of_other_log_odds_is_refused(scan, prediction, explanations):
