@@ -65,7 +65,7 @@ def classify(
 
 def as_line(prediction: Prediction) -> dict[str, Any]:
     """Give a prediction in the form of one JSON line."""
-    thresholds = {question.finding: question.calibration for question in prediction.card.questions}
+    fitted = {question.finding: question.calibration for question in prediction.card.questions}
     return {
         "path": prediction.path,
         "sop_instance_uid": prediction.sop_instance_uid,
@@ -76,8 +76,9 @@ def as_line(prediction: Prediction) -> dict[str, Any]:
                 "log_odds": answer.log_odds,
                 "probability": answer.probability,
                 "call": answer.call,
-                "low": thresholds[answer.finding].low,
-                "high": thresholds[answer.finding].high,
+                "low": fitted[answer.finding].low,
+                "high": fitted[answer.finding].high,
+                "calibrated": fitted[answer.finding].is_fitted,
             }
             for answer in prediction.findings
         ],

@@ -93,14 +93,18 @@ class Prediction:
         """Say each answer in one line.
 
         Returns:
-            Finding, probability and call of each, such as `pneumonia 0.95 positive`.
+            Finding, probability and call of each, such as `pneumonia 0.95 positive`, and whether
+            the probability is the model's own, uncalibrated.
         """
         fitted = {question.finding: question.calibration for question in self.card.questions}
         return tuple(
-            f"{answer.finding} "
-            f"{_said(answer.probability, fitted.get(answer.finding, UNFITTED))} {answer.call}"
-            for answer in self.findings
+            _in_words(answer, fitted.get(answer.finding, UNFITTED)) for answer in self.findings
         )
+
+
+def _in_words(answer: FindingPrediction, calibration: Calibration) -> str:
+    told = f"{answer.finding} {_said(answer.probability, calibration)} {answer.call}"
+    return told if calibration.is_fitted else f"{told}, uncalibrated"
 
 
 def _said(probability: float, calibration: Calibration) -> str:

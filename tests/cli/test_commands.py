@@ -54,8 +54,9 @@ def test_classify_prints_the_documented_line(checkpoint, phantom_file):
     assert line["model"]["name"] == "tiny"
     assert line["error"] is None
     (answer,) = line["findings"]
-    assert set(answer) == {"finding", "log_odds", "probability", "call", "low", "high"}
-    assert (answer["low"], answer["high"]) == (0.0, 0.0)
+    told = {"finding", "log_odds", "probability", "call", "low", "high", "calibrated"}
+    assert set(answer) == told
+    assert (answer["low"], answer["high"], answer["calibrated"]) == (0.0, 0.0, True)
     # The tiny model is not calibrated: its probability is the logistic function of its log-odds.
     assert answer["probability"] == pytest.approx(1 / (1 + np.exp(-answer["log_odds"])))
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from medllm.errors import LabelError
-from medllm.models import Calibration, FindingPrediction, Prediction
+from medllm.models import Calibration, FindingPrediction, Prediction, Question
 
 
 @pytest.fixture
@@ -13,9 +13,8 @@ def predicted(tiny_model):
     """Make the prediction of one finding from its probability, thresholds and call."""
 
     def make(probability: float, low: float, high: float, call: str) -> Prediction:
-        question = replace(
-            tiny_model.card.questions[0], calibration=Calibration(low=low, high=high)
-        )
+        calibration = Calibration(low=low, high=high, fitted_on="patients")
+        question = replace(tiny_model.card.questions[0], calibration=calibration)
         card = replace(tiny_model.card, questions=(question,))
         answer = FindingPrediction("pneumonia", 1.0, probability, call, "prompt", (), ())
         return Prediction("in/study.dcm", None, "1" * 64, "tiny", "0" * 64, card, (answer,))
@@ -47,6 +46,12 @@ def test_what_is_printed_tells_the_call(predicted, probability, low, high, call,
     prediction = predicted(probability, low, high, call)
     assert prediction.in_words() == (f"pneumonia {words}",)
     assert repr(prediction) == f"Prediction(study.dcm: pneumonia {words})"
+
+
+def test_an_answer_that_was_never_calibrated_says_so(tiny_model, predicted):
+    card = replace(tiny_model.card, questions=(Question("pneumonia", "?"),))
+    prediction = replace(predicted(0.7, 0.5, 0.5, "positive"), card=card)
+    assert prediction.in_words() == ("pneumonia 0.70 positive, uncalibrated",)
 
 
 def test_an_answer_is_looked_up_by_its_finding(predicted):
