@@ -61,7 +61,7 @@ def halve_on_out_of_memory(
         try:
             return run(batch_size)
         except RuntimeError as failed:
-            if not _is_out_of_memory(failed):
+            if not is_out_of_memory(failed):
                 raise
             if batch_size == 1:
                 raise error(
@@ -75,6 +75,7 @@ def halve_on_out_of_memory(
             torch.cuda.empty_cache()
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Say whether torch raised an error for want of memory."""
     # On a CPU torch raises a plain RuntimeError.
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

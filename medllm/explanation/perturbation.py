@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -115,11 +117,9 @@ def rise(case: Case) -> tuple[PatchAttribution, ...]:
     """
     size = case.pixel_values.shape[-1]
     rows, columns = case.model.grid
-    masks = _masks(size)
-    log_odds = in_chunks(
-        lambda batch_size: case.log_odds_of_parts(torch.split(masks, batch_size))
-    )
-    kept = F.adaptive_avg_pool2d(masks, (rows, columns)).double().numpy()
+    log_odds = in_chunks(lambda batch_size: case.log_odds_of_parts(_masks(size, batch_size)))
+    pooled = [F.adaptive_avg_pool2d(masks, (rows, columns)) for masks in _masks(size)]
+    kept = torch.cat(pooled).double().numpy()
     kept = kept.reshape(_MASKS, -1) - kept.reshape(_MASKS, -1).mean(0)
     moved = log_odds - log_odds.mean(0)
     slopes: Float64[np.ndarray, "findings patches"] = moved.T @ kept / (kept**2).sum(0)
@@ -130,18 +130,19 @@ def rise(case: Case) -> tuple[PatchAttribution, ...]:
     )
 
 
-def _masks(size: int) -> Float[torch.Tensor, "masks size size"]:
+def _masks(size: int, batch_size: int = 16) -> Iterator[Float[torch.Tensor, "_ size size"]]:
+    """Draw the masks, a batch at a time: all of them together take gigabytes for a large input."""
     generator = torch.Generator().manual_seed(0)
     cells = (torch.rand(_MASKS, 1, _CELLS, _CELLS, generator=generator) < 0.5).float()
     cell = -(-size // _CELLS)
-    # One cell more than the image on each axis, so that it can be shifted by up to a cell.
-    enlarged = F.interpolate(cells, size=(_CELLS + 1) * cell, mode="bilinear", align_corners=False)[
-        :, 0
-    ]
     starts: Int64[torch.Tensor, "masks 2"] = torch.randint(cell, (_MASKS, 2), generator=generator)
-    return torch.stack(
-        [
-            mask[top : top + size, left : left + size]
-            for mask, (top, left) in zip(enlarged, starts.tolist(), strict=True)
-        ]
-    )
+    # One cell more than the image on each axis, so that it can be shifted by up to a cell.
+    side = (_CELLS + 1) * cell
+    for few, shifts in zip(cells.split(batch_size), starts.split(batch_size), strict=True):
+        enlarged = F.interpolate(few, size=side, mode="bilinear", align_corners=False)[:, 0]
+        yield torch.stack(
+            [
+                mask[top : top + size, left : left + size]
+                for mask, (top, left) in zip(enlarged, shifts.tolist(), strict=True)
+            ]
+        )

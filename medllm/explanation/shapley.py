@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int64
 
+from medllm.errors import AttributionError
 from medllm.explanation.anatomy import REGIONS
 from medllm.explanation.attribution import PatchAttribution
 from medllm.explanation.case import Case
@@ -30,9 +31,18 @@ def zone_shapley(case: Case) -> tuple[PatchAttribution, ...]:
     Returns:
         An attribution a finding, with its completeness error, which is rounding.
 
+    Raises:
+        AttributionError: The lungs were not found, so that there are no regions to speak of.
+
     Source:
         Shapley, A value for n-person games, 1953; Lundberg and Lee, NeurIPS 2017.
     """
+    if not case.zones.found:
+        raise AttributionError(
+            "no lungs were found in the image, so that it cannot be divided into regions; use the "
+            "method 'integrated-gradients'.",
+            code="no-lungs",
+        )
     values, area = _scored(case).shapley, _area(case)
     maps = np.einsum("zf,zrc->frc", values, area)
     errors = np.abs(maps.sum(axis=(1, 2)) - case.effect)

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
 from medllm.errors import CheckpointError, first_line
+from medllm.machine import is_out_of_memory
 from medllm.models.hub import quiet_transformers
 
 # What is not quantized beside an LLM: the head, which the answer is read from, and all that sees.
@@ -145,6 +146,13 @@ def load_weights(
             f"the weights of {folder} are opened by a package that is not here: {first_line(error)}"
         ) from error
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise CheckpointError(
+                f"memory ran out while the weights of {folder} were loaded; use a machine with "
+                "more, a smaller model of the family, or fewer bits (medllm models configure "
+                "--bits).",
+                code="no-memory",
+            ) from error
         reason = first_line(error)
         raise CheckpointError(
             f"the weights of {folder} do not load: {reason} Wanted is safetensors, whole."

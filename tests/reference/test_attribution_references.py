@@ -236,7 +236,7 @@ def test_zone_shapley_of_the_network_adds_up(case):
 
 
 def test_rise_is_the_slope_of_the_scores_on_what_is_kept(case):
-    masks = perturbation._masks(64)
+    masks = torch.cat(list(perturbation._masks(64)))
     assert masks.shape == (512, 64, 64)
     assert masks.min() >= 0
     assert masks.max() <= 1
