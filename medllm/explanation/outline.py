@@ -16,8 +16,6 @@ from medllm.explanation.record import AttributionMap
 
 # A smaller part is the interpolation's, and a reader would take it for a place.
 _LEAST_SHARE = 0.01
-# contourpy takes what is above a level; an even map is at it.
-_AT_LEVEL = 1 - 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +60,7 @@ def top_parts(attribution: AttributionMap, source_shape: tuple[int, int]) -> tup
         rows,
         np.pad(np.pad(sampled, 1, mode="edge"), 1),
         fill_type=FillType.OuterOffset,
-    ).filled(top_level(field) * _AT_LEVEL, np.inf)
+    ).filled(top_level(field), np.inf)
     areas, borders = cast("tuple[list[NDArray[Any]], list[NDArray[Any]]]", filled)
     centres = np.stack(np.meshgrid(columns[2:-2], rows[2:-2]), axis=-1)
     parts = []

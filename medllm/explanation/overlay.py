@@ -34,6 +34,10 @@ CONTOUR_GRID = 256
 # Share of the positive attribution that the contour of the top region encloses.
 _TOP_SHARE = 0.5
 
+# A region of one value can be at the level, and a line through its rounding would be drawn at
+# random; just below the level it runs around the region.
+_AT_LEVEL = 1 - 1e-9
+
 
 @dataclass(frozen=True, eq=False)
 class Overlay:
@@ -46,6 +50,7 @@ class Overlay:
         lowering: Lines around the area that lowers the finding at half of full colour or more.
         scale: Log-odds a patch at which the colour is full; the bar runs from minus to plus it.
         bar: The bar's colours from minus to plus `scale`, as `rgba` has them.
+        is_clipped: Whether values lie beyond the bar, whose colours are those of its ends.
     """
 
     rgba: UInt8[np.ndarray, "rows columns 4"]
@@ -53,6 +58,7 @@ class Overlay:
     lowering: tuple[Float64[np.ndarray, "_ 2"], ...]
     scale: float
     bar: UInt8[np.ndarray, "1 steps 4"]
+    is_clipped: bool
 
 
 def display_size(rows: int, columns: int) -> tuple[int, int]:
@@ -119,6 +125,7 @@ def draw_overlay(scan: Radiograph, attribution: AttributionMap) -> Overlay:
         lowering=_contours(-field, scale / 2),
         scale=scale,
         bar=_colour(np.linspace(-1.0, 1.0, 256)[None]),
+        is_clipped=bool(np.abs(attribution.values).max() > scale),
     )
 
 
@@ -206,13 +213,13 @@ def top_level(field: Float64[np.ndarray, "rows columns"]) -> float:
         field: Attribution at each pixel.
 
     Returns:
-        The level; 0 where nothing is positive.
+        The level; 0 where nothing is positive. What is at it counts as above.
     """
     positive = np.sort(field[field > 0])[::-1]
     if positive.size == 0:
         return 0.0
     share = np.cumsum(positive) / positive.sum()
-    return float(positive[np.searchsorted(share, _TOP_SHARE)])
+    return float(positive[np.searchsorted(share, _TOP_SHARE)]) * _AT_LEVEL
 
 
 def _contours(

@@ -17,6 +17,10 @@ _LIBRARY = "medllm"
 _TASK = "image-text-to-text"
 
 
+# By whether a map survives the scrambling of all weights.
+_DEPENDS = {True: "no: the map survives", False: "yes", None: "too few images"}
+
+
 def front_matter(card: ModelCard) -> str:
     """Write the block that the hub reads: library, task, license, tags, figures.
 
@@ -207,7 +211,7 @@ def _of_methods(one: MeasuredExplanations) -> Iterator[str]:
                 *(method.rank_correlation, method.rank_correlation_absolute, method.ssim),
                 *(method.infidelity, method.max_sensitivity),
             )
-            depends = "no: the map survives" if method.survives else "yes"
+            depends = _DEPENDS[method.survives]
             yield _row(name, str(method.n_tested), depends, *map(interval_or_none, cells))
         yield ""
     for name, method in one.methods.items():

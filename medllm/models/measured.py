@@ -18,6 +18,9 @@ from medllm.metrics import Estimate
 EXPLANATIONS_FILE = "explanations.json"
 _SCHEMA_VERSION = 1
 
+# Of fewer images a share says next to nothing: of ten, one more or less is a tenth of them.
+_FEWEST_IMAGES = 10
+
 logger = logging.getLogger(__name__)
 
 
@@ -226,6 +229,8 @@ def sentences(
 ) -> Iterator[str]:
     """Say how often a method's strongest point was right, beside a map that never looked.
 
+    Of few images it says only that they are too few.
+
     Args:
         measured: What was measured.
         used: Findings by the method that explained them.
@@ -245,10 +250,24 @@ def _sentence(dataset: str, method: str, key: str, figures: LocalisedFinding) ->
     hits, fixed = figures.hit_rate, figures.fixed_hit_rate
     if hits is None:
         return ""
+    outlined = f"of {dataset} with an outline of {finding(key).name}"
+    if figures.n < _FEWEST_IMAGES:
+        measured = "1 radiograph" if figures.n == 1 else f"{figures.n} radiographs"
+        return (
+            f"Measured on {measured} {outlined}, too few to say how often the strongest point of "
+            f"{method} lies in the outline."
+        )
     region = figures.region_rate
-    named = "" if region is None else f"; the region named first held it in {region.value:.0%}"
-    beside = "" if fixed is None else f" (of a fixed map, the same for all: {fixed.value:.0%})"
+    beside = "" if fixed is None else f", that of a fixed map, the same for all, in {_share(fixed)}"
+    named = "" if region is None else f"; the region named first held it in {_share(region)}"
     return (
-        f"On {figures.n} radiographs of {dataset} with an outline of {finding(key).name}, the "
-        f"strongest point of {method} lay in the outline in {hits.value:.0%}{beside}{named}."
+        f"On {figures.n} radiographs {outlined}, the strongest point of {method} lay in the "
+        f"outline in {_share(hits)}{beside}{named}."
     )
+
+
+def _share(figure: Estimate) -> str:
+    """Say a share with its interval, where resampling gave one."""
+    if not figure.low < figure.high:
+        return f"{figure.value:.0%}"
+    return f"{figure.value:.0%} (95% interval {figure.low:.0%} to {figure.high:.0%})"

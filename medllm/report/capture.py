@@ -114,7 +114,7 @@ class _Panel:
 
     draw: ImageDraw.ImageDraw
     y: float = _BANNER + _MARGIN
-    bottom: float = HEIGHT - 178.0
+    bottom: float = HEIGHT - 174.0
     x: int = _SIDE + _MARGIN
     width: int = _PANEL - 2 * _MARGIN
 
@@ -226,8 +226,8 @@ def _write_caution(panel: _Panel, report: Report) -> None:
 def _write_verdict(panel: _Panel, explanation: Explanation, scan: Radiograph) -> None:
     colour = _VERDICTS[explanation.verdict]
     panel.write(f"Explanation: {explanation.verdict}", 26, bold=True, colour=colour)
-    where = wording.where(explanation, scan)
-    panel.write(f"{where[0].upper()}{where[1:]}.", 22)
+    place = sentences.place(explanation, scan)
+    panel.write(f"{place[0].upper()}{place[1:]}.", 20)
     panel.write(f"Attribution by {explanation.method}.", 20, colour=_SOFT)
 
 
@@ -238,11 +238,13 @@ def _write_key(picture: Image.Image, panel: _Panel, overlay: Overlay, raised: st
     bar.paste(colours.convert("RGB"), mask=colours.getchannel("A"))
     picture.paste(bar, (panel.x, round(panel.y)))
     panel.y += 32
-    scale = wording.signed(overlay.scale, 3)
+    low, high = wording.signed(-overlay.scale, 3), wording.signed(overlay.scale, 3)
+    if overlay.is_clipped:  # what lies beyond the bar has the colours of its ends
+        low, high = f"≤ {low}", f"≥ {high}"
     for x, text, anchor in (
-        (panel.x, wording.signed(-overlay.scale, 3), "la"),
+        (panel.x, low, "la"),
         (panel.x + panel.width / 2, "0", "ma"),
-        (panel.x + panel.width, scale, "ra"),
+        (panel.x + panel.width, high, "ra"),
     ):
         panel.draw.text((x, panel.y), text, _INK, _font(20), anchor)
     panel.y += 32

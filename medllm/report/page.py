@@ -18,13 +18,21 @@ from medllm.explanation.overlay import display_image
 from medllm.report import view, wording
 from medllm.report.document import BANNER, Report, usual_ranges
 from medllm.report.gate_names import gate_name
-from medllm.report.sentences import disagreement, failed_checks
+from medllm.report.sentences import (
+    called,
+    checks_in_short,
+    disagreement,
+    failed_checks,
+    no_contrast,
+)
 
 # What the template says a value with, by its own name.
 _WORDS = (
     wording.age,
     wording.alike,
     wording.calibrated,
+    called,
+    checks_in_short,
     wording.contract,
     disagreement,
     failed_checks,
@@ -34,6 +42,7 @@ _WORDS = (
     wording.interval,
     wording.letters_of_sets,
     wording.measured,
+    no_contrast,
     wording.odds,
     wording.percent,
     wording.probability,
@@ -42,6 +51,7 @@ _WORDS = (
     view.sides,
     wording.signed,
     wording.subject,
+    view.supposed,
     wording.title,
     wording.usual,
     usual_ranges,

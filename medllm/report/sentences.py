@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from medllm.dicom.radiograph import Gate, Radiograph
-from medllm.explanation.record import Check, Explanation
+from medllm.explanation.record import Check, Explanation, Region, ZoneEffect
 from medllm.explanation.verdict import forbidding, weakening
-from medllm.findings import Finding
+from medllm.findings import Finding, is_kin
 from medllm.findings import finding as look_up
+from medllm.models.calibration import call_of, probability_of
 from medllm.models.card import UNFITTED, Question
 from medllm.models.prediction import FindingPrediction
 from medllm.report.gate_names import gate_name
+from medllm.report.view import supposed
 from medllm.report.wording import calibrated, probability, region, signed, subject, title, where
 
 
@@ -40,6 +42,22 @@ def answer(finding: Finding, question: Question, prediction: FindingPrediction) 
         "threshold",
     }[prediction.call]
     return f"{title(finding)}: {prediction.call} ({kind} probability {value}, {against})."
+
+
+def called(log_odds: float, question: Question) -> str:
+    """Say what log-odds would be called, had the model given them.
+
+    Args:
+        log_odds: Uncalibrated.
+        question: Its calibration.
+
+    Returns:
+        Such as `0.07, negative`; the probability alone where no threshold was chosen.
+    """
+    value = probability_of(log_odds, question.calibration)
+    if question.calibration == UNFITTED:
+        return probability(value)
+    return f"{probability(value)}, {call_of(value, question.calibration)}"
 
 
 def is_close(question: Question, prediction: FindingPrediction) -> bool:
@@ -95,7 +113,7 @@ def reason(explanation: Explanation | None, scan: Radiograph) -> str:
 
     Returns:
         One sentence; for a map that is weak or must not be used, which checks make it so, and
-        not what they found.
+        not what they found. Where the hiding of whole regions names another place, it says so.
     """
     if explanation is None:
         return "Not explained in this report."
@@ -106,7 +124,26 @@ def reason(explanation: Explanation | None, scan: Radiograph) -> str:
     if explanation.verdict == "do not use":
         return f"{head}: do not use - {failed_checks(explanation)}, so that no map is drawn."
     why = _weakness(weakening(explanation.checks))
-    return f"{head}: {explanation.verdict}{why} - {where(explanation, scan)}."
+    return f"{head}: {explanation.verdict}{why} - {place(explanation, scan)}."
+
+
+def place(explanation: Explanation, scan: Radiograph) -> str:
+    """Say where the attribution lies, and where the hiding of whole regions names another place.
+
+    Args:
+        explanation: The explanation.
+        scan: The radiograph, which says which side is which, or does not.
+
+    Returns:
+        The end of a sentence.
+    """
+    said, apart = where(explanation, scan), _apart(explanation)
+    if apart is None:
+        return said
+    shown, hidden = apart
+    # Said once, where the first place of the two has a side.
+    provided = supposed(scan) if hidden.side and not shown.side else ""
+    return f"{said}; hiding whole regions says {region(hidden)} instead{provided}"
 
 
 def contrast(asked: FindingPrediction, other: FindingPrediction) -> str:
@@ -172,18 +209,68 @@ def disagreement(explanation: Explanation) -> str:
     Returns:
         Two sentences; empty where both name the same place, or one of them none.
     """
-    regions, effects = explanation.regions, explanation.zone_effects
-    if not (regions and effects):
+    apart = _apart(explanation)
+    if apart is None:
         return ""
-    shown, hidden = regions[0], max(effects, key=lambda effect: effect.shapley)
-    raised = shown.share > 0 and hidden.shapley > 0
-    if not raised or (shown.zone, shown.side) == (hidden.zone, hidden.side):
-        return ""
+    shown, hidden = apart
     answer = "difference" if explanation.against else "answer"
     return (
         f"The two disagree on the place that raised the {answer} most: the map says "
         f"{region(shown)}, hiding whole regions says {region(hidden)}. Rely on the place only as "
         f"far as both agree."
+    )
+
+
+def _apart(explanation: Explanation) -> tuple[Region, ZoneEffect] | None:
+    """Give the two places that the map and the hiding of regions name; None where it is one."""
+    regions, effects = explanation.regions, explanation.zone_effects
+    if not (regions and effects):
+        return None
+    shown, hidden = regions[0], max(effects, key=lambda effect: effect.shapley)
+    raised = shown.share > 0 and hidden.shapley > 0
+    same = (shown.zone, shown.side) == (hidden.zone, hidden.side)
+    return (shown, hidden) if raised and not same else None
+
+
+def checks_in_short(explanation: Explanation) -> str:
+    """Say how many checks were passed, and which were not.
+
+    Args:
+        explanation: The explanation.
+
+    Returns:
+        Such as `9 of 10 passed; failed: agreement`; of a check that the verdict does not hang on
+        it says that it decides nothing.
+    """
+    checks = explanation.checks
+    if not checks:
+        return "none was made"
+    failed = [check for check in checks if not check.passed]
+    deciding = forbidding(checks) + weakening(checks)
+    names = [check.name for check in deciding]
+    names += [f"{check.name} (decides nothing)" for check in failed if check not in deciding]
+    passed = f"{len(checks) - len(failed)} of {len(checks)} passed"
+    return f"{passed}; failed: {', '.join(names)}" if failed else passed
+
+
+def no_contrast(explanation: Explanation, questions: Sequence[Question]) -> str:
+    """Say why no other finding's map was set against this one.
+
+    Args:
+        explanation: The explanation.
+        questions: All that the model answers.
+
+    Returns:
+        One sentence; empty where the check was made, or where the questions do not tell why not.
+    """
+    finding, against = explanation.finding, explanation.against
+    others = (question.finding for question in questions if question.finding != against)
+    made = not explanation.checks or any(check.name == "contrast" for check in explanation.checks)
+    if made or not all(is_kin(finding, other) for other in others):
+        return ""
+    return (
+        "The model answers for no finding that is unlike this one, whose map could be set against "
+        "it: whether another finding would have the same map is not known."
     )
 
 

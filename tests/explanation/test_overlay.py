@@ -134,6 +134,26 @@ def test_the_contour_holds_half_of_what_raised_the_finding():
     assert positive[within].sum() / positive.sum() == pytest.approx(0.5, abs=0.01)
 
 
+def test_a_region_of_one_value_has_one_line_around_it():
+    # The plateau holds the level; its values differ by rounding, as sums over patches do.
+    values = np.full((8, 8), 0.3) + np.random.default_rng(0).choice([0, 5e-17], (8, 8))
+    values[2:4, 1:3] = 1.0
+    values[:, 6:] = 0.0
+    attribution = AttributionMap(values, (0.0, 0.0, 160.0, 160.0))
+    (line,) = draw_overlay(_scan(160, 160), attribution).raising
+    # Down the plateau's edge, between the centres of the sixth and the seventh column of patches.
+    assert line[:, 0].min() > 109
+    assert line[:, 0].max() < 130
+
+
+def test_values_beyond_the_bar_are_known():
+    scan, box = _scan(15, 30), (0.0, 0.0, 30.0, 15.0)
+    # Full colour is 50 log-odds a patch of two.
+    for highest, clipped in ((50.0, False), (50.1, True), (-50.1, True)):
+        overlay = draw_overlay(scan, AttributionMap(np.array([[0.0, highest]]), box))
+        assert overlay.is_clipped is clipped
+
+
 def test_a_map_that_only_lowers_has_no_line_around_a_top_region():
     values = -np.eye(4)
     overlay = draw_overlay(_scan(60, 60), AttributionMap(values * 5, (0.0, 0.0, 60.0, 60.0)))

@@ -133,7 +133,8 @@ def test_a_sentence_is_of_the_method_and_the_finding_that_were_used():
     ]
     assert found[0].endswith(
         "with an outline of a lung nodule, the strongest point of occlusion lay in the "
-        "outline in 40% (of a fixed map, the same for all: 60%)."
+        "outline in 40% (95% interval 30% to 50%), that of a fixed map, the same for all, in 60% "
+        "(95% interval 50% to 70%)."
     )
 
 
@@ -143,7 +144,24 @@ def test_a_sentence_says_how_often_the_named_region_was_right():
     method = dataclasses.replace(one.methods["occlusion"], findings={"nodule": found})
     kept = dataclasses.replace(one, methods={"occlusion": method})
     (told,) = sentences((kept,), {"occlusion": ["nodule"]})
-    assert told.endswith("the same for all: 60%); the region named first held it in 81%.")
+    assert told.endswith("; the region named first held it in 81% (95% interval 70% to 90%).")
+    # Where resampling gives none, there is no interval to tell.
+    for low in (1.0, float("nan")):
+        sure = dataclasses.replace(found, region_rate=Estimate(1.0, low, low))
+        one.methods["occlusion"] = dataclasses.replace(method, findings={"nodule": sure})
+        (told,) = sentences((one,), {"occlusion": ["nodule"]})
+        assert told.endswith("; the region named first held it in 100%.")
+
+
+@pytest.mark.parametrize(("n", "images"), [(1, "1 radiograph"), (9, "9 radiographs")])
+def test_of_a_few_images_no_share_is_told(n, images):
+    (told,) = sentences((measured("nih", n),), {"occlusion": ["nodule"]})
+    assert told == (
+        f"Measured on {images} of nih with an outline of a lung nodule, too few to say how often "
+        "the strongest point of occlusion lies in the outline."
+    )
+    (enough,) = sentences((measured("nih", 10),), {"occlusion": ["nodule"]})
+    assert enough.startswith("On 10 radiographs of nih with")
 
 
 def test_the_card_shows_the_figures_or_says_that_there_are_none(tiny_model):

@@ -76,3 +76,6 @@ def test_on_each_sheet_printed_from_a_browser_stands_the_banner_once(report, tmp
     assert len(sheets) > 3
     assert all(text.startswith(BANNER) for text in sheets)
     assert [text.count(BANNER) for text in sheets] == [1] * len(sheets)
+    # Folded on the screen, and open on paper.
+    printed = " ".join(" ".join(sheets).split())
+    assert all(check.sentence in printed for check in report.findings[0].explanation.checks)

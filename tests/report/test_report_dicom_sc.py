@@ -12,6 +12,7 @@ from medllm.dicom import read_radiograph
 from medllm.dicom.header import Identity
 from medllm.dicom.radiograph import Gate
 from medllm.explanation.overlay import display_image
+from medllm.explanation.record import ZoneEffect
 from medllm.report import capture
 from medllm.report.capture import HEIGHT, WIDTH, draw_finding, draw_summary
 from medllm.report.dicom_sc import encode
@@ -214,6 +215,17 @@ def test_a_contrast_has_no_call_of_its_own(report_of, dicom_phantoms, compared, 
     draw_finding(report, entries["pneumonia"])
     assert written[:2] == ["Pneumonia", "▲ Positive"]
     assert not any("Difference" in line for line in written)
+
+
+def test_another_place_is_told_beside_the_map(report_of, dicom_phantoms, explanations, written):
+    one = explanations[0]
+    outside = (ZoneEffect("outside", None, 1.7, 0.1),)
+    report = report_of(dicom_phantoms["dx"], why=[replace(one, zone_effects=outside)])
+    draw_finding(report, report.findings[0])
+    assert (
+        "Strongest in the patient's right lower zone (41% of the positive attribution); hiding "
+        "whole regions says the area outside the thorax instead."
+    ) in written
 
 
 def test_a_negative_number_that_prints_like_its_threshold_is_marked(

@@ -303,7 +303,7 @@ def test_a_png_is_of_no_study(card, prediction, tmp_path):
     path = tmp_path / "chest.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 200), np.uint8)).save(path)
     scan = read_radiograph(path)
-    said = replace(prediction, path=str(path), sop_instance_uid=None)
+    said = replace(prediction, path=str(path), sop_instance_uid=None, image_sha256=scan.sha256)
     with pytest.raises(ReportError, match="is a PNG file, which is of no study") as caught:
         build_report(scan, said).write(tmp_path / "out", ["dicom"])
     assert caught.value.code == "no-study"

@@ -201,6 +201,32 @@ def test_the_colour_bar_prints_its_scale_and_the_maps_own_range(page, report):
     assert f"this map runs from {lowest} to {highest}" in page.text
 
 
+def test_colours_that_end_before_the_maps_values_are_told(scan, prediction, explanations):
+    def told(factor):
+        own = explanations[0].map
+        grid = replace(own, values=own.values / np.abs(own.values).max() * factor)
+        report = build_report(scan, prediction, [replace(explanations[0], map=grid)])
+        paged = Page(render_page(report, "", paged=True).encode()).text
+        return [
+            text.count("Beyond the bar's ends the colour is that of its end.")
+            for text in (Page(encode_html.encode(report)).text, paged)
+        ]
+
+    scale = 100 / explanations[0].map.values.size
+    assert told(0.9 * scale) == [0, 0]
+    assert told(1.1 * scale) == [1, 2]  # on paper the first page has a bar, too
+
+
+def test_the_checks_are_folded_below_how_many_were_passed_where_the_map_may_be_used(content):
+    text = content.decode()
+    folds = re.findall(r"<details( open)?>\s*<summary>(.*?)</summary>", text)
+    assert folds == [
+        ("", "Checks: 2 of 2 passed"),
+        (" open", "Checks: 1 of 2 passed; failed: deletion"),
+        (" open", "Checks: 1 of 2 passed; failed: deletion"),
+    ]
+
+
 def test_the_policy_admits_the_pages_own_style_and_script_and_no_more(content, page):
     assert page.policy.startswith("default-src 'none'; img-src data:; ")
     assert page.policy.endswith("; base-uri 'none'; form-action 'none'")
@@ -295,9 +321,48 @@ def test_each_regions_bar_is_as_long_as_its_value_and_on_its_side(content, expla
     values = [part.shapley for part in explanations[0].zone_effects]
     most = max(abs(value) for value in values)
     for (x, width), value in zip(bars, values, strict=True):
-        assert width == pytest.approx(96 * abs(value) / most)
-        assert x == pytest.approx(100 if value > 0 else 100 - width)
+        assert width == pytest.approx(196 * abs(value) / most)
+        assert x == pytest.approx(200 if value > 0 else 200 - width)
     assert wording.signed(sum(values)) in part
+
+
+def test_with_each_region_blurred_the_answer_is_calibrated_and_called(report, compared, page):
+    rows = [" ".join(row.split()) for row in page.rows]
+    # 0.12 / 1.4 + 0.12 and 1.71 / 1.4 + 0.12 are log-odds of 0.55 and 0.79; thresholds .38, .62.
+    assert "the patient's right lower zone+1.60 +0.120.55, indeterminate" in rows
+    assert "the mediastinum (heart included)\N{MINUS SIGN}0.40 +1.710.79, positive" in rows
+    assert "calibrated probability and call with this region alone blurred, instead of" in page.text
+    # Of a difference there is neither.
+    rather = Page(encode_html.encode(compared))
+    seen = [row for row in rather.rows if row.startswith("the patient's right lower zone+1.60")]
+    assert [row.removesuffix("+0.12") == row for row in seen] == [True, False]
+    assert "the difference's log-odds with this region alone blurred" in rather.text
+
+
+def test_what_was_measured_without_the_map_is_shown_where_the_map_is_refused(
+    scan, prediction, explanations
+):
+    unknown = replace(scan, patient_orientation=None)
+    page = Page(encode_html.encode(build_report(unknown, prediction, explanations[1:2])))
+    assert not [image for image in page.having("img") if "id" in image]
+    assert "Where, in words" not in page.text
+    assert "without the map that is not drawn. Sides are the patient's, if the image's" in page.text
+    rows = [" ".join(row.split()) for row in page.rows]
+    assert any(row.startswith("the patient's right lower zone+1.60 +0.12") for row in rows)
+    assert "<image>+1.87" in rows
+
+
+def test_that_the_contrast_check_was_not_made_stands_with_the_checks(
+    scan, prediction, explanations, page
+):
+    assert "not made" not in page.text
+    card = replace(prediction.card, questions=prediction.card.questions[:1])
+    pneumonia = prediction["pneumonia"]
+    alone = replace(prediction, card=card, findings=(pneumonia,))
+    seen = Page(encode_html.encode(build_report(scan, alone, explanations[:1])))
+    assert "Checks: 2 of 2 passed; contrast not made" in seen.text
+    (row,) = [row for row in seen.rows if row.startswith("contrast")]
+    assert row.startswith("contrastnot madeThe model answers for no finding that is unlike")
 
 
 def test_the_regions_sides_are_said_to_be_the_patients_only_where_they_are(

@@ -53,8 +53,8 @@ def test_what_was_measured_of_the_method_that_explained_is_cited(scan, predictio
     name = FINDINGS[explanations[0].finding].name
     assert cited == (
         f"On 119 radiographs of rsna (test) with an outline of {name}, the strongest point of "
-        f"{explanations[0].method} lay in the outline in 42% (of a fixed map, the same for all: "
-        "60%)."
+        f"{explanations[0].method} lay in the outline in 42% (95% interval 30% to 50%), that of a "
+        "fixed map, the same for all, in 60% (95% interval 50% to 70%)."
     )
     page = html.encode(report).decode()
     assert f"<li>{cited}</li>" in page
@@ -92,7 +92,7 @@ def test_a_contrast_and_other_methods_follow_the_schema(compared):
 
 
 def test_a_picture_without_header_follows_the_schema(scan, prediction):
-    bare = type(scan)(pixels=scan.pixels, path=scan.path, file_format="png", sha256="0" * 64)
+    bare = type(scan)(pixels=scan.pixels, path=scan.path, file_format="png", sha256=scan.sha256)
     report = build_report(bare, replace(prediction, sop_instance_uid=None, warnings=()))
     assert _violations(json.loads(encode(report)), _closed(SCHEMA)) == []
 

@@ -103,7 +103,7 @@ def compared_sheets(compared) -> Sheets:
 @pytest.fixture(scope="module")
 def plain(scan, prediction):
     """A PNG file without explanation."""
-    bare = type(scan)(pixels=scan.pixels, path=scan.path, file_format="png", sha256="0" * 64)
+    bare = type(scan)(pixels=scan.pixels, path=scan.path, file_format="png", sha256=scan.sha256)
     return build_report(bare, replace(prediction, sop_instance_uid=None, warnings=()))
 
 

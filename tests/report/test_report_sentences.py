@@ -5,7 +5,7 @@ import pytest
 from medllm.explanation import Check
 from medllm.explanation.record import ZoneEffect
 from medllm.findings import finding
-from medllm.models.card import Calibration, Question
+from medllm.models.card import UNFITTED, Calibration, Question
 from medllm.models.prediction import FindingPrediction
 from medllm.report import sentences
 
@@ -88,7 +88,7 @@ def test_a_negative_number_that_prints_like_its_threshold_is_said_to_be_below_it
     assert not sentences.is_close(question, replace(answer, call="indeterminate"))
 
 
-def test_that_the_map_and_the_hiding_of_regions_name_another_place_is_said(explanations):
+def test_that_the_map_and_the_hiding_of_regions_name_another_place_is_said(explanations, scan):
     agreeing = explanations[0]
     assert sentences.disagreement(agreeing) == ""
     outside = ZoneEffect("outside", None, 1.7, 0.1)
@@ -98,8 +98,60 @@ def test_that_the_map_and_the_hiding_of_regions_name_another_place_is_said(expla
         "right lower zone, hiding whole regions says the area outside the thorax. Rely on the "
         "place only as far as both agree."
     )
+    assert sentences.reason(disagreeing, scan) == (
+        "Explanation: supported - strongest in the patient's right lower zone (41% of the positive "
+        "attribution); hiding whole regions says the area outside the thorax instead."
+    )
+    assert "hiding" not in sentences.reason(agreeing, scan)
     # What lowers the answer is not set against what raises it.
     lowering = replace(outside, shapley=-1.7)
     assert sentences.disagreement(replace(agreeing, zone_effects=(lowering,))) == ""
     assert sentences.disagreement(replace(disagreeing, regions=())) == ""
     assert "raised the difference" in sentences.disagreement(replace(disagreeing, against="mass"))
+
+
+def test_what_a_hidden_side_supposes_is_said_where_the_maps_place_has_none(explanations, scan):
+    one = explanations[0]
+    unknown = replace(scan, patient_orientation=None)
+    supposed = ", if the image's left is the patient's right"
+    central = replace(one, regions=(replace(one.regions[2], share=0.9),))
+    assert sentences.place(central, unknown) == (
+        "strongest in the mediastinum (heart included) (90% of the positive attribution); hiding "
+        f"whole regions says the patient's right lower zone instead{supposed}"
+    )
+    sided = replace(one, zone_effects=(ZoneEffect("upper", "left", 1.7, 0.1),))
+    told = sentences.place(sided, unknown)
+    assert f"attribution){supposed}; hiding whole regions says the patient's left upper" in told
+    assert told.count(supposed) == 1
+
+
+def test_the_checks_are_told_in_short_with_those_that_decide_first(explanations):
+    one = explanations[0]
+    assert sentences.checks_in_short(one) == "2 of 2 passed"
+    assert sentences.checks_in_short(replace(one, checks=())) == "none was made"
+    failed = [Check(name, 0.1, "", passed=False, sentence="") for name in ("insertion", "on-text")]
+    assert sentences.checks_in_short(replace(one, checks=(*one.checks, *failed))) == (
+        "2 of 4 passed; failed: on-text, insertion (decides nothing)"
+    )
+
+
+def test_that_no_unlike_finding_could_be_set_against_the_map_is_said(explanations):
+    one = explanations[0]
+    kin, unlike = Question("lung_opacity", "?"), Question("effusion", "?")
+    own = Question("pneumonia", "?")
+    assert sentences.no_contrast(one, [own, kin]).startswith("The model answers for no finding")
+    assert sentences.no_contrast(one, [own, unlike]) == ""
+    assert sentences.no_contrast(replace(one, against="effusion"), [own, unlike])
+    made = Check("contrast", 0.1, "", passed=True, sentence="")
+    assert sentences.no_contrast(replace(one, checks=(made,)), [own, kin]) == ""
+    assert sentences.no_contrast(replace(one, checks=()), [own, kin]) == ""
+
+
+@pytest.mark.parametrize(
+    ("log_odds", "said"), [(-2.0, "0.12, negative"), (0.0, "0.50, indeterminate")]
+)
+def test_an_answer_to_another_image_is_calibrated_and_called(log_odds, said):
+    question = Question("mass", "?", calibration=Calibration(low=0.3, high=0.6, fitted_on="x"))
+    assert sentences.called(log_odds, question) == said
+    uncalled = replace(question, calibration=UNFITTED)
+    assert sentences.called(log_odds, uncalled) == said.partition(",")[0]

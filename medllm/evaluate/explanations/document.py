@@ -91,7 +91,7 @@ class SanityFigures(Section):
         ssim: Structural similarity of the two maps without their sign, each over its maximum.
         survives: Whether one of the two rank correlations is above `most_alike` on the mean when
             all is scrambled: the map does not depend on what the model learned. Null where it
-            was not tested.
+            was tested on fewer than 5 patients, or not at all.
         infidelity: Mean squared difference, in squared log-odds, of what the map foretells from
             what blurring random squares does, by the factor that is best for the map.
         max_sensitivity: Farthest that the map moves under noise, as a share of its length.

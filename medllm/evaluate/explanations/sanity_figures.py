@@ -18,6 +18,8 @@ from medllm.evaluate.section import Interval
 
 # Provisional: less than half of the order of the patches left.
 MOST_ALIKE = 0.5
+# Of fewer images, one a patient, nothing is said of a method.
+_FEWEST_IMAGES = 5
 _ALONE = ("infidelity", "max_sensitivity")
 
 
@@ -53,6 +55,7 @@ def _was_tried(row: Row) -> bool:
 def _figures(rows: Sequence[Row], steps: range) -> SanityFigures:
     done = [row for row in rows if row["sanity_error"] is None]
     patients = [row["patient_id"] for row in done]
+    n_patients = len(set(patients))
     columns = {
         **{f"{name} {at}": [row[name][at] for row in done] for name in ALIKENESS for at in steps},
         **{name: [row[name] for row in done] for name in _ALONE},
@@ -64,8 +67,8 @@ def _figures(rows: Sequence[Row], steps: range) -> SanityFigures:
     return SanityFigures.model_validate(
         {
             "n": len(done),
-            "n_patients": len(set(patients)),
-            "survives": _survives(curves),
+            "n_patients": n_patients,
+            "survives": _survives(curves) if n_patients >= _FEWEST_IMAGES else None,
             "failed": dict(sorted(failed.items())),
             **curves,
             **{name: found[name] for name in _ALONE},

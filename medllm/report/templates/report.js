@@ -11,6 +11,10 @@ for (const slider of document.querySelectorAll("input[data-overlay]")) {
 
 for (const element of document.querySelectorAll("[data-scripted]")) element.hidden = false;
 
+addEventListener("beforeprint", () => {
+  for (const part of document.querySelectorAll("details")) part.open = true;
+});
+
 const review = document.getElementById("review");
 const time = document.getElementById("review-time");
 review.addEventListener("input", () => {

@@ -51,10 +51,17 @@ def write_results(folder, sha256, log_odds, *, timed=True):
     ]
     rows[3] |= {"log_odds": None, "probability": None, "call": None, "error": "not-finite"}
     write_rows(rows, folder / "predictions.parquet")
-    told = {"model": f"model {folder.name}", "model_sha256": sha256}
+    told = {
+        "model": f"model {folder.name}",
+        "model_sha256": sha256,
+        "dataset": "csv",
+        "split": "test",
+        "caveats": ["Patients are unknown.", f"Fitted on {folder.name}."],
+        "findings": {"nodule": {"threshold": 0.5, "threshold_source": f"of {folder.name}"}},
+    }
     (folder / "metrics.json").write_text(json.dumps(told))
     if timed:
-        write_cost(folder, [0.1, 0.2, 0.4], torch.device("cpu"))
+        write_cost(folder, [0.0001, 0.00034, 0.4], torch.device("cpu"))
     return folder
 
 
@@ -114,7 +121,7 @@ def test_a_few_images_that_are_scored_again_leave_the_cost_of_all(tmp_path):
 def test_the_cost_is_told_where_it_was_written_down(results):
     models = compare(results).models
     cost = models["own"].cost
-    assert (cost.n, cost.seconds_median) == (3, 0.2)
+    assert (cost.n, cost.seconds_median) == (3, 0.00034)
     assert re.fullmatch(r"\d+ threads? of a \w+ CPU", cost.machine)
     assert 100 < cost.peak_memory_mib < 100_000
     assert models["old"].cost is None
@@ -166,6 +173,22 @@ def test_the_page_holds_every_figure(results, explained, tmp_path):
     assert f"{told.n_kept} of {told.n_judged}" in page
     assert page.count("not written down") == 1
     assert "Research use only; not for diagnosis." in page
+
+
+def test_the_page_says_on_what_at_which_threshold_and_with_which_caveats(results, tmp_path):
+    comparison = compare(results)
+    write_comparison(comparison, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "<h1>2 models on csv (test)</h1>" in page
+    for sentence in ("Patients are unknown.", "Fitted on own.", "Fitted on old."):
+        assert page.count(f'<p class="caution">{sentence}</p>') == 1
+    assert "own, 0.500 (of own); old, 0.500 (of old).</p>" in page
+    assert "<td>0.3</td>" in page  # milliseconds
+    (results[1] / "metrics.json").unlink()  # predictions without a page
+    again = compare(results)
+    assert again.datasets == ("csv (test)",)
+    write_comparison(again, tmp_path)
+    assert "own, 0.500 (of own); old, not told.</p>" in (tmp_path / "report.html").read_text()
 
 
 def test_without_explanations_the_page_says_how_to_add_them(results, tmp_path):

@@ -150,9 +150,8 @@ def test_a_method_survives_by_either_correlation(outlined, tiny_model, tmp_path,
     for sign in (-1, 1):
         altered = dataclasses.replace(KNOWN["grad-cam"], attribute=signed(sign))
         monkeypatch.setitem(methods.METHODS, "occlusion", altered)
-        few = dataclasses.replace(outlined, images=outlined.images[1:2])
         evaluation = evaluate_explanations(
-            few, tiny_model, tmp_path / str(sign), ["occlusion"], checked="none"
+            outlined, tiny_model, tmp_path / str(sign), ["occlusion"], checked="none"
         )
         one = evaluation.sanity.methods["occlusion"]
         assert one.survives is True
@@ -179,6 +178,17 @@ def test_a_method_that_fails_is_a_line_with_its_reason(
     assert evaluation.sanity.methods["integrated-gradients"].n == 1
     page = render(evaluation, {}).decode()
     assert '<td colspan="7">not tested</td><td>out-of-memory: 1</td>' in page
+
+
+def test_of_one_image_it_is_not_said_whether_a_method_survives(outlined, tiny_model, tmp_path):
+    few = dataclasses.replace(outlined, images=outlined.images[1:2])
+    evaluation = evaluate_explanations(few, tiny_model, tmp_path, ["grad-cam"], checked="none")
+    edges = evaluation.sanity.methods["edges"]
+    assert edges.rank_correlation[-1].value == pytest.approx(1)  # as of many images
+    assert (edges.n_patients, edges.survives) == (1, None)
+    page = render(evaluation, {}).decode()
+    assert "<td>too few images</td>" in page
+    assert "on the first image of 1 patient. Means" in page
 
 
 def test_none_are_tested_where_none_are_asked_for(outlined, tiny_model, tmp_path):

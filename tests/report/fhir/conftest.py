@@ -65,7 +65,12 @@ def bare() -> Callable[..., Report]:
 
     def changed(report: Report, **changes: object) -> Report:
         scan = replace(report.scan, **changes)
-        said = replace(report.prediction, sop_instance_uid=scan.sop_instance_uid, warnings=())
+        said = replace(
+            report.prediction,
+            sop_instance_uid=scan.sop_instance_uid,
+            image_sha256=scan.sha256,
+            warnings=(),
+        )
         kept = [entry.explanation for entry in report.explained]
         return build_report(scan, said, kept, made_at=report.made_at, identity=report.identity)
 
