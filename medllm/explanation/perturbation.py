@@ -138,7 +138,9 @@ def _masks(size: int, batch_size: int = 16) -> Iterator[Float[torch.Tensor, "_ s
     starts: Int64[torch.Tensor, "masks 2"] = torch.randint(cell, (_MASKS, 2), generator=generator)
     # One cell more than the image on each axis, so that it can be shifted by up to a cell.
     side = (_CELLS + 1) * cell
-    for few, shifts in zip(cells.split(batch_size), starts.split(batch_size), strict=True):
+    for few, shifts in zip(
+        torch.split(cells, batch_size), torch.split(starts, batch_size), strict=True
+    ):
         enlarged = F.interpolate(few, size=side, mode="bilinear", align_corners=False)[:, 0]
         yield torch.stack(
             [
