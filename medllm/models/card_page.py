@@ -170,22 +170,24 @@ def _explanations(card: ModelCard) -> Iterator[str]:
         return
     yield "## What its explanations find\n"
     yield (
-        "Where findings are outlined, by method. Hit rate: the map's highest point lies in the "
-        "outline; of a fixed map, the mean outline of the other patients, beside it. Over the "
-        "fixed map: difference in pixel AUROC. Named region: the map's strongest region, which the "
-        "words name first, holds most of a lesion.\n"
+        "Where findings are outlined, by method; the last four are controls, which owe nothing to "
+        "the model: the mean outline of the other patients and its best point, edges, chance. Hit "
+        "rate: the map's highest point lies in the outline. Over the mean map: difference in pixel "
+        "AUROC. In the lungs: pixel AUROC there. Side: the half with the outline holds more of the "
+        "map. Named region: the map's strongest region, which the words name first, holds most of "
+        "a lesion.\n"
     )
     for one in card.explanations:
         yield f"### On {one.name}: {one.n_images} images of {one.n_patients} patients\n"
         yield from _table(
-            "method | finding | n | hit rate | of the fixed map | pixel AUROC | "
-            "over the fixed map | named region"
+            "method | finding | n | hit rate | mIoU | pixel AUROC | over the mean map | in the "
+            "lungs | side | named region"
         )
         for method, measured in one.methods.items():
             for key, found in measured.findings.items():
                 figures = (
-                    *(found.hit_rate, found.fixed_hit_rate, found.pixel_auroc),
-                    *(found.over_mean_map, found.region_rate),
+                    *(found.hit_rate, found.miou, found.pixel_auroc, found.over_mean_map),
+                    *(found.pixel_auroc_lungs, found.side_accuracy, found.region_rate),
                 )
                 yield _row(method, key, str(found.n), *map(interval_or_none, figures))
         yield ""

@@ -36,6 +36,11 @@ class LocalisedFinding:
         over_mean_map: Its difference from that of the fixed map, on the same images.
         region_rate: Share of the maps whose strongest region, which words name first, holds most
             of a lesion.
+        miou: Mean overlap (intersection over union) with the outline of the map above Otsu's
+            threshold.
+        pixel_auroc_lungs: As `pixel_auroc`, among the pixels of the lungs alone.
+        side_accuracy: Share of the one-sided outlines whose half of the image holds more of the
+            map, each side weighing the same; .5 is chance.
     """
 
     n: int
@@ -44,6 +49,9 @@ class LocalisedFinding:
     pixel_auroc: Estimate | None
     over_mean_map: Estimate | None
     region_rate: Estimate | None = None
+    miou: Estimate | None = None
+    pixel_auroc_lungs: Estimate | None = None
+    side_accuracy: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,7 @@ class MeasuredExplanations:
         n_images: Images that were explained.
         n_patients: Their patients.
         medllm_version: Of the program that measured.
-        methods: By method.
+        methods: By method; among them controls, which owe nothing to the model.
     """
 
     dataset: str

@@ -23,7 +23,7 @@ def essence_of(evaluation: ExplanationEvaluation) -> MeasuredExplanations:
         evaluation: All figures.
 
     Returns:
-        Those of the methods; controls alone have none of their own.
+        Those of the methods and of the controls.
     """
     return MeasuredExplanations(
         dataset=evaluation.dataset,
@@ -31,7 +31,10 @@ def essence_of(evaluation: ExplanationEvaluation) -> MeasuredExplanations:
         n_images=evaluation.n_images,
         n_patients=evaluation.n_patients,
         medllm_version=evaluation.medllm_version,
-        methods={name: _method(evaluation, name) for name in evaluation.methods},
+        methods={
+            name: _method(evaluation, name)
+            for name in (*evaluation.methods, *evaluation.controls)
+        },
     )
 
 
@@ -61,6 +64,9 @@ def _finding(evaluation: ExplanationEvaluation, name: str, key: str) -> Localise
         pixel_auroc=_estimate(own.pixel_auroc),
         over_mean_map=_estimate(own.over_mean_map),
         region_rate=_estimate(own.region_rate),
+        miou=_estimate(own.miou),
+        pixel_auroc_lungs=_estimate(own.pixel_auroc_lungs),
+        side_accuracy=_estimate(own.side_accuracy),
     )
 
 
