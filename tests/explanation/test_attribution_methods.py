@@ -223,3 +223,19 @@ def test_explaining_changes_nothing_on_the_model(tiny_model, scan):
     finally:
         first.requires_grad_(True)
         network.eval()
+
+
+@pytest.mark.parametrize("method", ["gradient-attention", "attention-rollout"])
+def test_fused_attention_is_read_plainly_or_refused(new_tiny_model, scan, method, monkeypatch):
+    model = new_tiny_model()
+    attribute = METHODS[method].attribute
+    model.network.set_attn_implementation("eager")
+    wanted = attribute(Case(model, scan, FINDINGS))
+    model.network.set_attn_implementation("sdpa")
+    for one, other in zip(attribute(Case(model, scan, FINDINGS)), wanted, strict=True):
+        np.testing.assert_allclose(one.values, other.values, atol=1e-6)
+    # A network that takes no other attention than its own.
+    monkeypatch.setattr(type(model.network), "set_attn_implementation", lambda *_: None)
+    with pytest.raises(AttributionError, match="gives no attention weights; use the") as refused:
+        attribute(Case(model, scan, FINDINGS))
+    assert refused.value.code == "no-attention"
