@@ -53,11 +53,20 @@ def curves(case: Case, attributions: Sequence[PatchAttribution]) -> tuple[tuple[
     ]
     marked = np.concatenate([_first(order, case.model.grid) for order in orders])
     without, shown = case.log_odds_without(marked), case.log_odds_without(~marked)
-    deleted = _beaten(direction * (case.log_odds - without), len(orders))
-    inserted = _beaten(direction * (shown - case.baseline_log_odds), len(orders))
+    moved = {
+        "deletion": direction * (case.log_odds - without),
+        "insertion": direction * (shown - case.baseline_log_odds),
+    }
+    means = {
+        name: each.reshape(len(orders), len(_PARTS), -1).mean(axis=1)
+        for name, each in moved.items()
+    }
     return tuple(
-        (_curve("deletion", float(lost)), _curve("insertion", float(won)))
-        for lost, won in zip(deleted, inserted, strict=True)
+        (
+            _curve("deletion", means["deletion"][:, index], RANDOM_ORDERS + index),
+            _curve("insertion", means["insertion"][:, index], RANDOM_ORDERS + index),
+        )
+        for index in range(len(attributions))
     )
 
 
@@ -68,16 +77,11 @@ def _first(order: np.ndarray, grid: tuple[int, int]) -> Bool[np.ndarray, "parts 
     return masks.reshape(-1, *grid)
 
 
-def _beaten(
-    moved: Float64[np.ndarray, "copies findings"], orders: int
-) -> Float64[np.ndarray, " findings"]:
-    """Share of the random orders whose mean move is smaller than that of the map's order."""
-    means = moved.reshape(orders, len(_PARTS), -1).mean(axis=1)
-    at_random, by_map = means[:RANDOM_ORDERS], np.diagonal(means[RANDOM_ORDERS:])
-    return np.asarray((at_random < by_map).mean(axis=0), dtype=np.float64)
-
-
-def _curve(name: str, beaten: float) -> Check:
+def _curve(name: str, means: Float64[np.ndarray, " orders"], own: int) -> Check:
+    """Compare the mean move by a map's own order with those by random ones, which come first."""
+    by_map, at_random = means[own], means[:RANDOM_ORDERS]
+    beaten = float((at_random < by_map).mean())
+    low, high = np.percentile(at_random, (2.5, 97.5))
     passed = beaten >= LEAST_BEATEN
     what = {
         "deletion": "Blurring the places the map marks changes the answer more than blurring as "
@@ -91,8 +95,9 @@ def _curve(name: str, beaten: float) -> Check:
         f"at least {LEAST_BEATEN} of {RANDOM_ORDERS} random orders"
         + (" (decides nothing)" if name == "insertion" else ""),
         passed,
-        f"{what} in {beaten * RANDOM_ORDERS:.0f} of {RANDOM_ORDERS} trials"
-        + ("." if passed else ": the map does not mark what the answer rests on."),
+        f"{what} in {beaten * RANDOM_ORDERS:.0f} of {RANDOM_ORDERS} trials: by {by_map:.2f} "
+        f"log-odds, at random by {low:.2f} to {high:.2f} (95% of the trials)."
+        + ("" if passed else " The map does not mark what the answer rests on."),
     )
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from itertools import product
 from pathlib import Path
 
@@ -47,6 +48,19 @@ def test_an_answer_against_the_finding_is_tested_by_what_lowers_it(linear_model,
     half_right = np.where(weak, 1.0, np.minimum(true.values, 0))
     assert curves(case, [PatchAttribution(half_right, 1)])[0][0].passed
     assert not curves(case, [PatchAttribution(-half_right, 1)])[0][0].passed
+
+
+def test_deletion_says_how_far_the_answer_of_a_linear_model_fell(linear_model, scan):
+    case = Case(linear_model, scan, FINDINGS)
+    true = integrated_gradients(case)
+    for (deletion, _), item, effect in zip(curves(case, true), true, case.effect, strict=True):
+        # A sixteenth, an eighth and a quarter of 16 patches, the strongest first.
+        strongest = np.sort(np.sign(effect) * item.values, axis=None)[::-1].cumsum()
+        fell, low, high = map(
+            float, re.findall(r"by (-?[\d.]+) .*by (-?[\d.]+) to (-?[\d.]+)", deletion.sentence)[0]
+        )
+        assert fell == pytest.approx(strongest[[0, 1, 3]].mean(), abs=0.006)
+        assert low < high < fell
 
 
 def test_deletion_of_one_finding_does_not_depend_on_its_company(tiny_model, scan):
