@@ -94,7 +94,8 @@ def calibrate(
     scored = score_records(
         loaded, labelled, findings, decoder=decoder, workers=default_workers(len(labelled))
     )
-    result = recalibrate(loaded, watched(scored, len(labelled)), name or dataset, kept=kept)
+    data = name or (f"{dataset}, {split}" if split else dataset)
+    result = recalibrate(loaded, watched(scored, len(labelled)), data, kept=kept)
     saved = write_recalibrated(result, out, stored_precision(folder))
     for line in _json_lines(result) if as_json else _table(result, selection.left_out):
         typer.echo(line)

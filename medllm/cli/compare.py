@@ -51,7 +51,7 @@ def compare(
     if as_json:
         typer.echo(comparison.model_dump_json())
         return
-    for line in (*_table(comparison), *_models(comparison)):
+    for line in (*comparison.caveats, *_table(comparison), *_models(comparison)):
         typer.echo(line)
     if out is not None:
         typer.echo(f"\nreport    {out / 'report.html'}")
@@ -81,7 +81,9 @@ def _models(comparison: Comparison) -> Iterator[str]:
     for name, one in comparison.models.items():
         told = []
         if one.cost is not None:
-            told.append(f"{one.cost.seconds_median:.3f} s per radiograph on {one.cost.machine}")
+            told.append(
+                f"{1000 * one.cost.seconds_median:.1f} ms per radiograph on {one.cost.machine}"
+            )
         told += [
             f"ECE of {key} {figures.ece_before.value:.3f} to {figures.ece.value:.3f}"
             for key, figures in one.findings.items()

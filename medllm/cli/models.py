@@ -32,9 +32,13 @@ Source = Annotated[
 
 @models.command("list")
 def list_models() -> None:
-    """List the bundled checkpoint and those in the local Hugging Face cache."""
+    """List the bundled checkpoint and those in the local Hugging Face cache.
+
+    Models of another's making are among them where medllm knows their kind.
+    """
     from medllm.models.card_file import read_card
     from medllm.models.checkpoint import cached_checkpoints
+    from medllm.models.foreign import cached_foreign
 
     for name, folder in cached_checkpoints().items():
         try:
@@ -42,8 +46,14 @@ def list_models() -> None:
         except CheckpointError as error:  # of another medllm's making; the others are listed
             typer.echo(f"{name:<32}{error}")
             continue
-        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
-        typer.echo(f"{name:<32}{card.version:<8}{size:>8.1f} MB  {', '.join(card.findings)}")
+        typer.echo(_entry(name, card.version, folder, ", ".join(card.findings)))
+    for name, (folder, kind) in cached_foreign().items():
+        typer.echo(_entry(name, "", folder, f"{kind}, of another's making"))
+
+
+def _entry(name: str, version: str, folder: Path, said: str) -> str:
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+    return f"{name:<32}{version:<8}{size:>8.1f} MB  {said}"
 
 
 @models.command("show")
@@ -67,9 +77,17 @@ def card(source: Source = None) -> None:
     """Print a checkpoint's card as a page for the Hugging Face hub (Markdown)."""
     from medllm.models.card_file import read_card
     from medllm.models.card_page import card_page, front_matter
-    from medllm.models.checkpoint import resolve
+    from medllm.models.checkpoint import is_foreign, resolve
 
-    read = read_card(resolve(source))
+    folder = resolve(source)
+    if is_foreign(folder):
+        raise CheckpointError(
+            f"{source} is a model of another's making, and its card is on its own page. 'medllm "
+            f"models show {source}' says how medllm reads it; what 'medllm models configure' and "
+            "'medllm calibrate' make of it has a card.",
+            code="no-card",
+        )
+    read = read_card(folder)
     typer.echo(f"{front_matter(read)}\n{card_page(read)}", nl=False)
 
 
@@ -162,6 +180,7 @@ def _reading(model: Model) -> str:
         f"input        {shown.size} x {shown.size} pixels, {shown.channels} channel(s), "
         f"{shown.aspect}, {shown.interpolation}, {shown.normalization} normalization",
         f"map          {rows} x {columns} patches",
+        *_sharing(model),
         f"asked        {model.prompt(question)!r}",
         *(f"             {text!r}" for text in question.paraphrases),
         f"yes          {_words(model, question.yes)}",
@@ -170,6 +189,16 @@ def _reading(model: Model) -> str:
         f"calibrated   {'yes' if card.is_calibrated else 'no: medllm calibrate'}",
     ]
     return "\n".join(lines)
+
+
+def _sharing(model: Model) -> Iterator[str]:
+    """Say of a model that is asked in words how often it reads an image, which decides its cost."""
+    from medllm.models.architectures import VisionLanguage
+
+    if isinstance(model.architecture, VisionLanguage):
+        shared = "read once, whatever is asked"
+        anew = "encoded once, and read by the LLM anew for each question"
+        yield f"image        {shared if model.architecture.shares_prefix else anew}"
 
 
 def _words(model: Model, words: Sequence[str]) -> str:

@@ -38,6 +38,8 @@ class FindingCalibration(Section):
         ece: The same of the calibrated probability; equal where there is no calibration.
         brier_before: Mean squared error of the former.
         brier: Of the latter.
+        threshold: Probability from which on a call is positive; null where not told.
+        threshold_source: Where it is from, in words; blank where not told.
     """
 
     n: int
@@ -47,6 +49,8 @@ class FindingCalibration(Section):
     ece: Interval
     brier_before: Interval
     brier: Interval
+    threshold: Figure = None
+    threshold_source: str = ""
 
 
 class FindingPlace(Section):
@@ -109,6 +113,9 @@ class ModelFigures(Section):
     Attributes:
         model: Its name and version, or the file of its predictions; blank where not told.
         model_sha256: Hash of the checkpoint; blank for predictions that were given.
+        dataset: Name of the data set's reader; blank where not told.
+        split: Part of it; `all` for all of it, blank where not told.
+        caveats: What its figures must be read with, in sentences.
         n_images: Images that it scored for each of its findings.
         n_refused: Images that it did not.
         cost: What its answers took; null where that was not written down.
@@ -118,6 +125,9 @@ class ModelFigures(Section):
 
     model: str
     model_sha256: str
+    dataset: str = ""
+    split: str = ""
+    caveats: tuple[str, ...] = ()
     n_images: int
     n_refused: int
     cost: Cost | None
@@ -165,11 +175,14 @@ def _model(file: Path, predictions: Predictions) -> ModelFigures:
     return ModelFigures(
         model=str(told.get("model", "")),
         model_sha256=str(told.get("model_sha256", "")),
+        dataset=str(told.get("dataset", "")),
+        split=str(told.get("split", "")),
+        caveats=tuple(told.get("caveats", ())),
         n_images=int(scored.sum()),
         n_refused=int((~scored).sum()),
         cost=_cost(file.parent),
         findings={
-            key: _calibration(answers)
+            key: _calibration(answers, told.get("findings", {}).get(key, {}))
             for key in predictions.findings
             if (answers := Answers.of(predictions, key)).both
         },
@@ -209,7 +222,7 @@ def _cost(folder: Path) -> Cost | None:
         return None
 
 
-def _calibration(answers: Answers) -> FindingCalibration:
+def _calibration(answers: Answers, told: Mapping[str, Any]) -> FindingCalibration:
     labels, given, bare = answers.labels, answers.probabilities, expit(answers.log_odds)
     measured = intervals(
         {
@@ -224,7 +237,13 @@ def _calibration(answers: Answers) -> FindingCalibration:
     )
     for name in ("ece_before", "ece"):
         measured[name] = changed(measured[name], basic_interval)
-    return FindingCalibration(n=len(labels), n_positive=int(labels.sum()), **measured)
+    return FindingCalibration(
+        n=len(labels),
+        n_positive=int(labels.sum()),
+        threshold=told.get("threshold"),
+        threshold_source=told.get("threshold_source", ""),
+        **measured,
+    )
 
 
 def _metrics(folder: Path) -> dict[str, Any]:

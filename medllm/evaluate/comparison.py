@@ -79,6 +79,19 @@ class Comparison(Section):
     others: dict[str, tuple[PairedFigures, ...]]
     unpaired: dict[str, int]
 
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What the figures must be read with, each sentence once."""
+        return tuple(
+            dict.fromkeys(text for model in self.models.values() for text in model.caveats)
+        )
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """The data sets with their parts, each once: one, unless results of several parts meet."""
+        told = (f"{one.dataset} ({one.split})" for one in self.models.values() if one.dataset)
+        return tuple(dict.fromkeys(told))
+
 
 def compare(paths: Sequence[Path]) -> Comparison:
     """Compare predictions with the first ones, on the images that both scored.

@@ -168,7 +168,10 @@ def recalibrate(
     if not refitted:
         raise LabelError(
             f"nothing can be fitted: {_joined(left.values())}. {len(rows) - len(read)} of "
-            f"{len(rows)} images could not be scored. Give more labelled images.",
+            f"{len(rows)} images could not be scored. More labelled images mend what is too few or "
+            "too far apart. Where the log-odds do not rank the data, look whether the labels are "
+            "the wrong way round or answer another question, and at the AUROC of medllm evaluate: "
+            "the model may not see the finding.",
             code="too-few-labels",
         )
     return Recalibration(
@@ -263,11 +266,17 @@ def _with_new_card(model: Model, refitted: Sequence[Refitted], dataset: str) -> 
     others = tuple(text for text in model.card.limitations if text not in replaced)
     card = dataclasses.replace(
         model.card,
-        version=f"{model.card.version.partition('+')[0]}+recalibrated",
+        version=_recalibrated_version(model.card.version, in_words=bool(model.card.base)),
         questions=questions,
         limitations=(*others, LIMITATION),
     )
     return dataclasses.replace(model, card=card, sha256="")
+
+
+def _recalibrated_version(version: str, *, in_words: bool) -> str:
+    """Mark a version, once; that of a model of another's making is no number, but words."""
+    mark = ", recalibrated" if in_words else "+recalibrated"
+    return version.removesuffix(mark) + mark
 
 
 def _with_calibration(question: Question, one: Refitted, dataset: str) -> Question:

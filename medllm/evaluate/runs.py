@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -20,6 +22,10 @@ from medllm.evaluate.resumable import PREDICTIONS, claim, of_records, predict
 from medllm.evaluate.study import Study, write_drawn
 from medllm.evaluate.table import read_predictions, write_rows
 from medllm.models import Calibration, Model
+from medllm.models.card import UNFITTED
+
+# The end of what `medllm calibrate` says of its data, which differs by finding.
+_WITH_FINDING = re.compile(r", \d+ images with the finding$")
 
 Watch = Callable[[Iterable[ScoredRecord], int], Iterable[ScoredRecord]]
 
@@ -96,7 +102,9 @@ def evaluate_model(
     if taken:
         write_cost(out, taken, model.device)
     return measure(
-        study,
+        dataclasses.replace(
+            study, caveats=(*study.caveats, *_fitted_on(model, calibrations.values()))
+        ),
         read_predictions(path),
         f"{model.card.name} {model.card.version}",
         model=model,
@@ -117,7 +125,20 @@ def _shipped(calibration: Calibration, prevalence: float | None) -> tuple[float,
     if calibration.is_fitted:
         moved = "" if prevalence is None else f", moved to prevalence {prevalence:g}"
         return calibration.high, f"shipped with the model{moved}"
-    return THRESHOLD, f"{THRESHOLD:g}, since the model is not calibrated"
+    if calibration.high == UNFITTED.high:
+        return calibration.high, "the model is not calibrated and calls nothing positive"
+    return calibration.high, f"{calibration.high:g}, since the model is not calibrated"
+
+
+def _fitted_on(model: Model, calibrations: Iterable[Calibration]) -> Iterator[str]:
+    """Say what the calibration knows already; by which images is nowhere written down."""
+    told = (_WITH_FINDING.sub("", one.fitted_on) for one in calibrations if one.is_fitted)
+    if data := "; ".join(dict.fromkeys(told)):
+        yield (
+            f"The calibration of {model.card.name} was fitted on: {data}. Where these images are "
+            "among those, its probabilities (ECE, Brier score) and what it calls look better here "
+            "than they are; AUROC does not depend on it."
+        )
 
 
 def _findings(study: Study, model: Model, findings: Sequence[str] | None) -> list[str]:

@@ -30,6 +30,7 @@ from medllm.models.architectures import (
 )
 from medllm.models.build import IMAGE_TOKEN
 from medllm.models.card import NOT_MEASURED, UNFITTED, ModelCard, Question
+from medllm.models.card_file import CARD_FILE
 from medllm.models.encoded_questions import adds_special_tokens
 from medllm.models.encoder_contract import read_preprocessing, read_square, what_is_read
 from medllm.models.hub import read_config, sha256_of_files
@@ -127,6 +128,41 @@ def architecture_of(config: PreTrainedConfig) -> Architecture | None:
     if any("ForImageClassification" in name for name in config.architectures or ()):
         return CLASSIFIER
     return ARCHITECTURES.get(config.model_type)
+
+
+def cached_foreign() -> dict[str, tuple[Path, str]]:
+    """Find models of another's making in the local Hugging Face cache.
+
+    Returns:
+        Folder and `model_type` a name, of each that is of a known kind and has its weights. Of
+        several revisions it is the one that `main` points to, else the newest.
+    """
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    found: dict[str, tuple[Path, str]] = {}
+    try:
+        repositories = scan_cache_dir().repos
+    except CacheNotFound:
+        return found
+    for repository in sorted(repositories, key=lambda entry: entry.repo_id):
+        theirs = [
+            one
+            for one in repository.revisions
+            if any(one.snapshot_path.glob("*.safetensors"))
+            and not (one.snapshot_path / CARD_FILE).is_file()
+        ]
+        if not theirs:
+            continue
+        shown = max(theirs, key=lambda one: ("main" in one.refs, one.last_modified))
+        folder = shown.snapshot_path
+        try:
+            config = read_config(folder)
+        except CheckpointError:
+            continue  # of a kind that transformers does not know either
+        if architecture_of(config) is not None:
+            found[repository.repo_id] = (folder, config.model_type)
+    return found
 
 
 def _ask_in_words(kind: VisionLanguage, config: PreTrainedConfig, folder: Path) -> Asked:

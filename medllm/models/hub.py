@@ -62,8 +62,9 @@ def _fetch(name: str, revision: str | None) -> Path:
             )
         )
     except (OSError, ValueError, broken) as error:
+        wanted = f"{name}@{revision}" if revision else name
         raise CheckpointError(
-            f"'{name}' is not in the local Hugging Face cache and could not be fetched: "
+            f"'{wanted}' is not in the local Hugging Face cache and could not be fetched: "
             f"{_why_not_fetched(name, revision, error)}",
             code="not-fetched",
         ) from error
@@ -97,10 +98,24 @@ def _why_not_fetched(name: str, revision: str | None, error: Exception) -> str:
         case OSError(errno=int()):  # a full disk, a cache that may not be written
             return f"{cause.strerror}: {cause.filename or constants.HF_HUB_CACHE}."
         case _:
-            return (
-                f"{constants.ENDPOINT} is not reached. Run 'hf download {name}' where it is, and "
-                "pass the folder, or copy the cache and set HF_HUB_OFFLINE=1."
-            )
+            return _without_the_hub(name, revision)
+
+
+def _without_the_hub(name: str, revision: str | None) -> str:
+    from huggingface_hub import constants
+
+    offline = constants.HF_HUB_OFFLINE
+    why = "HF_HUB_OFFLINE is set" if offline else f"{constants.ENDPOINT} is not reached"
+    cached = Path(constants.HF_HUB_CACHE, f"models--{name.replace('/', '--')}")
+    # Branches and tags; a commit that was fetched as such has no name.
+    named = sorted(one.name for one in cached.glob("refs/*") if one.is_file())
+    there = named or sorted(one.name for one in cached.glob("snapshots/*"))
+    has = f" The cache has {', '.join(there)} of it: name that behind the @." if there else ""
+    asked = f"{name} --revision {revision}" if revision else name
+    return (
+        f"{why}.{has} Run 'hf download {asked}' where the hub is reached, and pass the folder, or "
+        f"copy the cache{'' if offline else ' and set HF_HUB_OFFLINE=1'}."
+    )
 
 
 @contextmanager

@@ -114,6 +114,14 @@ def test_recalibrating_again_says_so_once(result, simulated):
     assert len(again.questions[0].measurements) == 1
 
 
+def test_the_version_of_a_model_of_others_stays_words(tiny_model, simulated):
+    card = dataclasses.replace(tiny_model.card, base="someone/model", version="as published")
+    model = dataclasses.replace(tiny_model, card=card)
+    for _ in range(2):
+        model = recalibrate(model, simulated(n_patients=100), "x", n_resamples=FEW).model
+        assert model.card.version == "as published, recalibrated"
+
+
 def _drop_labels(rows, finding, keep):
     """Take the label away from all images but those of the first `keep` patients with it."""
     kept, seen = [], set()
@@ -206,5 +214,8 @@ def test_classes_that_do_not_overlap_keep_the_calibration_and_say_why(tiny_model
         dataclasses.replace(row, log_odds={"pneumonia": -row.log_odds["pneumonia"]})
         for row in simulated(n_patients=100)
     ]
-    with pytest.raises(LabelError, match="pneumonia: the fitted slope is .* do not rank"):
+    with pytest.raises(
+        LabelError,
+        match="pneumonia: the fitted slope is .* do not rank .* labels are the wrong way",
+    ):
         recalibrate(tiny_model, turned, "x", n_resamples=FEW)

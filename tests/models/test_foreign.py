@@ -180,6 +180,21 @@ def test_a_template_that_fails_is_refused_with_its_reason(qwen, template):
         load_model(qwen)
 
 
+@pytest.mark.parametrize("kind", ["qwen2-vl", "qwen2.5-vl", "qwen3-vl"])
+def test_turns_that_do_not_fill_a_head_are_refused(kind, tmp_path):
+    """Qwen3-VL runs with them, and misreads where things lie without a word."""
+    folder = write_checkpoint(kind, tmp_path / "qwen")
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    text["rope_parameters"]["mrope_section"] = [1, 1, 1]
+    change_json(folder / "config.json", text_config=text)
+    with pytest.raises(CheckpointError, match=r"\[1, 1, 1\], which sums up to 3; .* 8 wants 4"):
+        load_model(folder)
+    del text["rope_parameters"]["mrope_section"]  # the usual ones are of a wider head
+    change_json(folder / "config.json", text_config=text)
+    with pytest.raises(CheckpointError, match="sums up to 64"):
+        load_model(folder)
+
+
 def test_a_tower_that_loses_a_patch_is_refused(tmp_path):
     """SigLIP under `default` runs, and drops its top left patch without a word."""
     folder = write_checkpoint("llava-siglip", tmp_path / "llava")
@@ -301,7 +316,11 @@ def test_tiles_that_make_no_square_are_refused(tmp_path):
         load_model(folder)
 
 
-@pytest.mark.parametrize("kind", ["qwen3-vl", "llava-next", "paligemma2", "idefics3"])
+# One of each class that reads an image otherwise; the other kinds differ in words and sizes.
+WAYS = ["llava", "llava-next", "paligemma2", "gemma3", "qwen3-vl", "idefics3", "internvl"]
+
+
+@pytest.mark.parametrize("kind", WAYS)
 def test_explanations_are_complete_and_tell_image_from_words(kind, scan, tmp_path):
     model = load_model(write_checkpoint(kind, tmp_path / kind))
     found = medllm.explain(model, scan, "pneumonia", method="integrated-gradients")

@@ -123,7 +123,7 @@ class Contrastive(PixelTokens):
 
 
 class Clip(Contrastive):
-    """CLIP, and what was trained in its form, such as BiomedCLIP.
+    """CLIP, and what was trained and published in its form.
 
     Source:
         Radford et al., Learning transferable visual models from natural language supervision,

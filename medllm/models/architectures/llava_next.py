@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from PIL import Image
+from torch import nn
 
 from medllm.models.architectures.architecture import Layout
 from medllm.models.architectures.tiles import cut, layout_of, shrunk
@@ -49,3 +50,13 @@ class LlavaNext(VisionLanguage):
             "pixel_values": torch.cat([whole, cut(pixel_values, tile)], dim=1),
             "image_sizes": torch.tensor([[size, size]] * batch),
         }
+
+    def parts(self, network: Any) -> list[tuple[str, nn.Module]]:
+        """Name head, LLM, projector and encoder; the newline goes with the projector."""
+        inner = network.model
+        return [
+            (name, nn.Sequential(part, nn.ParameterList([inner.image_newline])))
+            if name == "projector"
+            else (name, part)
+            for name, part in super().parts(network)
+        ]

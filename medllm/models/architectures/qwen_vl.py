@@ -10,11 +10,14 @@ import torch
 from jaxtyping import Float, Int64
 from torch import nn
 
+from medllm.errors import CheckpointError
 from medllm.models.architectures.vision_language import VisionLanguage
 
 # Pixels a side of the input: some 400 image tokens, in which a radiograph's findings are still
 # seen. The family takes any size, and its cost grows with the square of the side.
 _SIDE = 576
+# Of time, rows and columns where config.json has none; Qwen2-VL's own sum up to the same.
+_USUAL_SECTIONS = (24, 20, 20)
 
 
 class QwenVL(VisionLanguage):
@@ -26,6 +29,7 @@ class QwenVL(VisionLanguage):
 
     def geometry(self, config: Any, processor: Any) -> dict[str, Any] | None:
         """Take a square of about 576 pixels, within what the image processor allows."""
+        _check_turns(config.text_config)
         unit = config.vision_config.patch_size * config.vision_config.spatial_merge_size
         least, most = (
             math.sqrt(processor.size[f"{edge}_edge"]) for edge in ("shortest", "longest")
@@ -103,6 +107,18 @@ class QwenVL(VisionLanguage):
             ("projector", inner.visual.merger),
             ("encoder", inner.visual),
         ]
+
+
+def _check_turns(text: Any) -> None:
+    """Refuse what Qwen3-VL computes with in silence, and answers wrongly."""
+    sections = text.rope_parameters.get("mrope_section", _USUAL_SECTIONS)
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    if sum(sections) != width // 2:
+        raise CheckpointError(
+            f"mrope_section of config.json is {list(sections)}, which sums up to {sum(sections)}; "
+            f"a head of width {width} wants {width // 2}. Positions would be misread: fetch its "
+            "config.json again."
+        )
 
 
 def _grid_thw(batch: int, side: int, device: torch.device) -> Int64[torch.Tensor, "batch 3"]:

@@ -45,7 +45,12 @@ def shrunk(
         The small images, as one tile each.
     """
     weights = torch.from_numpy(_filter(pixel_values.shape[-1], tile, resample)).to(pixel_values)
-    return (weights @ pixel_values @ weights.T)[:, None]
+    # An 8-bit image is clipped after each of Pillow's two passes. Its black and white are taken
+    # for the image's own: what was padded is black, and a window is spread over both.
+    low, high = torch.aminmax(pixel_values.detach().flatten(2), dim=2, keepdim=True)
+    low, high = low[..., None], high[..., None]  # (batch, channels, 1, 1)
+    narrow = (pixel_values @ weights.T).clamp(low, high)
+    return (weights @ narrow).clamp(low, high)[:, None]
 
 
 @cache

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from PIL import Image
 from transformers import (
@@ -82,7 +83,9 @@ def plain_prompt(processor: ProcessorMixin, text: str) -> str:
     )
 
 
-def plain_inputs(folder: Path, image: Image.Image, text: str, *, begun: str = "") -> dict[str, Any]:
+def plain_inputs(
+    folder: Path, image: Image.Image | np.ndarray, text: str, *, begun: str = ""
+) -> dict[str, Any]:
     """Give what the model is called with, for one image, one text, and the begun answer."""
     processor = plain_processor(folder)
     settings: dict[str, Any] = {"return_tensors": "pt"}
@@ -103,6 +106,20 @@ def plain_inputs(folder: Path, image: Image.Image, text: str, *, begun: str = ""
     return inputs
 
 
+def resize_unrounded(
+    image: np.ndarray, size: tuple[int, int], resample: int, **_: Any
+) -> np.ndarray:
+    """Resize as transformers does by Pillow, each pass clipped to 8 bits' range but not rounded."""
+    height, width = size
+
+    def resized(plane: np.ndarray) -> np.ndarray:
+        for shape in ((width, len(plane)), (width, height)):
+            plane = np.asarray(Image.fromarray(plane).resize(shape, resample)).clip(0, 255)
+        return plane
+
+    return np.stack([resized(plane) for plane in image.astype(np.float32)])
+
+
 def plain_pixel_values(folder: Path, image: Image.Image) -> torch.Tensor:
     """Give the image as its processor prepares it for the model."""
     processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
@@ -111,7 +128,7 @@ def plain_pixel_values(folder: Path, image: Image.Image) -> torch.Tensor:
 
 def plain_log_odds(
     folder: Path,
-    image: Image.Image,
+    image: Image.Image | np.ndarray,
     text: str,
     yes: Sequence[int],
     no: Sequence[int],

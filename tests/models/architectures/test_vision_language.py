@@ -17,6 +17,7 @@ from transformers import DynamicCache
 import medllm
 from medllm.explanation.case import Case
 from medllm.explanation.integrated_gradients import integrated_gradients
+from medllm.explanation.perturbation import occlusion
 from medllm.models import Model, load_model, scoring
 from medllm.models.architectures import ARCHITECTURES, VisionLanguage
 from medllm.models.scoring import answer_states, log_odds_at, log_odds_of, prompt_states
@@ -26,7 +27,12 @@ from tests.models.architectures.checkpoints import (
     image_size,
     write_checkpoint,
 )
-from tests.models.architectures.plain import plain_inputs, plain_log_odds
+from tests.models.architectures.plain import (
+    plain_inputs,
+    plain_log_odds,
+    plain_processor,
+    resize_unrounded,
+)
 
 FINDINGS = ["pneumonia", "effusion", "nodule"]
 
@@ -52,6 +58,12 @@ def noise(kind: str, seed: int = 0) -> np.ndarray:
     return np.kron(cells, np.ones((8, 8)))[:side, :side].astype(np.uint8)
 
 
+def with_black_and_white(grey: np.ndarray) -> np.ndarray:
+    """As a radiograph has both, at which the overshoot of a filter is clipped."""
+    grey[8:16, 8:16], grey[16:24, 24:32] = 0, 255
+    return grey
+
+
 def prepared(model: Model, grey: np.ndarray) -> torch.Tensor:
     return model.card.preprocessing.prepare(grey.astype(np.float32) / 255)
 
@@ -66,17 +78,53 @@ def asked_text(model: Model, finding: str) -> str:
 
 
 @pytest.mark.parametrize("kind", GENERATIVE)
-def test_log_odds_are_those_of_plain_transformers_and_the_familys_own_processor(opened, kind):
+def test_log_odds_are_those_of_plain_transformers_and_the_familys_own_processor(
+    opened, monkeypatch, kind
+):
     folder, model = opened(kind)
-    grey = noise(kind)
+    if kind == "llava-next":  # which rounds the small copy of the image to whole steps of grey
+        monkeypatch.setattr("transformers.image_processing_backends.np_resize", resize_unrounded)
+    grey = with_black_and_white(noise(kind))
     with torch.inference_mode():
         got = model.log_odds(prepared(model, grey), FINDINGS)[0].tolist()
     yes, no = ((word_ids(model, words)) for words in answer_words(model))
     image = Image.fromarray(np.stack([grey] * 3, axis=-1))
     wanted = [plain_log_odds(folder, image, asked_text(model, key), yes, no) for key in FINDINGS]
-    # LLaVA-NeXT's processor rounds the small copy of the image to whole steps of grey.
-    assert got == pytest.approx(wanted, abs=2e-2 if kind == "llava-next" else 1e-4)
+    assert got == pytest.approx(wanted, abs=1e-4)
     assert np.ptp(wanted) > 0.01  # the questions differ
+
+
+# As docs/how-to/models-of-others.md says. The other processors stretch or crop by themselves;
+# those of Idefics3 stretch too, but in two steps, over an image of several tiles' length.
+PADDED = ("llava-next", "qwen2-vl", "qwen2.5-vl", "qwen3-vl")
+STRETCHED = ("idefics3", "smolvlm", "smolvlm-so400m")
+
+
+@pytest.mark.parametrize("shape", [(150, 110), (40, 60)])
+@pytest.mark.parametrize("kind", GENERATIVE)
+def test_an_image_that_is_no_square_is_shown_as_the_familys_own_processor_would(
+    opened, monkeypatch, kind, shape
+):
+    """Its own resizing, but for the rounding to whole steps of grey, which medllm does without."""
+    monkeypatch.setattr("transformers.image_processing_backends.np_resize", resize_unrounded)
+    folder, model = opened(kind)
+    cells = np.random.default_rng(5).choice([0, 90, 160, 255], (20, 20))
+    grey = np.kron(cells, np.ones((8, 8)))[: shape[0], : shape[1]].astype(np.uint8)
+    assert (grey.min(), grey.max()) == (0, 255)  # where filters overshoot, and are clipped
+    image = np.stack([grey] * 3)
+    if kind in PADDED:
+        image = np.pad(
+            image, [(0, 0), *((n // 2, n - n // 2) for n in max(shape) - np.array(shape))]
+        )
+    if kind in PADDED + STRETCHED:
+        resample = plain_processor(folder).image_processor.resample
+        image = resize_unrounded(image, (image_size(kind),) * 2, resample)
+    with torch.inference_mode():
+        got = model.log_odds(prepared(model, grey), ["effusion"])
+    yes, no = ((word_ids(model, words)) for words in answer_words(model))
+    text = asked_text(model, "effusion")
+    wanted = plain_log_odds(folder, image.transpose(1, 2, 0), text, yes, no)
+    assert got.item() == pytest.approx(wanted, abs=1e-4)
 
 
 def test_llava_next_gives_the_log_odds_of_one_plain_forward_over_the_same_tiles(opened):
@@ -102,7 +150,7 @@ def word_ids(model: Model, words: tuple[str, ...]) -> list[int]:
 @pytest.mark.parametrize("kind", GENERATIVE)
 def test_pixels_and_token_ids_are_those_of_the_familys_own_processor(opened, kind):
     folder, model = opened(kind)
-    grey = noise(kind)
+    grey = with_black_and_white(noise(kind))
     image = Image.fromarray(np.stack([grey] * 3, axis=-1))
     theirs = plain_inputs(folder, image, asked_text(model, "effusion"))
     encoded = model.encode(["effusion"])
@@ -114,7 +162,7 @@ def test_pixels_and_token_ids_are_those_of_the_familys_own_processor(opened, kin
         theirs["pixel_values"] = theirs["pixel_values"][..., :size, :size]
     apart = theirs["pixel_values"].reshape(ours.shape) - ours
     std = min(model.card.preprocessing.std)
-    assert apart.abs().max() * std * 255 < (1.0 if kind == "llava-next" else 0.01)  # grey steps
+    assert apart.abs().max() * std * 255 < (1.5 if kind == "llava-next" else 0.01)  # grey steps
 
 
 @pytest.mark.parametrize("kind", GENERATIVE)
@@ -232,12 +280,8 @@ def test_the_grid_is_the_familys(opened, kind):
 MIXERS = ("out_proj", "attn.proj", "attention.output.dense", "projection_layer", "o_proj")
 
 
-@pytest.mark.parametrize("kind", GENERATIVE)
-@pytest.mark.parametrize("place", [(0, 1), (2, 0), (3, 2)])
-def test_the_map_marks_the_one_patch_that_decides(opened, kind, place):
-    """With nothing mixed in the encoder and one patch changed, the effect is that patch's alone."""
-    folder, _ = opened(kind)
-    model = load_model(folder)
+def without_mixing(model: Model) -> Model:
+    """Let each token of the encoder know of its own patch alone."""
     vision = dict(model.architecture.parts(model.network))["encoder"]
     mixed = [
         parameter
@@ -248,22 +292,58 @@ def test_the_map_marks_the_one_patch_that_decides(opened, kind, place):
     with torch.no_grad():
         for parameter in mixed:
             parameter.zero_()
-    case = Case(model, scan_of(noise(kind, 4)), ("pneumonia",))
+    return model
+
+
+def token_of(model: Model, pixel_values: torch.Tensor, inside: tuple[slice, slice]) -> int:
+    """The token that follows the pixels inside, and none outside."""
+    within, without = pixel_values.clone(), -pixel_values
+    within[(..., *inside)] *= -1
+    without[(..., *inside)] *= -1
+    with torch.inference_mode():
+        plain, *others = model.image_features(torch.cat([pixel_values, within, without]))
+    follows, strays = ((plain - other).abs().amax(-1) > 1e-3 for other in others)
+    (token,) = torch.nonzero(follows & ~strays)[:, 0].tolist()
+    return token
+
+
+@pytest.mark.parametrize("method", [integrated_gradients, occlusion])
+@pytest.mark.parametrize("place", [(0, 1), (2, 0), (3, 2)])
+@pytest.mark.parametrize("kind", GENERATIVE)
+def test_the_map_marks_the_one_patch_that_decides(opened, monkeypatch, kind, place, method):
+    """One token has weight 1 before the LLM and all others 0, though the blur changes them all."""
+    folder, _ = opened(kind)
+    model = without_mixing(load_model(folder))
+    case = Case(model, scan_of(noise(kind, 6)), ("pneumonia",))
     rows, columns = model.grid
     row, column = place[0] * rows // 4, place[1] * columns // 4
-    # A token of the small copy of LLaVA-NeXT's image has 2 x 2 patches, and sees a little around.
-    block = 2 if kind == "llava-next" else 1
-    inside = (slice(row, row + block), slice(column, column + block))
     side = model.card.preprocessing.size // rows
-    pixels = tuple(slice(part.start * side, part.stop * side) for part in inside)
-    changed = case.pixel_values.clone()
-    changed[(..., *pixels)] *= -1
-    case.__dict__["blurred"] = changed
-    (attribution,) = integrated_gradients(case)
-    size = np.abs(attribution.values)
-    assert size[inside].max() == size.max()
-    assert size[inside].sum() / size.sum() > (0.7 if kind == "llava-next" else 1 - 1e-5)
-    assert abs(float(case.effect[0])) > 1e-3
+    inside = tuple(slice(at * side, (at + 1) * side) for at in (row, column))
+    moved = (case.features - case.blurred_features).abs().amax(-1)[0]
+    decides = token_of(model, case.pixel_values, inside)
+    assert (moved > 1e-3).sum() > rows * columns - 2
+    weights = torch.zeros(len(moved)).index_fill(0, torch.tensor([decides]), 1.0)
+    family = type(model.architecture)
+    encoded = family.encoded_image
+    monkeypatch.setattr(
+        family,
+        "encoded_image",
+        lambda self, config, features: encoded(self, config, features * weights[:, None]),
+    )
+    (attribution,) = method(case)
+    effect = float(case.effect[0])
+    assert abs(effect) > 1e-3
+    assert attribution.values[row, column] == pytest.approx(effect, rel=0.02)
+    attribution.values[row, column] = 0
+    assert np.abs(attribution.values).max() < 2e-5  # float32 over another company in a batch
+
+
+@pytest.mark.parametrize("kind", GENERATIVE)
+def test_the_parts_hold_every_parameter(opened, kind):
+    """What they lack is never scrambled where explanations are tried on scrambled weights."""
+    _, model = opened(kind)
+    held = {id(p) for _, part in model.architecture.parts(model.network) for p in part.parameters()}
+    assert {name for name, p in model.network.named_parameters() if id(p) not in held} == set()
 
 
 def scan_of(grey: np.ndarray) -> medllm.Radiograph:
