@@ -178,7 +178,7 @@ def test_what_is_left_out_and_what_the_model_was_trained_on_is_told(copy, checkp
     assert lines[1] == "  left out, view LATERAL: 4"
     assert lines[2].startswith("  the model says it was trained on: ")
     result = run(*command, "--out", tmp_path / "b", "--split", "train", "--view", "PA")
-    assert "csv: 93 images" in result.stdout
+    assert "csv, train: 93 images" in result.stdout
     assert "left out, of the part test: 24" in result.stdout
 
 
@@ -192,7 +192,7 @@ def test_it_takes_the_parts_that_an_evaluation_draws_or_those_of_a_table(
     patients = {record.patient_id for record in records}
     result = run(*command, "--out", tmp_path / "a", "--split", "train")
     assert result.exit_code == 0, result.output
-    told = f"csv: {len(records)} images of {len(patients)} patients"
+    told = f"csv, train: {len(records)} images of {len(patients)} patients"
     assert result.stdout.startswith(told)
     # Those whom a training kept for validation, as its split.csv says.
     table = (tmp_path / "split.csv").read_text()
@@ -201,7 +201,7 @@ def test_it_takes_the_parts_that_an_evaluation_draws_or_those_of_a_table(
     result = run(*command, "--out", tmp_path / "b", *own)
     assert result.exit_code == 0, result.output
     n_validation = table.count(",train") + table.count(",validation")
-    assert result.stdout.startswith(f"csv: {n_validation} images of {n_validation // 2} patients")
+    assert result.stdout.startswith(f"csv, validation: {n_validation} images of {n_validation // 2} patients")
 
 
 def test_no_patient_is_named_anywhere(made):

@@ -32,8 +32,7 @@ def essence_of(evaluation: ExplanationEvaluation) -> MeasuredExplanations:
         n_patients=evaluation.n_patients,
         medllm_version=evaluation.medllm_version,
         methods={
-            name: _method(evaluation, name)
-            for name in (*evaluation.methods, *evaluation.controls)
+            name: _method(evaluation, name) for name in (*evaluation.methods, *evaluation.controls)
         },
     )
 
