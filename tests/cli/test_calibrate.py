@@ -201,7 +201,8 @@ def test_it_takes_the_parts_that_an_evaluation_draws_or_those_of_a_table(
     result = run(*command, "--out", tmp_path / "b", *own)
     assert result.exit_code == 0, result.output
     n_validation = table.count(",train") + table.count(",validation")
-    assert result.stdout.startswith(f"csv, validation: {n_validation} images of {n_validation // 2} patients")
+    told = f"csv, validation: {n_validation} images of {n_validation // 2} patients"
+    assert result.stdout.startswith(told)
 
 
 def test_no_patient_is_named_anywhere(made):

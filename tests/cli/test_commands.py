@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from medllm.cli import app, main
 from medllm.cli.inputs import FORMAT_NAMES, METHOD_NAMES
-from medllm.explanation import DEFAULT_METHOD, METHODS
+from medllm.explanation import DEFAULT_METHOD, METHODS, methods
+from medllm.explanation.attribution import PatchAttribution
 from medllm.models import Calibration, save_model
 from medllm.phantom import Lesion, make_phantom, write_dicom
 from medllm.report.formats import FORMATS
@@ -179,6 +180,30 @@ def test_every_method_is_asked_for_at_once_the_default_first(checkpoint, phantom
     assert result.exit_code == 0, result.output
     assert asked[0] == DEFAULT_METHOD
     assert sorted(asked) == sorted(METHODS)
+
+
+def test_a_finding_whose_explanation_is_refused_leaves_the_others(
+    tiny_model, phantom_file, tmp_path, monkeypatch
+):
+    def complete_but_for_one(case):
+        flat = np.ones(case.model.grid)
+        errors = {"pneumonia": 100.0}
+        return tuple(PatchAttribution(flat, 1, errors.get(key, 0.0)) for key in case.findings)
+
+    method = dataclasses.replace(METHODS[DEFAULT_METHOD], attribute=complete_but_for_one)
+    monkeypatch.setitem(methods.METHODS, DEFAULT_METHOD, method)
+    save_model(tiny_model, tmp_path / "model")
+    findings = ("--finding", "pneumonia", "--finding", "nodule", "--finding", "effusion")
+    result = run(
+        *("explain", phantom_file, "--model", tmp_path / "model", *findings),
+        *("--format", "json", "--out", tmp_path),
+    )
+    assert result.exit_code == 1
+    assert "the attributions of pneumonia miss the log-odds" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    report = json.loads((tmp_path / "chest" / "report.json").read_text())
+    explained = {one["finding"] for one in report["findings"] if "explanation" in one}
+    assert explained == {"nodule", "effusion"}
 
 
 def test_explain_says_why_this_finding_rather_than_that(tiny_model, phantom_file, tmp_path):
