@@ -79,6 +79,8 @@ def as_line(prediction: Prediction) -> dict[str, Any]:
                 "low": fitted[answer.finding].low,
                 "high": fitted[answer.finding].high,
                 "calibrated": fitted[answer.finding].is_fitted,
+                # The answer is of what the model wrote before it.
+                **({"prompt": answer.prompt} if prediction.card.reasoning_tokens else {}),
             }
             for answer in prediction.findings
         ],

@@ -14,7 +14,9 @@ from pydicom.data import get_testdata_file
 from typer.testing import CliRunner
 
 from medllm.cli import app, main
+from medllm.cli.classify import as_line
 from medllm.cli.inputs import FORMAT_NAMES, METHOD_NAMES
+from medllm.dicom import read_radiograph
 from medllm.explanation import DEFAULT_METHOD, METHODS, methods
 from medllm.explanation.attribution import PatchAttribution
 from medllm.models import Calibration, save_model
@@ -119,6 +121,14 @@ def test_classify_without_json_names_the_bad_files_on_stderr(checkpoint, mixed_f
     assert result.exit_code == 1
     assert len(result.stdout.splitlines()) == 1
     assert len(result.stderr.splitlines()) == 8
+
+
+def test_classify_tells_the_text_that_a_model_wrote_before_it_answered(tiny_model, phantom_file):
+    (prediction,) = tiny_model.predict([read_radiograph(phantom_file)])
+    assert all("prompt" not in one for one in as_line(prediction)["findings"])
+    card = dataclasses.replace(tiny_model.card, reasoning_tokens=8)
+    told = as_line(dataclasses.replace(prediction, card=card))["findings"]
+    assert [one["prompt"] for one in told] == [one.prompt for one in prediction.findings]
 
 
 def test_classify_gives_each_of_many_findings_its_own_line(
