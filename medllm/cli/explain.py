@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -189,23 +189,27 @@ def write_report(
         explain_findings, model, scan, method=methods[0], against=against, others=methods[1:]
     )
     keys = list(dict.fromkeys(findings or _worth_explaining(prediction)))
-    explanations: list[Explanation] = []
-    refused: list[AttributionError] = []
-    try:
-        explanations += run(keys)
-    except AttributionError as error:
-        refused += [error] if len(keys) == 1 else []
-        # One finding is refused, so that the others are to be explained without it.
-        for key in keys if len(keys) > 1 else ():
-            try:
-                explanations += run([key])
-            except AttributionError as alone:
-                refused.append(alone)
+    explanations, refused = _explained(run, keys)
     identity = read_identity(scan.path) if with_identity else None
-    report = build_report(scan, prediction, explanations, identity=identity)
+    why_not = {key: str(error) for key, error in refused.items()}
+    report = build_report(scan, prediction, explanations, refused=why_not, identity=identity)
     files = report.write(folder, formats=formats).values()
     _note_image(scan, folder)
-    return [file for each in files for file in each], refused
+    return [file for each in files for file in each], list(refused.values())
+
+
+def _explained(
+    run: Callable[[Sequence[str]], Sequence[Explanation]], keys: Sequence[str]
+) -> tuple[list[Explanation], dict[str, AttributionError]]:
+    """Explain findings together, for they share much; where one of them is refused, each alone."""
+    try:
+        return list(run(keys)), {}
+    except AttributionError as error:
+        if len(keys) == 1:
+            return [], {keys[0]: error}
+    each = [_explained(run, [key]) for key in keys]
+    refused = {key: error for _, errors in each for key, error in errors.items()}
+    return [explanation for found, _ in each for explanation in found], refused
 
 
 def _worth_explaining(prediction: Prediction) -> list[str]:

@@ -45,6 +45,7 @@ def build_report(
     prediction: Prediction,
     explanations: Explanation | Sequence[Explanation] = (),
     *,
+    refused: Mapping[str, str] | None = None,
     identity: Identity | None = None,
     made_at: datetime | None = None,
 ) -> Report:
@@ -54,6 +55,7 @@ def build_report(
         scan: The radiograph.
         prediction: What the model said of it.
         explanations: Why, at most one per finding; one may stand by itself.
+        refused: By finding, why there is no explanation that was asked for, in a sentence.
         identity: Who the patient is, from `medllm.dicom.read_identity`, to be printed at the
             head; None, the default, leaves the report pseudonymous.
         made_at: Time of the report, with time zone; now when None.
@@ -71,7 +73,8 @@ def build_report(
     _check_same_image(scan, prediction)
     if isinstance(explanations, Explanation):
         explanations = [explanations]
-    findings = _report_findings(scan, prediction, _by_finding(explanations, prediction))
+    explained = _by_finding(explanations, prediction)
+    findings = _report_findings(scan, prediction, explained, refused or {})
     return Report(
         report_id=_report_id(scan, prediction, made_at),
         made_at=made_at,
@@ -149,7 +152,10 @@ def _check_same_answer(
 
 
 def _report_findings(
-    scan: Radiograph, prediction: Prediction, explanations: Mapping[str, Explanation]
+    scan: Radiograph,
+    prediction: Prediction,
+    explanations: Mapping[str, Explanation],
+    refused: Mapping[str, str],
 ) -> tuple[ReportedFinding, ...]:
     questions = {question.finding: question for question in prediction.card.questions}
     answers = {answer.finding: answer for answer in prediction.findings}
@@ -171,7 +177,8 @@ def _report_findings(
         explanation = explanations.get(answer.finding)
         against = answers.get(explanation.against or "") if explanation else None
         question = questions[answer.finding]
-        entries.append(_report_finding(scan, question, answer, explanation, against))
+        why_not = refused.get(answer.finding, "")
+        entries.append(_report_finding(scan, question, answer, explanation, against, why_not))
     return tuple(sorted(entries, key=_reading_order))
 
 
@@ -181,6 +188,7 @@ def _report_finding(
     answer: FindingPrediction,
     explanation: Explanation | None,
     against: FindingPrediction | None,
+    why_not: str,
 ) -> ReportedFinding:
     what = finding(answer.finding)
     overlay, withheld = _drawn(scan, explanation, answer) if explanation else (None, None)
@@ -189,7 +197,7 @@ def _report_finding(
         question=question,
         prediction=answer,
         answer=sentences.answer(what, question, answer),
-        reason=sentences.reason(explanation, scan),
+        reason=sentences.reason(explanation, scan, why_not),
         explanation=explanation,
         overlay=overlay,
         withheld=withheld,

@@ -104,19 +104,20 @@ def caution(gates: Sequence[Gate]) -> str:
     return f"Read with caution: {names}." if names else ""
 
 
-def reason(explanation: Explanation | None, scan: Radiograph) -> str:
+def reason(explanation: Explanation | None, scan: Radiograph, why_not: str = "") -> str:
     """Say what the explanation of one finding is worth, and where it points.
 
     Args:
-        explanation: Why the model said so; None where it was not asked for.
+        explanation: Why the model said so; None where there is none.
         scan: The radiograph.
+        why_not: Why there is none, in a sentence; empty where it was not asked for.
 
     Returns:
         One sentence; for a map that is weak or must not be used, which checks make it so, and
         not what they found. Where the hiding of whole regions names another place, it says so.
     """
     if explanation is None:
-        return "Not explained in this report."
+        return f"Not explained: {why_not}" if why_not else "Not explained in this report."
     head = "Explanation"
     if explanation.against is not None:
         difference = signed(explanation.log_odds)

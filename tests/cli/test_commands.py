@@ -206,7 +206,7 @@ def test_a_finding_whose_explanation_is_refused_leaves_the_others(
     findings = ("--finding", "pneumonia", "--finding", "nodule", "--finding", "effusion")
     result = run(
         *("explain", phantom_file, "--model", tmp_path / "model", *findings),
-        *("--format", "json", "--out", tmp_path),
+        *("--out", tmp_path),
     )
     assert result.exit_code == 1
     assert "the attributions of pneumonia miss the log-odds" in result.stderr
@@ -214,6 +214,8 @@ def test_a_finding_whose_explanation_is_refused_leaves_the_others(
     report = json.loads((tmp_path / "chest" / "report.json").read_text())
     explained = {one["finding"] for one in report["findings"] if "explanation" in one}
     assert explained == {"nodule", "effusion"}
+    reasons = {one["finding"]: one["reason"] for one in report["findings"]}
+    assert reasons["pneumonia"].startswith("Not explained: the attributions of pneumonia miss the")
 
 
 def test_explain_says_why_this_finding_rather_than_that(tiny_model, phantom_file, tmp_path):
