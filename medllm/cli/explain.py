@@ -175,7 +175,7 @@ def write_report(
         with_identity: Put the identifying header in.
 
     Returns:
-        The files written, and the explanations that were refused as incomplete.
+        The files written, and why explanations were refused.
     """
     from medllm.dicom import read_identity
     from medllm.explanation import explain_findings
@@ -240,7 +240,7 @@ def _folder_for(scan: Radiograph, out: Path) -> tuple[Path, str]:
 
 def _note_image(scan: Radiograph, folder: Path) -> None:
     """Leave the hash of the image beside reports of which none states it, for the next run."""
-    if any((folder / name).is_file() for name in _TELLING):
+    if any((folder / name).is_file() for name in _TELLING[:-1]):
         return
     try:
         replace_file(folder / _TELLING[-1], f"{scan.sha256}\n")

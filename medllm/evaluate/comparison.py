@@ -53,9 +53,9 @@ class PairedFigures(Section):
     first_auroc: Interval
     second_auroc: Interval
     auroc_difference: Interval
-    p_value: float
+    p_value: Figure
     p_value_delong: Figure
-    p_value_holm: float
+    p_value_holm: Figure
     sensitivity_difference: Interval
     specificity_difference: Interval
     brier_difference: Interval
@@ -173,7 +173,7 @@ def _paired(first: Predictions, second: Predictions, name: str) -> tuple[PairedF
             f"{name} and the first have no finding in common on the same images with both labels; "
             "compare results on one data set."
         )
-    corrected = holm(np.array([row.p_value for row in rows])).tolist()
+    corrected = holm(np.array([row.p_value for row in rows], dtype=float)).tolist()
     return tuple(
         row.model_copy(update={"p_value_holm": value})
         for row, value in zip(rows, corrected, strict=True)

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 
 import torch
@@ -88,9 +87,15 @@ def score_records(
     images = decode(records, decoder or Decoder(model.card.preprocessing), workers=workers)
 
     def scored() -> Iterator[ScoredRecord]:
+        size = batch_size
         while batch := list(islice(images, batch_size)):
-            run = partial(_score_in_chunks, model, keys, batch, probes, is_probed)
-            yield from halve_on_out_of_memory(run, batch_size)
+
+            def run(fitting: int, batch: Sequence[Decoded] = batch) -> list[ScoredRecord]:
+                nonlocal size
+                size = fitting  # what fits now is not exceeded by the next batch
+                return _score_in_chunks(model, keys, batch, probes, is_probed, fitting)
+
+            yield from halve_on_out_of_memory(run, size)
 
     return scored()
 

@@ -145,11 +145,10 @@ def write_in_parts(
         if not joined:
             parts.mkdir(exist_ok=True)
             missing = {part: chunk for part, chunk in chunks.items() if not part.exists()}
-            done = iter(work([image for chunk in missing.values() for image in chunk]))
-            for part, chunk in missing.items():
-                rows = [row for of_image in islice(done, len(chunk)) for row in of_image]
-                write_rows(rows, part, schema)
-            if missing or not path.exists():
+            if missing:  # the table is of other parts, and would be taken for these after a kill
+                path.unlink(missing_ok=True)
+            _write_parts(missing, work, schema)
+            if not path.exists():
                 finish(list(chunks))
         if not keep_parts:
             shutil.rmtree(parts, ignore_errors=True)
@@ -159,6 +158,17 @@ def write_in_parts(
             "What was written is whole, and the same command goes on from it.",
             code="not-written",
         ) from error
+
+
+def _write_parts(
+    parts: Mapping[Path, Sequence[Image]],
+    work: Callable[[Sequence[Image]], Iterable[Sequence[Row]]],
+    schema: pa.Schema,
+) -> None:
+    done = iter(work([image for chunk in parts.values() for image in chunk]))
+    for part, chunk in parts.items():
+        rows = [row for of_image in islice(done, len(chunk)) for row in of_image]
+        write_rows(rows, part, schema)
 
 
 def of_images(known: Iterable[Any]) -> dict[str, Any]:

@@ -90,7 +90,8 @@ def find_zones(scan: Radiograph) -> Zones:
     """Divide a frontal radiograph into regions.
 
     Where Patient Orientation does not say which side is which, the patient's right is taken to be
-    the image's left. Upper, middle and lower are thirds of a lung's height, not lobes.
+    the image's left. Upper, middle and lower are thirds of a lung's height, not lobes; the lower
+    third goes on behind the diaphragm.
 
     Args:
         scan: A frontal radiograph.

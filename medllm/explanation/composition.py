@@ -19,6 +19,7 @@ from medllm.explanation.regions import regions_of
 from medllm.explanation.shapley import zone_effects
 from medllm.explanation.verdict import verdict_of
 from medllm.explanation.words import PromptAttribution, word_ablation, word_gradients
+from medllm.machine import halve_on_out_of_memory
 from medllm.models import Model
 from medllm.models.architectures import VisionLanguage
 from medllm.models.model import require_radiograph
@@ -82,8 +83,8 @@ def explain_findings(
         An explanation a finding, in order.
 
     Raises:
-        AttributionError: The attribution of a finding misses its bound, or the method cannot
-            contrast.
+        AttributionError: The attribution of a finding misses its bound, the method cannot
+            contrast, or memory does not suffice for one image.
         LabelError: The model does not answer for a finding.
         TypeError: The scan is no radiograph.
         ValueError: There is no such method, or a finding is to be explained against itself.
@@ -102,9 +103,17 @@ def explain_findings(
         raise ValueError(f"'{against}' is to be explained against itself; name another finding.")
     if not keys:
         return ()
-    started = time.monotonic()
     case = Case(model, scan, keys, against=against)
-    has_words = isinstance(model.architecture, VisionLanguage)
+    # What goes in one piece is told where it does not fit; chunks are halved where they are made.
+    return halve_on_out_of_memory(
+        lambda _: _explained(case, method, others), 1, error=AttributionError
+    )
+
+
+def _explained(case: Case, method: str, others: Sequence[str]) -> tuple[Explanation, ...]:
+    started = time.monotonic()
+    keys = case.findings
+    has_words = isinstance(case.model.architecture, VisionLanguage)
     explanations = []
     for index, explanation in enumerate(explain_case(case, method)):
         words = _words(case, keys[index]) if has_words else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from medllm.errors import AttributionError
 from medllm.explanation.attention import attention_rollout, gradient_attention
 from medllm.explanation.attribution import PatchAttribution
 from medllm.explanation.case import Case
@@ -17,6 +18,7 @@ from medllm.explanation.integrated_gradients import (
 from medllm.explanation.perturbation import occlusion, patch_ablation, rise
 from medllm.explanation.record import Layer
 from medllm.explanation.shapley import zone_shapley
+from medllm.machine import halve_on_out_of_memory
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,12 @@ def attributed(case: Case, method: str) -> tuple[PatchAttribution, ...]:
         An attribution a finding.
 
     Raises:
-        AttributionError: The method cannot serve the model, or cannot contrast.
+        AttributionError: The method cannot serve the model, cannot contrast, or wants more memory
+            than there is.
     """
     if method not in case.attributions:
-        case.attributions[method] = METHODS[method].attribute(case)
+        attribute = METHODS[method].attribute
+        case.attributions[method] = halve_on_out_of_memory(
+            lambda _: attribute(case), 1, error=AttributionError
+        )
     return case.attributions[method]

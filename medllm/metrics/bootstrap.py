@@ -119,7 +119,7 @@ def clustered_difference(
         their number does not bound: a correction for many tests could else find nothing. It is
         then at most 2 over one more than the resamples. It is never below the least that a test
         of so few patients can give, 2 to the power of one less their number, though the
-        interval of so few may leave out 0.
+        interval of so few may leave out 0. It is NaN where there is no interval.
 
     Raises:
         ValueError: There is no image.
@@ -144,6 +144,8 @@ def clustered_difference(
 
     resampled = _resample({"": difference}, clusters, n_resamples=n_resamples, seed=seed)[""]
     estimate = _percentiles(difference(np.arange(len(clusters))), resampled)
+    if np.isnan(estimate.low):
+        return Comparison(estimate, float("nan"))
     return Comparison(estimate, _p_value(estimate.value, resampled, len(set(clusters))))
 
 
@@ -151,7 +153,7 @@ def _p_value(value: float, resampled: Float[np.ndarray, " resamples"], n_patient
     defined = resampled[~np.isnan(resampled)]
     beyond = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
     counted = min(1.0, 2 * (beyond + 1) / (len(defined) + 1))
-    error = float(defined.std()) if len(defined) else 0.0
+    error = float(defined.std())
     if error and not beyond:
         counted = min(counted, normal_p_value(value, error))
     return max(counted, 2.0 ** (1 - n_patients))
@@ -186,7 +188,8 @@ def basic_interval(error: Estimate) -> Estimate:
         error: A figure that is 0 or more, with the percentiles of its resamples.
 
     Returns:
-        The figure with its 95% interval, from 0 on, and made to hold the figure.
+        The figure with its 95% interval, from 0 on, and made to hold the figure; as it was where
+        it has none.
 
     Source:
         Davison and Hinkley, 1997, section 5.2, basic bootstrap limits.
@@ -195,6 +198,8 @@ def basic_interval(error: Estimate) -> Estimate:
         >>> basic_interval(Estimate(0.25, 0.1875, 0.625))
         Estimate(value=0.25, low=0.0, high=0.3125)
     """
+    if np.isnan(error.low):
+        return error
     low, high = 2 * error.value - error.high, 2 * error.value - error.low
     return Estimate(error.value, max(0.0, min(low, error.value)), max(high, error.value))
 

@@ -16,6 +16,7 @@ from medllm.models.prediction import Call
 # How far a threshold gives way when it is moved, in log-odds. A fitted one is the probability of
 # one of the images, and that image's new probability and the new threshold are rounded each in
 # its own way. Rounding is of 1e-15, and float32 log-odds that differ do so by some 1e-7.
+# Beyond a probability of 1 - 1e-6 rounding can be more.
 _GIVES_WAY = 1e-9
 
 

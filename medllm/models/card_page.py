@@ -170,12 +170,12 @@ def _explanations(card: ModelCard) -> Iterator[str]:
         return
     yield "## What its explanations find\n"
     yield (
-        "Where findings are outlined, by method; the last four are controls, which owe nothing to "
-        "the model: the mean outline of the other patients and its best point, edges, chance. Hit "
-        "rate: the map's highest point lies in the outline. Over the mean map: difference in pixel "
-        "AUROC. In the lungs: pixel AUROC there. Side: the half with the outline holds more of the "
-        "map. Named region: the map's strongest region, which the words name first, holds most of "
-        "a lesion.\n"
+        "Where findings are outlined, by method. Controls, which owe nothing to the model, are "
+        "mean-map (the mean outline of the other patients), best-point (where most of these lie), "
+        "edges and random. Hit rate: the map's highest point lies in the outline. Over the mean "
+        "map: difference in pixel AUROC. In the lungs: pixel AUROC there. Side: the half with the "
+        "outline holds more of the map. Named region: the map's strongest region, which the words "
+        "name first, holds most of a lesion.\n"
     )
     for one in card.explanations:
         yield f"### On {one.name}: {one.n_images} images of {one.n_patients} patients\n"

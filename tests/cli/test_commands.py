@@ -340,11 +340,20 @@ def test_a_format_that_states_no_hash_is_written_over_its_own_report_alone(
 ):
     (first, _), (second, of_second) = namesakes
     out = tmp_path / "out"
-    for file, folder in ((first, "chest"), (first, "chest"), (second, f"chest-{of_second[:8]}")):
+
+    def explain_as_dicom(file, folder):
         result = run("explain", file, "--model", checkpoint, "--format", "dicom", "--out", out,
                      "--finding", "pneumonia", "--method", "grad-cam")  # fmt: skip
         assert result.exit_code == 0, result.output
         assert str(out / folder) + "/" in result.stdout
+
+    for file, folder in ((first, "chest"), (first, "chest"), (second, f"chest-{of_second[:8]}")):
+        explain_as_dicom(file, folder)
+    # Where the report was taken away, the folder is the next one's, and says so.
+    shutil.rmtree(out / "chest" / "dicom")
+    (out / "chest" / "image.sha256").write_text("0" * 64)
+    explain_as_dicom(first, "chest")
+    explain_as_dicom(first, "chest")
     # What states the hash takes its place beside it.
     explain_as_json(checkpoint, first, out)
     assert {folder.name for folder in out.iterdir()} == {"chest", f"chest-{of_second[:8]}"}

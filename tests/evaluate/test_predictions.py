@@ -77,15 +77,19 @@ def test_log_odds_that_are_no_number_are_an_error_row(new_tiny_model, images):
 
 def test_a_batch_that_memory_does_not_hold_is_taken_in_halves(tiny_model, images, monkeypatch):
     wanted = [row.log_odds for row in score_records(tiny_model, _records(images[:5]))]
-    encode, most = Model.image_features, 2
+    encode, most, tried = Model.image_features, 2, []
 
     def scarce(model, pixel_values):
+        tried.append(len(pixel_values))
         if len(pixel_values) > most:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return encode(model, pixel_values)
 
     monkeypatch.setattr(Model, "image_features", scarce)
-    rows = list(score_records(tiny_model, _records(images[:5])))
+    tried.clear()
+    rows = list(score_records(tiny_model, _records(images[:5]), batch_size=4))
+    # The second batch begins with what fitted the first.
+    assert tried == [4, 2, 2, 1]
     assert [row.record.path for row in rows] == images[:5]
     for row, one in zip(rows, wanted, strict=True):
         assert row.log_odds == pytest.approx(one, abs=1e-5)

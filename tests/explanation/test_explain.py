@@ -161,6 +161,17 @@ def test_a_map_that_is_not_finite_or_all_zero_is_refused(
     assert refused.value.code == code
 
 
+@pytest.mark.parametrize("method", ["grad-cam", "gradient-attention", "integrated-gradients"])
+def test_where_not_even_one_image_fits_that_is_told(tiny_model, scan, monkeypatch, method):
+    def full(model, *_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Model, "log_odds_from_features", full)
+    with pytest.raises(AttributionError, match="not enough memory for one image") as refused:
+        explain(tiny_model, scan, "effusion", method=method)
+    assert refused.value.code == "out-of-memory"
+
+
 @pytest.mark.parametrize("method", ["integrated-gradients", "occlusion", "zone-shapley"])
 def test_a_whole_explanation_fits_the_memory_at_hand(tiny_model, scan, monkeypatch, method):
     wanted = explain(tiny_model, scan, "effusion", method=method)

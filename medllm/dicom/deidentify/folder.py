@@ -93,8 +93,9 @@ def deidentify_files(
 def write_record(outcomes: Sequence[Outcome], out: Path, key: Key) -> Path:
     """Write down what was done, in numbers and new names only, behind the earlier runs of `out`.
 
-    They stay apart: an input that was refused has no name here, so nobody could tell whether a
-    later run counts it again. One that does the same once more stands there once.
+    Files and patients are counted over all runs, and all else stays apart: an input that was
+    refused has no name here, so nobody could tell whether a later run counts it again. A run that
+    does the same once more stands there once.
 
     Args:
         outcomes: Those of one run.

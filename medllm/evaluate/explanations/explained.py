@@ -18,7 +18,7 @@ from medllm.explanation import AttributionMap, Explanation
 from medllm.explanation.case import Case
 from medllm.explanation.composition import explain_case
 from medllm.explanation.judgement import tried
-from medllm.machine import peak_memory_mib
+from medllm.machine import halve_on_out_of_memory, peak_memory_mib
 from medllm.models import Model
 from medllm.models.calibration import call_of, probability_of
 
@@ -50,7 +50,8 @@ def explain_image(
 
     Args:
         model: The model.
-        image: The image; one that cannot be read is told, not raised.
+        image: The image; one that cannot be read, or for which memory does not suffice, is told,
+            not raised.
         methods: Keys of `METHODS`.
         whole: Those of them whose explanation is checked too.
         sanity: Whether the methods themselves are tested on this image.
@@ -60,14 +61,18 @@ def explain_image(
     """
     try:
         opened = image.open()
+        return halve_on_out_of_memory(
+            lambda _: _Explainer(model, image, opened).explain(methods, whole, sanity=sanity), 1
+        )
     except MedllmError as error:
         rows = [
             _shared(image, finding) | {"method": name, "error": error.code}
             for finding in image.outlined_as
             for name in (*methods, EDGES, RANDOM)
         ]
-        return ExplainedImage(rows, error.code, str(error))
-    return _Explainer(model, image, opened).explain(methods, whole, sanity=sanity)
+        # An error of reading names the file itself.
+        where = f"{image.path}: " if error.code == "out-of-memory" else ""
+        return ExplainedImage(rows, error.code, f"{where}{error}")
 
 
 def _shared(image: OutlinedImage, finding: str) -> Row:

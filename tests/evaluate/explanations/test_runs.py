@@ -176,7 +176,13 @@ def test_a_killed_run_goes_on_and_ends_as_an_unbroken_one(
     assert last == again
 
 
-def test_what_was_mended_or_changed_since_is_explained_anew(root, tiny_model, tmp_path):
+def _killed(*_):
+    raise KeyboardInterrupt
+
+
+def test_what_was_mended_or_changed_since_is_explained_anew(
+    root, tiny_model, tmp_path, monkeypatch
+):
     own, out = tmp_path / "data", tmp_path / "out"
     shutil.copytree(root, own)
     whole, cut = (own / "1.png").read_bytes(), (own / "2.png").read_bytes()[:2000]
@@ -209,6 +215,14 @@ def test_what_was_mended_or_changed_since_is_explained_anew(root, tiny_model, tm
     assert without_times(after["1.png"]) == without_times(before["1.png"])
     assert run()[0] == second
     assert not seen
+    # A run that is killed as the parts are joined does not take the table of before for theirs.
+    shutil.rmtree(out / "parts")
+    with monkeypatch.context() as patch:
+        patch.setattr(explanation_runs, "finish", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    assert not (out / "explanations.parquet").exists()
+    assert run()[0].localisation == second.localisation
     with pytest.raises(MedllmError, match="another evaluation, which differs in polarity"):
         run(polarity="inverted")
 
