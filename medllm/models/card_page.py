@@ -175,7 +175,7 @@ def _explanations(card: ModelCard) -> Iterator[str]:
         "edges and random. Hit rate: the map's highest point lies in the outline. Over the mean "
         "map: difference in pixel AUROC. In the lungs: pixel AUROC there. Side: the half with the "
         "outline holds more of the map. Named region: the map's strongest region, which the words "
-        "name first, holds most of a lesion.\n"
+        "name first, holds most of a lesion. A dash: not defined, or not measured.\n"
     )
     for one in card.explanations:
         yield f"### On {one.name}: {one.n_images} images of {one.n_patients} patients\n"
@@ -189,7 +189,8 @@ def _explanations(card: ModelCard) -> Iterator[str]:
                     *(found.hit_rate, found.miou, found.pixel_auroc, found.over_mean_map),
                     *(found.pixel_auroc_lungs, found.side_accuracy, found.region_rate),
                 )
-                yield _row(method, key, str(found.n), *map(interval_or_none, figures))
+                cells = ("-" if one is None else interval_or_none(one) for one in figures)
+                yield _row(method, key, str(found.n), *cells)
         yield ""
         yield from _of_methods(one)
     if card.explanation_measurements:

@@ -170,8 +170,8 @@ def test_the_card_shows_the_figures_or_says_that_there_are_none(tiny_model):
     assert "Not measured" not in page
     assert "### On rsna: 119 images of 119 patients" in page
     assert (
-        "| occlusion | nodule | 119 | 0.400 (0.300 to 0.500) | not defined | "
-        "0.810 (0.700 to 0.900) | not defined | not defined | not defined | not defined |"
+        "| occlusion | nodule | 119 | 0.400 (0.300 to 0.500) | - | "
+        "0.810 (0.700 to 0.900) | - | - | - | - |"
     ) in page
     assert "| occlusion | 8 | no: the map survives | 0.700 (0.600 to 0.800) |" in page
     assert "4 explanations by occlusion: supported 25%, weak 0%, do not use 75%." in page
