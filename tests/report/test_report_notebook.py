@@ -16,7 +16,7 @@ def test_each_part_is_named_in_a_line(scan, prediction, explanations, report):
     assert repr(scan) == f"Radiograph({scan.path.name}: dicom 300 x 250)"
     assert repr(prediction) == (
         "Prediction(a.dcm: cardiomegaly 0.91 positive, pneumonia 0.87 positive, "
-        "effusion 0.46 indeterminate, pneumothorax 0.01 negative)"
+        "effusion 0.46 indeterminate, pneumothorax 0.01 negative, uncalibrated)"
     )
     assert repr(explanations[0]) == (
         "Explanation(pneumonia by integrated-gradients: log-odds 2.50, supported)"

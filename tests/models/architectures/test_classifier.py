@@ -18,6 +18,7 @@ from medllm.explanation.case import Case
 from medllm.explanation.integrated_gradients import completeness_bound, integrated_gradients
 from medllm.models import Model, load_model
 from medllm.models.architectures.pixels import patches_a_side
+from medllm.phantom import make_phantom
 from tests.models.architectures.checkpoints import CLASSIFIERS, image_size, write_checkpoint
 from tests.models.architectures.family import labels, redraw, write
 from tests.models.architectures.images import blocks, picture, prepared, scan_of
@@ -152,7 +153,8 @@ def test_an_input_that_nothing_divides_is_refused():
 @pytest.mark.parametrize("method", ["integrated-gradients", "occlusion", "zone-shapley"])
 def test_it_explains(opened, kind, method):
     _, model = opened(kind)
-    scan = scan_of(blocks(side_of(kind), 5))
+    # With lungs, whose regions are the players of one method.
+    scan = scan_of(255 * make_phantom(5, size=max(64, side_of(kind))).pixels)
     explanation = medllm.explain(model, scan, "pneumonia", method=method)
     effect = explanation.log_odds - explanation.baseline_log_odds
     assert abs(effect) > 0.05
