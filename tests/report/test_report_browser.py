@@ -11,8 +11,8 @@ from medllm.report.document import BANNER
 
 pytestmark = pytest.mark.integration
 
-# Frames the report at a phone's width, moves a slider and writes down what it sees.
-PROBE = """<!DOCTYPE html><iframe id="report" src="report.html" width="390" height="844"></iframe>
+# Frames the report at a width, moves a slider and writes down what it sees.
+PROBE = """<!DOCTYPE html><iframe id="report" src="report.html" width="WIDTH" height="844"></iframe>
 <pre id="seen"></pre><script>
 document.getElementById("report").addEventListener("load", (event) => {
   const page = event.target.contentDocument;
@@ -35,12 +35,17 @@ document.getElementById("report").addEventListener("load", (event) => {
 </script>"""
 
 
-@pytest.mark.parametrize("kind", ["report", "compared"])
-def test_the_page_works_under_its_own_policy_and_fits_a_phone(kind, request, see_probe, tmp_path):
+# A phone, a tablet upright, and a window where the widest table just fits.
+@pytest.mark.parametrize(
+    ("kind", "width"), [("report", 390), ("compared", 390), ("report", 768), ("report", 860)]
+)
+def test_the_page_works_under_its_own_policy_and_fits_its_window(
+    kind, width, request, see_probe, tmp_path
+):
     request.getfixturevalue(kind).write(tmp_path, ["html"])
-    seen = see_probe(PROBE)
+    seen = see_probe(PROBE.replace("WIDTH", str(width)))
     assert seen["console"] == []
-    assert seen["contentWidth"] <= seen["width"] <= 390
+    assert seen["contentWidth"] <= seen["width"] <= width
     assert seen["bannerColour"] == "rgb(255, 243, 209)"
     assert seen["background"] == 'url("data:image/png;'
     assert seen["sliderShown"]
