@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -57,22 +58,37 @@ def halve_on_out_of_memory(
     Raises:
         MedllmError: Not even one image at a time fits.
     """
-    while True:
+    while batch_size > 1:
         try:
             return run(batch_size)
         except RuntimeError as failed:
             if not is_out_of_memory(failed):
                 raise
-            if batch_size == 1:
-                raise error(
-                    "there is not enough memory for one image at a time; use a smaller model or "
-                    "a machine with more memory.",
-                    code="out-of-memory",
-                ) from failed
         # Outside the handler, which keeps the failed chunk's tensors alive.
         batch_size //= 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+    with out_of_memory_told(error):
+        return run(1)
+
+
+@contextmanager
+def out_of_memory_told(error: type[MedllmError] = MedllmError) -> Iterator[None]:
+    """Tell in words that memory ran out, around what cannot be taken in smaller pieces.
+
+    Args:
+        error: What is raised, with the code `out-of-memory`.
+    """
+    try:
+        yield
+    except RuntimeError as failed:
+        if not is_out_of_memory(failed):
+            raise
+        raise error(
+            "there is not enough memory for one image at a time; use a smaller model or a machine "
+            "with more memory.",
+            code="out-of-memory",
+        ) from failed
 
 
 def is_out_of_memory(error: Exception) -> bool:

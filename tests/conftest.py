@@ -24,6 +24,7 @@ from transformers import LlamaConfig, ViTConfig
 
 from medllm.data import Preprocessing
 from medllm.errors import ReportError
+from medllm.evaluate import answers
 from medllm.findings import FINDINGS
 from medllm.models import Model, ModelCard, Question, build_network, build_tokenizer
 from medllm.report import pdf
@@ -275,4 +276,12 @@ def sound_sockets() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(AssociationSocket, "_shutdown_socket", close)
+        yield
+
+
+@pytest.fixture(scope="module")
+def few_resamples() -> Iterator[None]:
+    """Resample less where what is tested does not depend on an interval's width."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(answers, "N_RESAMPLES", 50)
         yield

@@ -19,7 +19,7 @@ from medllm.explanation.regions import regions_of
 from medllm.explanation.shapley import zone_effects
 from medllm.explanation.verdict import verdict_of
 from medllm.explanation.words import PromptAttribution, word_ablation, word_gradients
-from medllm.machine import halve_on_out_of_memory
+from medllm.machine import out_of_memory_told
 from medllm.models import Model
 from medllm.models.architectures import VisionLanguage
 from medllm.models.model import require_radiograph
@@ -104,10 +104,8 @@ def explain_findings(
     if not keys:
         return ()
     case = Case(model, scan, keys, against=against)
-    # What goes in one piece is told where it does not fit; chunks are halved where they are made.
-    return halve_on_out_of_memory(
-        lambda _: _explained(case, method, others), 1, error=AttributionError
-    )
+    with out_of_memory_told(AttributionError):
+        return _explained(case, method, others)
 
 
 def _explained(case: Case, method: str, others: Sequence[str]) -> tuple[Explanation, ...]:

@@ -53,18 +53,13 @@ def curves(case: Case, attributions: Sequence[PatchAttribution]) -> tuple[tuple[
     ]
     marked = np.concatenate([_first(order, case.model.grid) for order in orders])
     without, shown = case.log_odds_without(marked), case.log_odds_without(~marked)
-    moved = {
-        "deletion": direction * (case.log_odds - without),
-        "insertion": direction * (shown - case.baseline_log_odds),
-    }
-    means = {
-        name: each.reshape(len(orders), len(_PARTS), -1).mean(axis=1)
-        for name, each in moved.items()
-    }
+    lost = direction * (case.log_odds - without)
+    won = direction * (shown - case.baseline_log_odds)
+    lost, won = (one.reshape(len(orders), len(_PARTS), -1).mean(axis=1) for one in (lost, won))
     return tuple(
         (
-            _curve("deletion", means["deletion"][:, index], RANDOM_ORDERS + index),
-            _curve("insertion", means["insertion"][:, index], RANDOM_ORDERS + index),
+            _curve("deletion", lost[:, index], RANDOM_ORDERS + index),
+            _curve("insertion", won[:, index], RANDOM_ORDERS + index),
         )
         for index in range(len(attributions))
     )

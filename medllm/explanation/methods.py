@@ -18,7 +18,7 @@ from medllm.explanation.integrated_gradients import (
 from medllm.explanation.perturbation import occlusion, patch_ablation, rise
 from medllm.explanation.record import Layer
 from medllm.explanation.shapley import zone_shapley
-from medllm.machine import halve_on_out_of_memory
+from medllm.machine import out_of_memory_told
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,6 @@ def attributed(case: Case, method: str) -> tuple[PatchAttribution, ...]:
             than there is.
     """
     if method not in case.attributions:
-        attribute = METHODS[method].attribute
-        case.attributions[method] = halve_on_out_of_memory(
-            lambda _: attribute(case), 1, error=AttributionError
-        )
+        with out_of_memory_told(AttributionError):
+            case.attributions[method] = METHODS[method].attribute(case)
     return case.attributions[method]

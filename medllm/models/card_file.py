@@ -30,6 +30,18 @@ CARD_FILE = "medllm.json"
 _WANTED = (CARD_FILE, "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
 
+def has_card(folder: Path) -> bool:
+    """Say whether a folder holds a checkpoint of medllm's own form.
+
+    Args:
+        folder: Any folder.
+
+    Returns:
+        Whether `medllm.json` is in it.
+    """
+    return (folder / CARD_FILE).is_file()
+
+
 def read_card(folder: Path) -> ModelCard:
     """Read and check `medllm.json`, without the weights.
 

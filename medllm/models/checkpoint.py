@@ -13,9 +13,16 @@ from transformers import LlavaForConditionalGeneration
 from medllm.errors import CheckpointError
 from medllm.models.architectures import VisionLanguage
 from medllm.models.card import ModelCard
-from medllm.models.card_file import CARD_FILE, file_sha256, read_card, sha256_of, write_page
+from medllm.models.card_file import (
+    CARD_FILE,
+    file_sha256,
+    has_card,
+    read_card,
+    sha256_of,
+    write_page,
+)
 from medllm.models.foreign import check_tokens, open_foreign
-from medllm.models.hub import find_folder, quiet_transformers
+from medllm.models.hub import cached_folders, find_folder, quiet_transformers
 from medllm.models.model import Model
 from medllm.models.tokenizer import open_tokenizer
 from medllm.models.weights import load_weights, some_of
@@ -62,7 +69,7 @@ def load_model(source: str | Path | None = None, *, device: str | None = None) -
 
 def is_foreign(folder: Path) -> bool:
     """Say whether a folder holds a model as others publish them, with no card of medllm's."""
-    return not (folder / CARD_FILE).is_file() and (folder / "config.json").is_file()
+    return not has_card(folder) and (folder / "config.json").is_file()
 
 
 def _load_adapted(folder: Path, card: ModelCard, device: str) -> Model:
@@ -139,7 +146,7 @@ def require_replaceable(folder: Path) -> None:
     Raises:
         CheckpointError: The folder exists and is not a checkpoint.
     """
-    is_other = folder.exists() and not (folder / CARD_FILE).is_file()
+    is_other = folder.exists() and not has_card(folder)
     if is_other and (not folder.is_dir() or any(folder.iterdir())):
         raise CheckpointError(f"{folder} exists and is no checkpoint; name another folder.")
 
@@ -218,20 +225,7 @@ def cached_checkpoints() -> dict[str, Path]:
     """Find the bundled checkpoint and those in the local Hugging Face cache.
 
     Returns:
-        The folder a name; `reference` is the bundled one. Of several revisions it is the one that
-        `main` points to, else the newest.
+        The folder a name, as of `cached_folders`; `reference` is the bundled one.
     """
-    from huggingface_hub import scan_cache_dir
-    from huggingface_hub.errors import CacheNotFound
-
-    found = {"reference": BUNDLED} if (BUNDLED / CARD_FILE).is_file() else {}
-    try:
-        repositories = scan_cache_dir().repos
-    except CacheNotFound:
-        return found
-    for repository in sorted(repositories, key=lambda entry: entry.repo_id):
-        ours = [one for one in repository.revisions if (one.snapshot_path / CARD_FILE).is_file()]
-        if ours:
-            shown = max(ours, key=lambda one: ("main" in one.refs, one.last_modified))
-            found[repository.repo_id] = shown.snapshot_path
-    return found
+    bundled = {"reference": BUNDLED} if has_card(BUNDLED) else {}
+    return bundled | cached_folders(has_card)

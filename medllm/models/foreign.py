@@ -30,10 +30,10 @@ from medllm.models.architectures import (
 )
 from medllm.models.build import IMAGE_TOKEN
 from medllm.models.card import NOT_MEASURED, UNFITTED, ModelCard, Question
-from medllm.models.card_file import CARD_FILE
+from medllm.models.card_file import has_card
 from medllm.models.encoded_questions import adds_special_tokens
 from medllm.models.encoder_contract import read_preprocessing, read_square, what_is_read
-from medllm.models.hub import read_config, sha256_of_files
+from medllm.models.hub import cached_folders, read_config, sha256_of_files
 from medllm.models.labels import label_questions
 from medllm.models.model import Model
 from medllm.models.prompts import contrastive_question, prompt_template, prompts_of
@@ -134,35 +134,22 @@ def cached_foreign() -> dict[str, tuple[Path, str]]:
     """Find models of another's making in the local Hugging Face cache.
 
     Returns:
-        Folder and `model_type` a name, of each that is of a known kind and has its weights. Of
-        several revisions it is the one that `main` points to, else the newest.
+        Folder and `model_type` a name, as of `cached_folders`, of each that is of a known kind and
+        has its weights.
     """
-    from huggingface_hub import scan_cache_dir
-    from huggingface_hub.errors import CacheNotFound
-
-    found: dict[str, tuple[Path, str]] = {}
-    try:
-        repositories = scan_cache_dir().repos
-    except CacheNotFound:
-        return found
-    for repository in sorted(repositories, key=lambda entry: entry.repo_id):
-        theirs = [
-            one
-            for one in repository.revisions
-            if any(one.snapshot_path.glob("*.safetensors"))
-            and not (one.snapshot_path / CARD_FILE).is_file()
-        ]
-        if not theirs:
-            continue
-        shown = max(theirs, key=lambda one: ("main" in one.refs, one.last_modified))
-        folder = shown.snapshot_path
+    found = {}
+    for name, folder in cached_folders(_is_published).items():
         try:
             config = read_config(folder)
         except CheckpointError:
             continue  # of a kind that transformers does not know either
         if architecture_of(config) is not None:
-            found[repository.repo_id] = (folder, config.model_type)
+            found[name] = (folder, config.model_type)
     return found
+
+
+def _is_published(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors")) and not has_card(folder)
 
 
 def _ask_in_words(kind: VisionLanguage, config: PreTrainedConfig, folder: Path) -> Asked:

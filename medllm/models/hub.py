@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -116,6 +116,31 @@ def _without_the_hub(name: str, revision: str | None) -> str:
         f"{why}.{has} Run 'hf download {asked}' where the hub is reached, and pass the folder, or "
         f"copy the cache{'' if offline else ' and set HF_HUB_OFFLINE=1'}."
     )
+
+
+def cached_folders(wanted: Callable[[Path], bool]) -> dict[str, Path]:
+    """Find models in the local Hugging Face cache.
+
+    Args:
+        wanted: Says of the folder of a revision whether it is one.
+
+    Returns:
+        The folder a name, by name. Of several revisions it is the one that `main` points to, else
+        the newest.
+    """
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        repositories = scan_cache_dir().repos
+    except CacheNotFound:
+        return {}
+    found = {}
+    for repository in sorted(repositories, key=lambda entry: entry.repo_id):
+        if revisions := [one for one in repository.revisions if wanted(one.snapshot_path)]:
+            shown = max(revisions, key=lambda one: ("main" in one.refs, one.last_modified))
+            found[repository.repo_id] = shown.snapshot_path
+    return found
 
 
 @contextmanager

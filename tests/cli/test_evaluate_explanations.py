@@ -11,17 +11,11 @@ from typer.testing import CliRunner
 
 from medllm.cli import app
 from medllm.errors import MedllmError
-from medllm.evaluate import answers
 from medllm.models import load_model, save_model
 from medllm.phantom import Lesion, make_phantom
 
-
-@pytest.fixture(autouse=True, scope="module")
-def few_resamples():
-    """Resample less; what the figures are is tested where they are made."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(answers, "N_RESAMPLES", 20)
-        yield
+# What the figures are is tested where they are made.
+pytestmark = pytest.mark.usefixtures("few_resamples")
 
 
 def run(*arguments):

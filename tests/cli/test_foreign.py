@@ -12,17 +12,11 @@ from typer.testing import CliRunner
 
 from medllm.cli import app
 from medllm.errors import CheckpointError
-from medllm.evaluate import answers
 from medllm.phantom import make_phantom, write_dicom
 from tests.models.architectures.checkpoints import write_checkpoint
 
-
-@pytest.fixture(autouse=True, scope="module")
-def few_resamples():
-    """Resample less; what the figures are is tested where they are made."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(answers, "N_RESAMPLES", 50)
-        yield
+# What the figures are is tested where they are made.
+pytestmark = pytest.mark.usefixtures("few_resamples")
 
 
 def run(*arguments):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.special import expit
 
 from medllm.datasets import ImageRecord
-from medllm.evaluate import Predictions, ScoredRecord, answers
+from medllm.evaluate import Predictions, ScoredRecord
 
 
 def simulate(
@@ -97,14 +97,6 @@ def simulated_predictions() -> Predictions:
 @pytest.fixture(scope="session")
 def two_findings() -> Predictions:
     return predictions_of(simulate(("pneumonia", "effusion"), n_patients=150))
-
-
-@pytest.fixture(scope="module")
-def few_resamples() -> Iterator[None]:
-    """Resample less where what is tested does not depend on an interval's width."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(answers, "N_RESAMPLES", 50)
-        yield
 
 
 # Frames the page at a width, opens all of it and writes down what it sees.

@@ -18,7 +18,7 @@ from medllm.explanation import AttributionMap, Explanation
 from medllm.explanation.case import Case
 from medllm.explanation.composition import explain_case
 from medllm.explanation.judgement import tried
-from medllm.machine import halve_on_out_of_memory, peak_memory_mib
+from medllm.machine import out_of_memory_told, peak_memory_mib
 from medllm.models import Model
 from medllm.models.calibration import call_of, probability_of
 
@@ -61,9 +61,8 @@ def explain_image(
     """
     try:
         opened = image.open()
-        return halve_on_out_of_memory(
-            lambda _: _Explainer(model, image, opened).explain(methods, whole, sanity=sanity), 1
-        )
+        with out_of_memory_told():
+            return _Explainer(model, image, opened).explain(methods, whole, sanity=sanity)
     except MedllmError as error:
         rows = [
             _shared(image, finding) | {"method": name, "error": error.code}
