@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -38,7 +41,44 @@ def peak_memory_mib() -> float | None:
     except ImportError:  # Windows
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+    return max(peak / 2**20 if sys.platform == "darwin" else peak / 2**10, _peak_before["mib"])
+
+
+# The peak that the system no longer knows, since the watch below had it count anew.
+_peak_before = {"mib": 0.0}
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def watch_memory(device: torch.device) -> Callable[[], float | None]:
+    """Watch how much more memory a computation takes than was held before it.
+
+    Args:
+        device: What it computes on: a GPU's own memory is watched, else the process's.
+
+    Returns:
+        A call that gives the most so far, in MiB; it gives None where the system does not count
+        anew. Linux with glibc does (proc(5), `clear_refs`).
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        held = torch.cuda.memory_allocated(device)
+        return lambda: (torch.cuda.max_memory_allocated(device) - held) / 2**20
+    try:
+        _peak_before["mib"] = peak_memory_mib() or 0.0
+        # What was freed and not given back would be taken again unseen.
+        ctypes.CDLL(None).malloc_trim(0)
+        _CLEAR.write_text("5")
+        before = _resident_mib("VmRSS")
+    except (OSError, AttributeError, TypeError, LookupError):
+        return lambda: None
+    return lambda: max(0.0, _resident_mib("VmHWM") - before)
+
+
+def _resident_mib(entry: str) -> float:
+    found = re.search(rf"^{entry}:\s+(\d+) kB$", _STATUS.read_text(), flags=re.MULTILINE)
+    if found is None:
+        raise LookupError(entry)
+    return int(found[1]) / 2**10
 
 
 def halve_on_out_of_memory(

@@ -12,6 +12,11 @@ from medllm.models.measured import MeasuredExplanations
 
 # What the name of a test set says of figures that `medllm calibrate` measured.
 RECALIBRATED = "calibration cross-fitted over patients"
+# What a card says whose weights are in no file.
+LIVES_IN_MEMORY = (
+    "Its network lives in memory: make and wrap it in Python as it was then, and open this folder "
+    "there by medllm.load_model(folder, base=...)."
+)
 _LIBRARY = "medllm"
 # transformers' name of what a LLaVA does.
 _TASK = "image-text-to-text"
@@ -67,6 +72,8 @@ def card_page(card: ModelCard) -> str:
 
 def _lines(card: ModelCard) -> Iterator[str]:
     yield f"# {card.name} {card.version}\n\n{card.description}\n"
+    if card.lives_in_memory:
+        yield f"{LIVES_IN_MEMORY}\n"
     yield "**Research use only. Not a medical device, never a diagnosis.**\n"
     yield "Intervals are 95%, by resampling patients.\n"
     yield f"## Intended use\n\n{card.intended_use}\n"
@@ -192,10 +199,33 @@ def _explanations(card: ModelCard) -> Iterator[str]:
                 cells = ("-" if one is None else interval_or_none(one) for one in figures)
                 yield _row(method, key, str(found.n), *cells)
         yield ""
+        yield from _confirmed(one)
         yield from _of_methods(one)
     if card.explanation_measurements:
         yield from (f"- {sentence}" for sentence in card.explanation_measurements)
         yield ""
+
+
+def _confirmed(one: MeasuredExplanations) -> Iterator[str]:
+    """Write what a named region is worth by whether the hiding of regions names it, too."""
+    known = {
+        (name, key): found
+        for name, method in one.methods.items()
+        for key, found in method.findings.items()
+        if found.tells_of_regions
+    }
+    if not known:
+        return
+    yield (
+        "Whether hiding whole regions (`zone-shapley`) names the same region as the map, and how "
+        "often the map's holds most of a lesion then.\n"
+    )
+    yield from _table("method | finding | same region | named region, same | another")
+    for (name, key), found in known.items():
+        rates = (found.region_rate_confirmed, found.region_rate_contradicted)
+        cells = ("-" if rate is None else interval_or_none(rate) for rate in rates)
+        yield _row(name, key, interval_or_none(found.region_confirmed), *cells)
+    yield ""
 
 
 def _of_methods(one: MeasuredExplanations) -> Iterator[str]:

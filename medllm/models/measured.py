@@ -36,6 +36,10 @@ class LocalisedFinding:
         over_mean_map: Its difference from that of the fixed map, on the same images.
         region_rate: Share of the maps whose strongest region, which words name first, holds most
             of a lesion.
+        region_confirmed: Share of the maps whose strongest region is also the one whose hiding
+            (`zone-shapley`) takes most of the answer.
+        region_rate_confirmed: `region_rate` among these.
+        region_rate_contradicted: `region_rate` among the others.
         miou: Mean overlap (intersection over union) with the outline of the map above Otsu's
             threshold.
         pixel_auroc_lungs: As `pixel_auroc`, among the pixels of the lungs alone.
@@ -49,9 +53,20 @@ class LocalisedFinding:
     pixel_auroc: Estimate | None
     over_mean_map: Estimate | None
     region_rate: Estimate | None = None
+    region_confirmed: Estimate | None = None
+    region_rate_confirmed: Estimate | None = None
+    region_rate_contradicted: Estimate | None = None
     miou: Estimate | None = None
     pixel_auroc_lungs: Estimate | None = None
     side_accuracy: Estimate | None = None
+
+    @property
+    def tells_of_regions(self) -> bool:
+        """Whether enough maps have a region that is confirmed, and enough have none."""
+        if self.region_confirmed is None:
+            return False
+        confirmed = round(self.n * self.region_confirmed.value)
+        return min(confirmed, self.n - confirmed) >= _FEWEST_IMAGES
 
 
 @dataclass(frozen=True)
@@ -270,7 +285,19 @@ def _sentence(dataset: str, method: str, key: str, figures: LocalisedFinding) ->
     named = "" if region is None else f"; the region named first held it in {_share(region)}"
     return (
         f"On {figures.n} radiographs {outlined}, the strongest point of {method} lay in the "
-        f"outline in {_share(hits)}{beside}{named}."
+        f"outline in {_share(hits)}{beside}{named}{_confirmed(figures)}."
+    )
+
+
+def _confirmed(figures: LocalisedFinding) -> str:
+    """Say what it is worth that the hiding of whole regions names the same region."""
+    how_often, same = figures.region_confirmed, figures.region_rate_confirmed
+    other = figures.region_rate_contradicted
+    if not figures.tells_of_regions or how_often is None or same is None or other is None:
+        return ""
+    return (
+        f", in {_share(same)} where hiding whole regions names the same ({how_often.value:.0%} of "
+        f"them) and in {_share(other)} where it names another"
     )
 
 

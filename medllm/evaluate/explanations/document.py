@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from medllm.evaluate.answers import UNDEFINED
 from medllm.evaluate.section import RESEARCH_USE, Figure, Interval, Section
 
 
@@ -41,6 +42,10 @@ class LocalisationFigures(Section):
         relevance_mass: Mean share of the positive attribution that lies in the outline.
         energy_ratio: The same over the outline's share of the area; 1 is an even spread.
         region_rate: Share of the maps whose strongest region holds most of a lesion.
+        region_confirmed: Share of the maps whose strongest region `zone-shapley` names too, which
+            hides whole regions; null where it was not among the methods.
+        region_rate_confirmed: `region_rate` among these.
+        region_rate_contradicted: `region_rate` among the others.
         over_mean_map: Difference of the pixel AUROC from that of the mean map; null for the mean
             map itself.
         differences: Of other figures too, by name.
@@ -59,6 +64,9 @@ class LocalisationFigures(Section):
     relevance_mass: Interval
     energy_ratio: Interval
     region_rate: Interval
+    region_confirmed: Interval = UNDEFINED
+    region_rate_confirmed: Interval = UNDEFINED
+    region_rate_contradicted: Interval = UNDEFINED
     over_mean_map: Difference | None = None
     differences: dict[str, Difference] = Field(default_factory=dict)
 
@@ -148,6 +156,8 @@ class MethodCost(Section):
         n: Attributions.
         seconds_median: Of the attribution alone, without checks.
         seconds_highest: Of the slowest.
+        memory_highest_mib: Most memory that an image's attributions, of all its findings, took
+            beside what was held before them; of a GPU its own. None where the system does not tell.
         failed: Images and findings without a map of this method or without its checks, by the
             cause's code; those that could not be read are counted in `errors`.
     """
@@ -155,6 +165,7 @@ class MethodCost(Section):
     n: int
     seconds_median: Figure
     seconds_highest: Figure
+    memory_highest_mib: Figure = None
     failed: dict[str, int]
 
 

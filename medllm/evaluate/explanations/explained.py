@@ -18,7 +18,7 @@ from medllm.explanation import AttributionMap, Explanation
 from medllm.explanation.case import Case
 from medllm.explanation.composition import explain_case
 from medllm.explanation.judgement import tried
-from medllm.machine import out_of_memory_told, peak_memory_mib
+from medllm.machine import out_of_memory_told, peak_memory_mib, watch_memory
 from medllm.models import Model
 from medllm.models.calibration import call_of, probability_of
 
@@ -149,16 +149,18 @@ class _Explainer:
 
     def _attributed(self, method: str) -> dict[str, Row]:
         """Attribute by one method, for all findings, and measure."""
+        taken = watch_memory(self.case.model.device)
         started = time.perf_counter()
         attributions = tried(self.case, method)
         seconds = (time.perf_counter() - started) / len(self.findings)
+        cost = {"seconds": seconds, "memory_mib": taken()}
         told = {}
         for finding, attribution in zip(self.findings, attributions, strict=True):
             if isinstance(attribution, AttributionError):
                 told[finding] = self._failed(attribution)
                 continue
             over = AttributionMap(attribution.values, self.case.box)
-            told[finding] = {**self._measured(over, finding), "seconds": seconds}
+            told[finding] = {**self._measured(over, finding), **cost}
         return told
 
     def _checked(self, method: str) -> dict[str, Row]:

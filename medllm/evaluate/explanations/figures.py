@@ -43,6 +43,8 @@ _COMPARED = (
     *("side_accuracy", "relevance_mass", "region_rate"),
 )
 _OVER_MEAN_MAP = "pixel_auroc"
+# The method that says by itself which region an answer rests on.
+_HIDES_REGIONS = "zone-shapley"
 
 Measurements = Mapping[str, Mapping[str, Measured]]
 
@@ -59,16 +61,22 @@ def localisation_of(measured: Measurements) -> dict[str, dict[str, LocalisationF
     figures: dict[str, dict[str, LocalisationFigures]] = {}
     for finding, methods in measured.items():
         compared = {name: _differences(one, methods[MEAN_MAP]) for name, one in methods.items()}
+        hidden = methods.get(_HIDES_REGIONS)
         for name, one in methods.items():
             own = {} if name == MEAN_MAP else compared[name]
-            figures.setdefault(name, {})[finding] = _localisation(one, own)
+            beside = None if name == _HIDES_REGIONS else hidden
+            figures.setdefault(name, {})[finding] = _localisation(one, own, beside)
     return _corrected(figures)
 
 
-def _localisation(one: Measured, differences: Mapping[str, Difference]) -> LocalisationFigures:
+def _localisation(
+    one: Measured, differences: Mapping[str, Difference], hidden: Measured | None
+) -> LocalisationFigures:
     known = np.flatnonzero(one.known)
     patients = [one.patients[at] for at in known.tolist()]
     resampled, places = _resampled(one, known)
+    if hidden is not None:
+        resampled |= _by_agreement(one, hidden, known)
     measured = intervals_by_patient(resampled, patients)
     return LocalisationFigures(
         n=len(known),
@@ -79,6 +87,21 @@ def _localisation(one: Measured, differences: Mapping[str, Difference]) -> Local
         differences=dict(differences),
         **measured,
     )
+
+
+def _by_agreement(
+    one: Measured, hidden: Measured, at: Int[np.ndarray, " chosen"]
+) -> dict[str, Resampled]:
+    """Divide the maps by whether the hiding of whole regions names the same region."""
+    pairs = [(one.rows[place]["region"], hidden.rows[place]["region"]) for place in at.tolist()]
+    named = np.array([None not in pair for pair in pairs], dtype=bool)
+    same = named & np.array([first == second for first, second in pairs], dtype=bool)
+    hits = one.numbers["region_hit"][at]
+    return {
+        "region_confirmed": mean_of(np.where(named, same, np.nan)),
+        "region_rate_confirmed": mean_of(np.where(same, hits, np.nan)),
+        "region_rate_contradicted": mean_of(np.where(named & ~same, hits, np.nan)),
+    }
 
 
 def intervals_by_patient(
@@ -292,13 +315,17 @@ def costs_of(measured: Measurements, methods: Sequence[str]) -> dict[str, Method
     costs = {}
     for method in methods:
         own = [found[method] for found in measured.values()]
-        seconds = np.concatenate([one.numbers["seconds"] for one in own])
-        seconds = seconds[~np.isnan(seconds)]
+        seconds, memory = (
+            every[~np.isnan(every)]
+            for name in ("seconds", "memory_mib")
+            for every in [np.concatenate([one.numbers[name] for one in own])]
+        )
         failed = Counter(row["error"] for one in own for row in one.rows if row["error"])
         costs[method] = MethodCost(
             n=len(seconds),
             seconds_median=float(np.median(seconds)) if len(seconds) else None,
             seconds_highest=float(seconds.max()) if len(seconds) else None,
+            memory_highest_mib=float(memory.max()) if len(memory) else None,
             failed=dict(sorted(failed.items())),
         )
     return costs

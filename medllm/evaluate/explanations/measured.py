@@ -14,7 +14,7 @@ from medllm.evaluate.explanations.table import SCHEMA, Row
 
 _NUMBERS = (
     *("hit", "overlap", "pixel_auroc", "pixel_auroc_lungs", "side_hit", "relevance_mass"),
-    *("energy_ratio", "region_hit", "seconds"),
+    *("energy_ratio", "region_hit", "seconds", "memory_mib"),
 )
 
 

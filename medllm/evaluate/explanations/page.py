@@ -72,6 +72,7 @@ def render(
         names={key: title(finding(key)) for key in _named(evaluation)},
         cascades=_cascades(evaluation),
         differences={key: _differences(evaluation, key) for key in evaluation.cases},
+        confirmed={key: _confirmed(evaluation, key) for key in evaluation.cases},
         pictures={place: data_uri(content) for place, content in pictures.items()},
         folder=folder,
     )
@@ -89,6 +90,16 @@ def _cascades(evaluation: ExplanationEvaluation) -> dict[str, Markup]:
         return {}
     methods = evaluation.sanity.methods
     return {name: draw_cascade(name, evaluation.sanity) for name in methods if methods[name].n}
+
+
+def _confirmed(evaluation: ExplanationEvaluation, key: str) -> list[str]:
+    """List the methods of which it is known whether hiding regions names the same region."""
+    return [
+        method
+        for method in evaluation.methods
+        if key in evaluation.localisation[method]
+        and evaluation.localisation[method][key].region_confirmed.value is not None
+    ]
 
 
 def _differences(evaluation: ExplanationEvaluation, key: str) -> dict[str, Markup]:

@@ -58,6 +58,7 @@ SCHEMA = pa.schema(
         ("max_sensitivity", pa.float64()),
         ("sanity_error", pa.string()),
         ("seconds", pa.float64()),
+        ("memory_mib", pa.float64()),
         ("peak_memory_mib", pa.float64()),
         ("error", pa.string()),
         ("rows", pa.int32()),
