@@ -22,7 +22,15 @@ from medllm.errors import (
 if TYPE_CHECKING:
     from medllm.dicom import Radiograph, find_images, read_identity, read_radiograph
     from medllm.explanation import Explanation, explain
-    from medllm.models import Model, Prediction, load_model, save_model, wrap
+    from medllm.models import (
+        Model,
+        Prediction,
+        in_context,
+        load_model,
+        save_model,
+        wrap,
+        wrap_pretrained,
+    )
     from medllm.phantom import Lesion, Phantom, make_phantom
     from medllm.report import Report, build_report
 
@@ -37,9 +45,11 @@ _HOMES = {
     "explain": "medllm.explanation",
     "Model": "medllm.models",
     "Prediction": "medllm.models",
+    "in_context": "medllm.models",
     "load_model": "medllm.models",
     "save_model": "medllm.models",
     "wrap": "medllm.models",
+    "wrap_pretrained": "medllm.models",
     "Lesion": "medllm.phantom",
     "Phantom": "medllm.phantom",
     "make_phantom": "medllm.phantom",
@@ -67,12 +77,14 @@ __all__ = [
     "build_report",
     "explain",
     "find_images",
+    "in_context",
     "load_model",
     "make_phantom",
     "read_identity",
     "read_radiograph",
     "save_model",
     "wrap",
+    "wrap_pretrained",
 ]
 
 

@@ -11,6 +11,7 @@ import typer
 from medllm.cli.inputs import (
     Accept,
     AsJson,
+    Context,
     Findings,
     Inputs,
     ModelSource,
@@ -23,7 +24,7 @@ from medllm.cli.inputs import (
 from medllm.errors import MedllmError
 
 if TYPE_CHECKING:
-    from medllm.models import Model, Prediction
+    from medllm.models import FindingPrediction, Model, Prediction
 
 # More do not fit a terminal's width.
 _ON_ONE_LINE = 4
@@ -36,6 +37,7 @@ def classify(
     accept: Accept = None,
     polarity: Polarity = "auto",
     prevalence: Prevalence = None,
+    context: Context = None,
     as_json: AsJson = False,
 ) -> None:
     """Print calibrated probability and call of each finding, one line per radiograph.
@@ -45,7 +47,7 @@ def classify(
 
     A bad input is reported and the others are done; the exit status is then 1.
     """
-    loaded = load_for(model, prevalence)
+    loaded = load_for(model, prevalence, context)
     loaded.questions(finding)
     failed = False
     for path, read in read_each(inputs, accept, polarity):
@@ -79,14 +81,23 @@ def as_line(prediction: Prediction) -> dict[str, Any]:
                 "low": fitted[answer.finding].low,
                 "high": fitted[answer.finding].high,
                 "calibrated": fitted[answer.finding].is_fitted,
-                # The answer is of what the model wrote before it.
-                **({"prompt": answer.prompt} if prediction.card.reasoning_tokens else {}),
+                **_behind(answer, prediction),
             }
             for answer in prediction.findings
         ],
         "warnings": [{"code": gate.code, "message": gate.message} for gate in prediction.warnings],
         "error": None,
     }
+
+
+def _behind(answer: FindingPrediction, prediction: Prediction) -> dict[str, Any]:
+    """Give the prompt of an answer that is of more than the image and the question."""
+    told: dict[str, Any] = {}
+    if answer.without_context is not None:
+        told = {"log_odds_without_context": answer.without_context}
+    if told or prediction.card.reasoning_tokens:
+        told["prompt"] = answer.prompt
+    return told
 
 
 def _failure(path: Path, model: Model, error: MedllmError) -> dict[str, Any]:

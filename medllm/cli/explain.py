@@ -13,6 +13,7 @@ from medllm.cli.inputs import (
     FORMAT_NAMES,
     METHOD_NAMES,
     Accept,
+    Context,
     Findings,
     Inputs,
     ModelSource,
@@ -70,6 +71,7 @@ def explain(
     accept: Accept = None,
     polarity: Polarity = "auto",
     prevalence: Prevalence = None,
+    context: Context = None,
     with_identity: Annotated[
         bool, typer.Option("--with-identity", help="Put the patient's name and id in.")
     ] = False,
@@ -88,7 +90,7 @@ def explain(
     every = ",".join(sorted(METHODS, key=lambda name: name != DEFAULT_METHOD))
     methods = chosen_names(every if method == "all" else method, METHODS, "--method")
     _check_contrast(finding, against)
-    loaded = load_for(model, prevalence)
+    loaded = load_for(model, prevalence, context)
     require_findings(loaded, [*(finding or []), *([against] if against else [])])
     failed = False
     for path, read in read_each(inputs, accept, polarity):

@@ -108,26 +108,40 @@ Prevalence = Annotated[
         show_default=False,
     ),
 ]
+Context = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        help="What is known of the patient, told to a vision-language model of others before each "
+        "question; of every radiograph that is named. It stands in each report: name nobody.",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines.")]
 
 
-def load_for(source: str | None, prevalence: float | None) -> Model:
-    """Load a model whose probabilities suppose a prevalence.
+def load_for(source: str | None, prevalence: float | None, context: str | None = None) -> Model:
+    """Load a model whose probabilities suppose a prevalence, and tell it of a patient.
 
     Args:
         source: Checkpoint folder or hub name; the bundled reference when None.
         prevalence: Share of positives; that of the calibration when None.
+        context: What is known of the patient; nothing when None.
 
     Returns:
         The model.
     """
-    from medllm.models import load_model
+    from medllm.models import in_context, load_model
 
+    if context is not None and not context.strip():
+        raise typer.BadParameter("it is empty; leave it out.", param_hint="--context")
     if prevalence is not None and not 0 < prevalence < 1:
         raise typer.BadParameter(
             f"{prevalence} is not above 0 and below 1.", param_hint="--prevalence"
         )
     model = load_model(source)
+    if context is not None:
+        model = in_context(model, context)
     return model if prevalence is None else model.at_prevalence(prevalence)
 
 

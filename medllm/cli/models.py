@@ -118,7 +118,8 @@ def configure(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="YAML of own words: wording, questions, reasoning, conclusion, for, against.",
+            help="YAML of own words: wording, questions, yes_words, no_words, reasoning, "
+            "conclusion; for, against; and what a classifier's labels mean: labels.",
             show_default=False,
         ),
     ] = None,
@@ -146,8 +147,12 @@ def configure(
         ),
     ] = 1,
     bits: Annotated[
-        Literal["8", "4"] | None,
-        typer.Option(help="Quantize the weights by bitsandbytes.", show_default=False),
+        Literal["16", "8", "4"] | None,
+        typer.Option(
+            help="Bits a weight: 16 is bfloat16, half of the memory on a CPU; to 8 and 4 the LLM "
+            "is quantized by bitsandbytes.",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
     """Write a folder by which a model of another's making is asked and run otherwise.
@@ -202,14 +207,17 @@ def _sharing(model: Model) -> Iterator[str]:
 
 
 def _words(model: Model, words: Sequence[str]) -> str:
-    """Name answer words with the id of their token, where they are one."""
+    """Name answer words with the ids of their tokens, where they have some."""
     from medllm.models.architectures import VisionLanguage
     from medllm.models.tokenizer import answer_ids
 
     if not isinstance(model.architecture, VisionLanguage):
         return ", ".join(words)
     ids = answer_ids(model.tokenizer, words)
-    return ", ".join(f"{word!r} ({one})" for word, one in zip(words, ids, strict=True))
+    return ", ".join(
+        f"{word!r} ({' + '.join(str(one) for one in pieces)})"
+        for word, pieces in zip(words, ids, strict=True)
+    )
 
 
 def _method(name: str, method: MeasuredMethod) -> Iterator[str]:
@@ -238,7 +246,11 @@ def _method(name: str, method: MeasuredMethod) -> Iterator[str]:
 
 
 def _page(card: ModelCard) -> str:
+    from medllm.models.card_page import LIVES_IN_MEMORY
+
     lines = [f"{card.name} {card.version}", card.description, f"Use: {card.intended_use}"]
+    if card.lives_in_memory:
+        lines.append(LIVES_IN_MEMORY)
     for question in card.questions:
         fitted = question.calibration
         lines += [

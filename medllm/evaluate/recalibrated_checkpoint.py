@@ -80,7 +80,9 @@ def stored_precision(folder: Path) -> torch.dtype:
     return _PRECISIONS.get(found.pop(), torch.float32) if len(found) == 1 else torch.float32
 
 
-def write_recalibrated(recalibration: Recalibration, folder: Path, precision: torch.dtype) -> Model:
+def write_recalibrated(
+    recalibration: Recalibration, folder: Path, precision: torch.dtype = torch.float32
+) -> Model:
     """Write the checkpoint, then `calibration.json` and `reliability.svg` into its folder.
 
     The checkpoint is written whole or not at all, and each of the two files after it likewise.
@@ -88,7 +90,8 @@ def write_recalibrated(recalibration: Recalibration, folder: Path, precision: to
     Args:
         recalibration: The recalibrated model with its figures.
         folder: Where; replaced when it holds a checkpoint already.
-        precision: Precision of the stored weights, from `stored_precision` of the source.
+        precision: Precision of the stored weights, from `stored_precision` of the source; of no
+            consequence where none are stored.
 
     Returns:
         The model as it loads from the folder.

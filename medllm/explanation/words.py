@@ -205,8 +205,11 @@ class _Prompt:
 
         def score(features: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
             with embedded_as(network, words, at):
-                states = prompt_states(network, features, encoded, 0, kind)
-            return log_odds_at(network, states[:, None], encoded, kind)[:, 0]
+                states = [
+                    prompt_states(network, features, encoded, row, kind)
+                    for row in encoded.rows_of(0)
+                ]
+            return log_odds_at(network, torch.stack(states, dim=1), encoded, kind)[:, 0]
 
         self.score = score
 

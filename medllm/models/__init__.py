@@ -11,6 +11,7 @@ from medllm.models.card import (
     SelfTest,
 )
 from medllm.models.checkpoint import load_model, save_model
+from medllm.models.context import in_context
 from medllm.models.encoded_questions import EncodedQuestions
 from medllm.models.lora import attach_lora, merge_lora
 from medllm.models.measured import (
@@ -23,6 +24,7 @@ from medllm.models.model import Model
 from medllm.models.prediction import FindingPrediction, Prediction
 from medllm.models.pretrained import join_pretrained
 from medllm.models.wrapped import wrap
+from medllm.models.wrapped_pretrained import wrap_pretrained
 
 __all__ = [
     "Calibration",
@@ -43,9 +45,11 @@ __all__ = [
     "attach_lora",
     "build_network",
     "build_tokenizer",
+    "in_context",
     "join_pretrained",
     "load_model",
     "merge_lora",
     "save_model",
     "wrap",
+    "wrap_pretrained",
 ]

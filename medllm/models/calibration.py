@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -11,7 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_curve
 
 from medllm.models.card import Calibration
-from medllm.models.prediction import Call
+
+Call = Literal["negative", "indeterminate", "positive"]
 
 # How far a threshold gives way when it is moved, in log-odds. A fitted one is the probability of
 # one of the images, and that image's new probability and the new threshold are rounded each in

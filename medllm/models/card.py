@@ -9,6 +9,8 @@ from medllm.metrics import Estimate
 from medllm.models.measured import MeasuredExplanations
 
 SCHEMA_VERSION = 1
+# The base of a model whose network was made in Python.
+IN_MEMORY = "in memory"
 NOT_CALIBRATED = "not calibrated"
 # What holds of a model of another's making until it is calibrated.
 NOT_MEASURED = (
@@ -89,6 +91,7 @@ class Question:
         measurements: What was measured on held-out patients.
         paraphrases: Other words for the question; its log-odds are then the mean over all.
         reasoning: What the model wrote on one radiograph before it answered; None in a card.
+        context: What the model is told of one patient before the question; empty in a card.
     """
 
     finding: str
@@ -99,6 +102,7 @@ class Question:
     measurements: tuple[Measurement, ...] = ()
     paraphrases: tuple[str, ...] = ()
     reasoning: str | None = None
+    context: str = ""
 
     @property
     def wordings(self) -> tuple[str, ...]:
@@ -178,6 +182,8 @@ class ModelCard:
         preprocessing: From a radiograph to `pixel_values`.
         prompt_template: Prompt with `<image>` and `{question}`, and `{reasoning}` of a model that
             writes a text before it answers.
+        context_template: How what is known of a patient is put before a question, with
+            `{context}`; empty of a model that is asked its questions alone.
         self_test: Expected log-odds; None for a checkpoint under construction.
         explanation_measurements: Sentences on what its explanations were measured to find
             otherwise than by `medllm evaluate-explanations`.
@@ -188,10 +194,13 @@ class ModelCard:
         training_cost: Time and device of the training, in words.
         license: Under which its weights are given, an SPDX identifier; empty where not stated.
         base: Where the weights are, of a model of another's making: a folder, `owner/name` or
-            `owner/name@revision`; empty where they lie beside the card.
-        base_sha256: Hash over that model's files; empty where there is none.
+            `owner/name@revision`, or `in memory` where the network was made in Python; empty where
+            they lie beside the card.
+        base_sha256: Hash over that model's files, or over a network's weights and what was said of
+            it; empty where there is none.
         reasoning_tokens: Longest text that it writes before it answers; 0 for none.
-        bits: To how many bits a weight it is quantized when it is opened, 8 or 4; None for none.
+        bits: In how many bits a weight it is opened: 16 (bfloat16), or quantized, 8 or 4; None for
+            as the device has it.
         schema_version: Version of this record's form.
     """
 
@@ -204,6 +213,7 @@ class ModelCard:
     questions: tuple[Question, ...]
     preprocessing: Preprocessing
     prompt_template: str = "<image>\n{question}\n"
+    context_template: str = ""
     self_test: SelfTest | None = None
     explanation_measurements: tuple[str, ...] = ()
     explanations: tuple[MeasuredExplanations, ...] = ()
@@ -221,6 +231,11 @@ class ModelCard:
     def is_calibrated(self) -> bool:
         """Whether the answer to any question was calibrated."""
         return any(question.calibration.is_fitted for question in self.questions)
+
+    @property
+    def lives_in_memory(self) -> bool:
+        """Whether its network was made in Python, and no file says how."""
+        return self.base == IN_MEMORY
 
     @property
     def calls_nothing(self) -> bool:

@@ -11,8 +11,7 @@ import torch
 from transformers import LlavaForConditionalGeneration
 
 from medllm.errors import CheckpointError
-from medllm.models.architectures import VisionLanguage
-from medllm.models.card import ModelCard
+from medllm.models.card import ModelCard, SelfTest
 from medllm.models.card_file import (
     CARD_FILE,
     file_sha256,
@@ -21,32 +20,45 @@ from medllm.models.card_file import (
     sha256_of,
     write_page,
 )
-from medllm.models.foreign import check_tokens, open_foreign
+from medllm.models.foreign import open_foreign
 from medllm.models.hub import cached_folders, find_folder, quiet_transformers
 from medllm.models.model import Model
+from medllm.models.reading import check_tokens
 from medllm.models.tokenizer import open_tokenizer
 from medllm.models.weights import load_weights, some_of
 from medllm.phantom import pixels_to_try
 
 BUNDLED = Path(__file__).parent / "reference"
 
+# What a network that was made anew in Python may answer otherwise of a phantom: by devices and
+# libraries, and in 16 bits by the kernels too. Other code of the same weights differs by more.
+_SEED = 3_900_001
+_TOLERANCE, _TOLERANCE_16_BITS = 0.1, 0.5
 
-def load_model(source: str | Path | None = None, *, device: str | None = None) -> Model:
+
+def load_model(
+    source: str | Path | None = None, *, device: str | None = None, base: Model | None = None
+) -> Model:
     """Load a checkpoint and check all of it: files, hashes, tensors, and its self-test.
 
     Args:
         source: A checkpoint folder; a name on the Hugging Face hub, `owner/name` or
             `owner/name@revision`; the bundled reference model when None.
         device: A torch device; a GPU where there is one, else the CPU, when None.
+        base: Of a folder that `save_model` wrote of a network in memory: the same network, as
+            `wrap` or `wrap_pretrained` gives it. It stays where it is.
 
     Returns:
         The model, in float32 and evaluation mode.
 
     Raises:
         CheckpointError: The folder is missing, incomplete, altered, or answers otherwise
-            than it did when it was saved.
+            than it did when it was saved; or it wants a `base`, another one, or none.
+        TypeError: `base` is no network in memory, or stands beside `device`.
     """
     folder = resolve(source)
+    if base is not None:
+        return _load_on(base, folder, device)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if is_foreign(folder):
         return open_foreign(folder, str(source), device)
@@ -74,13 +86,52 @@ def is_foreign(folder: Path) -> bool:
 
 def _load_adapted(folder: Path, card: ModelCard, device: str) -> Model:
     """Load a model of another's making, and put a site's questions and calibration before it."""
-    remedy = f"set base in {folder / CARD_FILE} to where the model is"
-    base = open_foreign(find_folder(card.base, remedy=remedy), card.base, device, bits=card.bits)
-    if base.sha256 != card.base_sha256:
+    if card.lives_in_memory:
         raise CheckpointError(
-            f"{card.base} has sha256 {base.sha256[:12]}, and {folder / CARD_FILE} was made for "
-            f"{card.base_sha256[:12]}: a calibration serves no other model. Pin the revision "
-            "(owner/name@revision), or calibrate this one.",
+            f"the network of {folder} ('{card.name}') lives in memory, and no file says how. "
+            "Make and wrap it in Python as it was then, and open the folder there: "
+            f"medllm.load_model('{folder}', base=medllm.wrap(...)), or with wrap_pretrained(...).",
+            code="in-memory",
+        )
+    remedy = f"set base in {folder / CARD_FILE} to where the model is"
+    # Only a classifier's labels are taken from them, whatever it is called by itself.
+    labels = {question.finding: question.yes for question in card.questions}
+    found = find_folder(card.base, remedy=remedy)
+    base = open_foreign(found, card.base, device, bits=card.bits, labels=labels)
+    return _put_before(base, folder, card, remedy="Pin the revision (owner/name@revision)")
+
+
+def _load_on(base: Model, folder: Path, device: str | None) -> Model:
+    """Put what a folder holds before a network in memory."""
+    if not isinstance(base, Model) or not base.card.lives_in_memory:
+        found = f"'{base.card.name}'" if isinstance(base, Model) else f"a {type(base).__name__}"
+        raise TypeError(
+            f"base is {found}; wanted is what medllm.wrap or medllm.wrap_pretrained gives of a "
+            "network in memory."
+        )
+    if device is not None:
+        raise TypeError("base stays on its own device; move the network, and leave device out.")
+    card = None if is_foreign(folder) else read_card(folder)
+    if card is None or not card.lives_in_memory:
+        raise CheckpointError(
+            f"the network of {folder} lies in files, and is read from there; leave base out.",
+            code="not-in-memory",
+        )
+    remedy = (
+        "Wrap the same weights as they were wrapped then, with the same outputs, preprocessing, "
+        "processor and precision"
+    )
+    return _put_before(base, folder, card, remedy=remedy)
+
+
+def _put_before(base: Model, folder: Path, card: ModelCard, *, remedy: str) -> Model:
+    """Put a site's questions and calibration before the network that they were fitted for."""
+    if base.card.base_sha256 != card.base_sha256:
+        what = base.card.name if card.lives_in_memory else card.base
+        raise CheckpointError(
+            f"{what} has sha256 {base.card.base_sha256[:12]}, and {folder / CARD_FILE} was made "
+            f"for {card.base_sha256[:12]}: a calibration serves no other model. {remedy}, or "
+            "calibrate this one.",
             code="another-base",
         )
     model = dataclasses.replace(base, card=card, sha256=sha256_of(folder))
@@ -92,7 +143,8 @@ def save_model(model: Model, folder: Path, *, dtype: torch.dtype = torch.float32
     """Write a checkpoint, whole or not at all.
 
     Args:
-        model: What to write.
+        model: What to write. Of a model of another's making, and of a network in memory, questions
+            and calibration are written and no weights.
         folder: Where; replaced when it holds a checkpoint already.
         dtype: Precision of the stored weights. They are computed in float32 all the same;
             float16 halves the file.
@@ -101,16 +153,9 @@ def save_model(model: Model, folder: Path, *, dtype: torch.dtype = torch.float32
         The model as it loads from the folder.
 
     Raises:
-        CheckpointError: The folder exists and is not a checkpoint, or the model was wrapped in
-            Python and can only be wrapped again.
+        CheckpointError: The folder exists and is not a checkpoint.
     """
     folder = Path(folder)
-    if not model.card.base and not isinstance(model.architecture, VisionLanguage):
-        raise CheckpointError(
-            f"'{model.card.name}' was wrapped in Python: its network is in no folder and cannot be "
-            "saved. Keep the network's own file, and wrap it again with medllm.wrap.",
-            code="not-saved",
-        )
     require_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as beside:
@@ -121,10 +166,12 @@ def save_model(model: Model, folder: Path, *, dtype: torch.dtype = torch.float32
             _write_weights(model, draft, dtype)
         # What was measured of explanations is of one checkpoint, and lies in a file of its own.
         stated = dataclasses.replace(model.card, explanations=())
+        if stated.lives_in_memory:  # no file says how the network computes
+            stated = dataclasses.replace(stated, self_test=_self_test(model))
         card = dataclasses.asdict(stated)
         del card["explanations"]
         for question in card["questions"]:
-            del question["reasoning"]  # of one radiograph
+            del question["reasoning"], question["context"]  # of one radiograph
         card["files"] = {file.name: file_sha256(file) for file in sorted(draft.iterdir())}
         text = json.dumps(card, indent=1, ensure_ascii=False, allow_nan=False)
         (draft / CARD_FILE).write_text(text + "\n", encoding="utf-8")
@@ -168,6 +215,20 @@ def _write_weights(model: Model, folder: Path, dtype: torch.dtype) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
+def _self_test(model: Model) -> SelfTest:
+    findings = model.card.findings
+    # Asked as it will be from the folder, which keeps nothing of one radiograph.
+    model = model.asking(
+        dataclasses.replace(one, reasoning=None, context="") for one in model.card.questions
+    )
+    with torch.inference_mode():
+        shown = model.card.preprocessing.prepare(pixels_to_try(_SEED))
+        answers = model.log_odds(shown, findings)[0].tolist()
+    halved = model.dtype.itemsize < torch.float32.itemsize
+    tolerance = _TOLERANCE_16_BITS if halved else _TOLERANCE
+    return SelfTest(_SEED, dict(zip(findings, answers, strict=True)), tolerance)
+
+
 def run_self_test(model: Model) -> None:
     """Compare the log-odds on a phantom with those the card expects.
 
@@ -185,10 +246,16 @@ def run_self_test(model: Model) -> None:
         got = model.log_odds(model.card.preprocessing.prepare(pixels), list(test.log_odds))
     for (finding, wanted), value in zip(test.log_odds.items(), got[0].tolist(), strict=True):
         if not abs(value - wanted) <= test.tolerance:
+            why = (
+                "its code computes otherwise than when it was saved. Make and wrap the network as "
+                "it was then, or calibrate this one."
+                if model.card.lives_in_memory
+                else "another torch or transformers computes otherwise here. Install the versions "
+                "in constraints.txt."
+            )
             raise CheckpointError(
                 f"the self-test of '{model.card.name}' gives {value:.4f} for {finding}, wanted "
-                f"{wanted:.4f} within {test.tolerance}; another torch or transformers computes "
-                "otherwise here. Install the versions in constraints.txt."
+                f"{wanted:.4f} within {test.tolerance}; {why}"
             )
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from medllm.errors import CheckpointError
 from medllm.findings import FINDINGS
-from medllm.models.architectures import Contrastive, VisionLanguage
+from medllm.models.architectures import Architecture, Contrastive, VisionLanguage
 from medllm.models.card import ModelCard, Question
 from medllm.models.checkpoint import is_foreign, require_replaceable, resolve, save_model
-from medllm.models.foreign import architecture_of, check_reading, open_foreign
+from medllm.models.foreign import architecture_of, open_foreign
 from medllm.models.hub import read_config
 from medllm.models.model import Model
 from medllm.models.prompts import (
@@ -24,10 +25,18 @@ from medllm.models.prompts import (
     prompts_of,
     read_texts,
 )
+from medllm.models.reading import check_reading
 
-# Keys of a file of own texts that reach a model of one kind, and of the other.
-_GENERATIVE = ("wording", "paraphrases", "reasoning", "conclusion", "questions")
-_CONTRASTIVE = ("for", "against")
+# Keys of a file of own texts that reach a model of a kind, and those that reach a classifier.
+_ASKED = (
+    *("wording", "questions", "paraphrases", "reasoning", "conclusion", "context"),
+    *("yes_words", "no_words"),
+)
+_READ: tuple[tuple[type[Architecture], tuple[str, ...]], ...] = (
+    (VisionLanguage, _ASKED),
+    (Contrastive, ("for", "against")),
+)
+_LABELS = ("labels",)
 
 _REASONS = (
     "It writes up to {} tokens before it answers. An explanation is of the answer behind that "
@@ -57,7 +66,8 @@ def configure(
         paraphrased: Whether each question is asked in several words, whose log-odds are averaged.
         reasoning_tokens: Longest text that the model may write before it answers; 0 for none.
         tiles: Tiles along a side into which an image is cut, beside being shown whole.
-        bits: To how many bits a weight it is quantized, 8 or 4; as published when None.
+        bits: In how many bits a weight it is opened: 16 (bfloat16), or its LLM quantized, 8 or 4;
+            as the device has it when None.
         device: A torch device; a GPU where there is one, else the CPU, when None.
 
     Returns:
@@ -78,14 +88,17 @@ def configure(
             f"{source} is asked as it was trained or calibrated; wanted is a model as it was "
             "published, which can be asked otherwise and then calibrated."
         )
-    if bits and not isinstance(architecture_of(read_config(folder)), VisionLanguage):
+    config = read_config(folder)
+    if bits in (8, 4) and not isinstance(architecture_of(config), VisionLanguage):
         raise CheckpointError(
-            f"{source} has no LLM, whose weights alone are quantized; leave --bits out."
+            f"{source} has no LLM, whose weights alone are quantized; --bits 16 would halve it."
         )
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = open_foreign(folder, str(source), device, bits=bits)
-    texts = prompts_of(model.network.config.model_type, prompts)
-    _refuse_words(model, prompts, words=bool(paraphrased or reasoning_tokens))
+    own = read_texts(prompts) if prompts else {}
+    texts = prompts_of(config.model_type, own, source=prompts)
+    model = open_foreign(folder, str(source), device, bits=bits, labels=texts.labels)
+    _refuse_words(model, words=bool(paraphrased or reasoning_tokens))
+    _refuse_idle(model, own, prompts)
     _refuse_tiles(model, tiles)
     asked = tuple(
         _put(question, model, texts, paraphrased=paraphrased)
@@ -100,6 +113,7 @@ def configure(
         questions=asked,
         preprocessing=shown,
         prompt_template=_template(model, folder, texts, reasons=reasoning_tokens > 0),
+        context_template=(texts.context or "") if model.card.context_template else "",
         reasoning_tokens=reasoning_tokens,
         bits=bits,
     )
@@ -113,23 +127,19 @@ def configure(
     return save_model(configured, out)
 
 
-def _refuse_words(model: Model, prompts: Path | None, *, words: bool) -> None:
-    kind = model.architecture
-    if words and not isinstance(kind, VisionLanguage):
+def _refuse_words(model: Model, *, words: bool) -> None:
+    if words and not isinstance(model.architecture, VisionLanguage):
         raise CheckpointError(
             f"'{model.card.name}' is asked nothing in sentences, and writes none; leave "
             "--paraphrases and --reasoning out."
         )
-    if prompts is None:
-        return
-    if not isinstance(kind, VisionLanguage | Contrastive):
+
+
+def _refuse_idle(model: Model, own: Mapping[str, Any], source: Path | None) -> None:
+    read = next((keys for kind, keys in _READ if isinstance(model.architecture, kind)), _LABELS)
+    if idle := [key for key in own if key not in read]:
         raise CheckpointError(
-            f"'{model.card.name}' is a classifier and reads no words; leave --prompts out."
-        )
-    read = _CONTRASTIVE if isinstance(kind, Contrastive) else _GENERATIVE
-    if idle := [key for key in read_texts(prompts) if key not in read]:
-        raise CheckpointError(
-            f"{prompts} has '{idle[0]}', which '{model.card.name}' is never asked by; it reads "
+            f"{source} has '{idle[0]}', which '{model.card.name}' is never asked by; it reads "
             f"{', '.join(read)}. Leave '{idle[0]}' out."
         )
 
@@ -145,7 +155,7 @@ def _refuse_tiles(model: Model, tiles: int) -> None:
 def _put(question: Question, model: Model, texts: Prompts, *, paraphrased: bool) -> Question:
     match model.architecture:
         case VisionLanguage():
-            return in_words(question, texts, paraphrased=paraphrased)
+            return in_words(question, texts, model.tokenizer, paraphrased=paraphrased)
         case Contrastive():
             return contrastive_question(FINDINGS[question.finding], texts)
         case _:

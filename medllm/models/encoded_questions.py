@@ -17,6 +17,8 @@ from medllm.models.tokenizer import answer_ids
 
 # Where a prompt has the text that a model wrote before it answers.
 REASONING = "{reasoning}"
+# An answer word as the ids of its pieces, or the beginning of one.
+Pieces = tuple[int, ...]
 # What opens a text that some models write for themselves alone, and what ends it.
 THINK, THOUGHT = "<think>", "</think>"
 
@@ -28,36 +30,50 @@ class EncodedQuestions:
     Attributes:
         prefix: What all prompts begin with, the image's placeholders included; T ids.
         suffixes: The rest of each prompt, padded on the right; K rows, a question's wordings one
-            behind the other. Padding behind the answer position is invisible to it in a causal
-            LLM, so it needs no mask.
-        answer_positions: Index in its suffix of each prompt's last token, where the answer
-            is read.
-        yes: Ids of each row's yes words.
-        no: Ids of each row's no words.
+            behind the other, and of each wording its stems. Padding behind the answer position is
+            invisible to it in a causal LLM, so it needs no mask.
+        answer_positions: Index in its suffix of each row's last token, behind which the answer's
+            next piece is read.
+        yes: The pieces of each wording's yes words, as ids.
+        no: Those of its no words.
+        stems: What of an answer stands at the end of each row of a wording: at first nothing, then
+            the beginnings of words of several pieces.
         image_token_id: Id of the placeholder.
-        wordings: How many rows each question has.
+        wordings: How many wordings each question has.
     """
 
     prefix: Int64[torch.Tensor, " prefix"]
     suffixes: Int64[torch.Tensor, "rows suffix"]
     answer_positions: Int64[torch.Tensor, " rows"]
-    yes: tuple[tuple[int, ...], ...]
-    no: tuple[tuple[int, ...], ...]
+    yes: tuple[tuple[Pieces, ...], ...]
+    no: tuple[tuple[Pieces, ...], ...]
+    stems: tuple[tuple[Pieces, ...], ...]
     image_token_id: int
     wordings: tuple[int, ...]
 
-    def take(self, rows: Sequence[int]) -> EncodedQuestions:
-        """Take some of the rows, in the order given, each as a question of its own."""
-        chosen = list(rows)
-        longest = int(self.answer_positions[chosen].max()) + 1
+    @property
+    def in_one_piece(self) -> bool:
+        """Whether every answer word is one token, so that a wording is one row."""
+        return len(self.stems) == len(self.suffixes)
+
+    def rows_of(self, wording: int) -> range:
+        """Number the rows of a wording, the one without any of its answer first."""
+        first = sum(len(stems) for stems in self.stems[:wording])
+        return range(first, first + len(self.stems[wording]))
+
+    def take(self, wordings: Sequence[int]) -> EncodedQuestions:
+        """Take some of the wordings, in the order given, each as a question of its own."""
+        rows = [row for wording in wordings for row in self.rows_of(wording)]
+        longest = int(self.answer_positions[rows].max()) + 1
         return EncodedQuestions(
             self.prefix,
-            self.suffixes[chosen, :longest],
-            self.answer_positions[chosen],
-            tuple(self.yes[row] for row in chosen),
-            tuple(self.no[row] for row in chosen),
+            self.suffixes[rows, :longest],
+            self.answer_positions[rows],
+            tuple(self.yes[wording] for wording in wordings),
+            tuple(self.no[wording] for wording in wordings),
+            tuple(self.stems[wording] for wording in wordings),
             self.image_token_id,
-            (1,) * len(chosen),
+            (1,) * len(wordings),
         )
 
 
@@ -88,7 +104,8 @@ def encode_questions(
         The encoded questions.
 
     Raises:
-        CheckpointError: The template lacks a placeholder, or an answer word is not one token.
+        CheckpointError: The template lacks a placeholder, or an answer word is unknown or begins
+            with another.
     """
     if IMAGE_TOKEN not in template or "{question}" not in template:
         raise CheckpointError(
@@ -116,23 +133,47 @@ def encode_questions(
             f"the prompt template '{template}' puts the question before {IMAGE_TOKEN}; "
             "the image must come first, so that all questions can share it."
         )
+    yes = tuple(answer_ids(tokenizer, row.yes) for row in rows)
+    no = tuple(answer_ids(tokenizer, row.no) for row in rows)
+    stems = tuple(
+        _stems(tokenizer, [*words, *others]) for words, others in zip(yes, no, strict=True)
+    )
+    ends = [
+        torch.cat([prompt[shared:], torch.tensor(stem, dtype=torch.int64)])
+        for prompt, of_wording in zip(prompts, stems, strict=True)
+        for stem in of_wording
+    ]
     return EncodedQuestions(
         prefix=prompts[0][:shared],
         suffixes=torch.nn.utils.rnn.pad_sequence(
-            [prompt[shared:] for prompt in prompts],
-            batch_first=True,
-            padding_value=tokenizer.pad_token_id or 0,
+            ends, batch_first=True, padding_value=tokenizer.pad_token_id or 0
         ),
-        answer_positions=torch.tensor([len(prompt) - shared - 1 for prompt in prompts]),
-        yes=tuple(answer_ids(tokenizer, row.yes) for row in rows),
-        no=tuple(answer_ids(tokenizer, row.no) for row in rows),
+        answer_positions=torch.tensor([len(end) - 1 for end in ends]),
+        yes=yes,
+        no=no,
+        stems=stems,
         image_token_id=image_token_id,
         wordings=tuple(len(question.wordings) for question in questions),
     )
 
 
+def _stems(tokenizer: PreTrainedTokenizerBase, words: Sequence[Pieces]) -> tuple[Pieces, ...]:
+    """Give what words of several pieces begin with, nothing first, each once."""
+    for one in words:
+        for other in words:
+            if one is not other and other[: len(one)] == one:
+                raise CheckpointError(
+                    f"the answer word '{tokenizer.decode(other)}' begins with "
+                    f"'{tokenizer.decode(one)}', another answer word, whose probability would "
+                    "count it too; leave one of them out.",
+                    code="answer-words",
+                )
+    beginnings = (word[:end] for word in words for end in range(len(word)))
+    return tuple(dict.fromkeys(sorted(beginnings, key=len)))
+
+
 def fill_in(template: str, question: Question) -> str:
-    """Write a question into a template, and behind it what was written before the answer.
+    """Write a question into a template, with what is said before it and written behind it.
 
     Args:
         template: Prompt with `{question}`, and `{reasoning}` or not.
@@ -141,7 +182,7 @@ def fill_in(template: str, question: Question) -> str:
     Returns:
         The prompt. The reasoning comes last, so that nothing in it is taken for a placeholder.
     """
-    asked = template.replace("{question}", question.text)
+    asked = template.replace("{question}", question.context + question.text)
     return asked if question.reasoning is None else asked.replace(REASONING, question.reasoning)
 
 
@@ -158,15 +199,15 @@ def adds_special_tokens(tokenizer: PreTrainedTokenizerBase, template: str) -> bo
     return tokenizer.bos_token is None or tokenizer.bos_token not in template
 
 
-def prompt_ids(encoded: EncodedQuestions, question: int) -> Int64[torch.Tensor, " tokens"]:
-    """Give the token ids of one question's whole prompt, without padding.
+def prompt_ids(encoded: EncodedQuestions, row: int) -> Int64[torch.Tensor, " tokens"]:
+    """Give the token ids of one row's whole prompt, without padding.
 
     Args:
         encoded: The questions.
-        question: Number of the question.
+        row: Number of the row.
 
     Returns:
         The ids; the answer is read at the last.
     """
-    end = int(encoded.answer_positions[question]) + 1
-    return torch.cat([encoded.prefix, encoded.suffixes[question, :end]])
+    end = int(encoded.answer_positions[row]) + 1
+    return torch.cat([encoded.prefix, encoded.suffixes[row, :end]])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
+from types import MappingProxyType
 
-from medllm.errors import CheckpointError
+from medllm.errors import CheckpointError, did_you_mean
 from medllm.findings import FINDINGS
 from medllm.models.card import UNFITTED, Question
 
@@ -77,7 +78,11 @@ def _singular(word: str) -> str:
 
 
 def label_questions(
-    labels: Sequence[str], *, chooses_one: bool, source: str
+    labels: Sequence[str],
+    *,
+    chooses_one: bool,
+    source: str,
+    told: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> tuple[Question, ...]:
     """Make a question of each finding that a label means.
 
@@ -85,24 +90,34 @@ def label_questions(
         labels: A name an output.
         chooses_one: Whether the classifier chooses one of its labels; else each is for itself.
         source: What the classifier is, for messages.
+        told: Labels that mean a finding, by its key, whatever they are called.
 
     Returns:
         The questions, in medllm's order of findings.
 
     Raises:
-        CheckpointError: No label means a finding, or the labels of one cannot be told apart from
-            others.
+        CheckpointError: No label means a finding, a label that is told is none of the classifier's,
+            or the labels of a finding cannot be told apart from others.
     """
-    meant: dict[str, list[str]] = {}
+    meant: dict[str, Sequence[str]] = {}
     for label in dict.fromkeys(labels):
-        if key := finding_of(label):
-            meant.setdefault(key, []).append(label)
+        if (key := finding_of(label)) and key not in told:
+            meant[key] = [*meant.get(key, ()), label]
+    for key, named in told.items():
+        for label in named:
+            if label not in labels:
+                raise CheckpointError(
+                    f"'{label}', said to mean {key}, is none of the {len(labels)} labels of "
+                    f"{source}: {_some(labels, 20)}.{did_you_mean(label, labels)}",
+                    code="no-label",
+                )
+        meant[key] = named
     if not meant:
-        some = ", ".join(f"'{label}'" for label in labels[:3])
         raise CheckpointError(
-            f"none of the {len(labels)} labels of {source}, such as {some}, names a finding that "
-            "medllm knows. If an output means one all the same, say so in Python: "
-            'medllm.wrap(network, outputs={"pneumonia": 3}, ...).',
+            f"none of the {len(labels)} labels of {source}, such as {_some(labels, 3)}, names a "
+            "finding that medllm knows. If one means a finding all the same, say so in a file, "
+            f"'labels: {{pneumonia: [\"{labels[-1]}\"]}}', and run medllm models configure with "
+            "--prompts FILE.",
             code="no-finding",
         )
     return tuple(
@@ -139,7 +154,12 @@ def label_question(
     if not chooses_one and len(yes) > 1:
         raise CheckpointError(
             f"{len(yes)} labels of {source} mean {finding}, each for itself: {', '.join(yes)}. "
-            'Choose one in Python: medllm.wrap(network, outputs={"pneumonia": 3}, ...).'
+            f"Choose one in a file, 'labels: {{{finding}: [\"{yes[0]}\"]}}', and run medllm models "
+            "configure with --prompts FILE."
         )
     text = FINDINGS[finding].question
     return Question(finding, text, tuple(yes), no if chooses_one else (), UNFITTED)
+
+
+def _some(labels: Sequence[str], most: int) -> str:
+    return ", ".join(f"'{label}'" for label in labels[:most])

@@ -312,18 +312,36 @@ class Model:
             with torch.inference_mode():
                 features = self.image_features(torch.cat([self.prepare(scan) for scan in chunk]))
                 asked = self.reasoned(features, keys) if self.card.reasoning_tokens else self
-                log_odds = asked.log_odds_from_features(features, keys)
+                log_odds = asked.log_odds_from_features(features, keys).double().tolist()
+                alone = self._without_context(features, keys)
             predictions += [
-                self._prediction(scan, asked.questions(keys), row)
-                for scan, row in zip(chunk, log_odds.double().tolist(), strict=True)
+                self._prediction(scan, asked.questions(keys), *rows)
+                for scan, *rows in zip(chunk, log_odds, alone, strict=True)
             ]
         return predictions
 
+    def _without_context(
+        self, features: torch.Tensor, keys: Sequence[str]
+    ) -> Sequence[Sequence[float | None]]:
+        """Answer as if nothing were known of the patients; None where nothing is."""
+        questions = self.questions(keys)
+        if not any(question.context for question in questions):
+            return [[None] * len(keys)] * len(features)
+        plain = self.asking(
+            dataclasses.replace(question, context="", reasoning=None) for question in questions
+        )
+        answers: list[list[float]] = plain.log_odds_from_features(features, keys).double().tolist()
+        return answers
+
     def _prediction(
-        self, scan: Radiograph, questions: Sequence[Question], log_odds: Sequence[float]
+        self,
+        scan: Radiograph,
+        questions: Sequence[Question],
+        log_odds: Sequence[float],
+        without_context: Sequence[float | None],
     ) -> Prediction:
         answers = []
-        for question, value in zip(questions, log_odds, strict=True):
+        for question, value, alone in zip(questions, log_odds, without_context, strict=True):
             if not math.isfinite(value):
                 # Display values are finite, whatever the file holds.
                 raise CheckpointError(
@@ -343,6 +361,7 @@ class Model:
                     yes=question.yes,
                     no=question.no,
                     paraphrases=question.paraphrases,
+                    without_context=alone,
                 )
             )
         return Prediction(

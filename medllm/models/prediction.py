@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from medllm.dicom.radiograph import Gate
 from medllm.errors import LabelError
+from medllm.models.calibration import Call, probability_of
 from medllm.models.card import UNFITTED, Calibration, ModelCard
-
-Call = Literal["negative", "indeterminate", "positive"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +26,8 @@ class FindingPrediction:
         no: Answer words that speak against it.
         paraphrases: Other words in which it was asked, in the same prompt; the log-odds are the
             mean over all.
+        without_context: The log-odds had the model been told nothing of the patient; None where it
+            was told nothing.
     """
 
     finding: str
@@ -38,6 +38,7 @@ class FindingPrediction:
     yes: tuple[str, ...]
     no: tuple[str, ...]
     paraphrases: tuple[str, ...] = ()
+    without_context: float | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,9 @@ class Prediction:
 
 def _in_words(answer: FindingPrediction, calibration: Calibration) -> str:
     told = f"{answer.finding} {_said(answer.probability, calibration)} {answer.call}"
+    if answer.without_context is not None:
+        alone = probability_of(answer.without_context, calibration)
+        told += f", without the context {_said(alone, calibration)}"
     return told if calibration.is_fitted else f"{told}, uncalibrated"
 
 

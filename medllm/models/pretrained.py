@@ -29,10 +29,10 @@ from medllm.models.encoder_contract import (
     read_preprocessing,
     what_is_read,
 )
-from medllm.models.foreign import check_tokens
 from medllm.models.hub import find_folder, read_config
 from medllm.models.model import Model
-from medllm.models.tokenizer import check_prompt, find_answer_words, load_tokenizer
+from medllm.models.reading import check_tokens
+from medllm.models.tokenizer import answer_ids, check_prompt, find_answer_words, load_tokenizer
 from medllm.models.weights import load_weights, refuse_missing, some_of
 
 logger = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ def join_pretrained(
     )
     check_preprocessing(contract, vision_config, any_size=kind.any_size)
     tokenizer = load_tokenizer(text_folder)
-    yes, no = find_answer_words(tokenizer)
+    yes, no = (_one_token(tokenizer, word) for word in ("yes", "no"))
     questions = tuple(Question(key, finding(key).question, yes, no) for key in findings)
     for question in questions:
         check_prompt(tokenizer, prompt.replace("{question}", question.text))
@@ -277,6 +277,18 @@ def _check_logits(
             f"{difference:.3g}): its last layer has a bias or a scale that LLaVA's has not. Name "
             "another, such as a Llama, Qwen, Phi-3 or Gemma."
         )
+
+
+def _one_token(tokenizer: PreTrainedTokenizerBase, word: str) -> tuple[str, ...]:
+    """Find the spellings of an answer that the loss of the next word can be of."""
+    spellings = find_answer_words(tokenizer, word)
+    if any(len(pieces) > 1 for pieces in answer_ids(tokenizer, spellings)):
+        raise CheckpointError(
+            f"the tokenizer has no single token for any of {list(spellings)}; an answer is learned "
+            "as one word. Choose an LLM whose vocabulary has it.",
+            code="answer-words",
+        )
+    return spellings
 
 
 def _check_length(model: Model) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import yaml
@@ -21,6 +23,7 @@ from medllm.models.architectures import VisionLanguage
 from medllm.models.build import IMAGE_TOKEN
 from medllm.models.card import UNFITTED, Question
 from medllm.models.encoded_questions import REASONING, THINK, THOUGHT
+from medllm.models.tokenizer import find_answer_words
 
 
 def _asks(text: str) -> str:
@@ -29,12 +32,15 @@ def _asks(text: str) -> str:
     return text
 
 
-def _naming(known: str = "nothing", *, needed: bool = False) -> AfterValidator:
-    """Allow one placeholder; any other would be shown to the model as it is, in braces."""
+def _naming(known: str = "nothing", *, needed: str = "") -> AfterValidator:
+    """Allow one placeholder, and say why it is needed where it is.
+
+    Any other would be shown to the model as it is, in braces.
+    """
 
     def check(text: str) -> str:
         if needed and known not in text:
-            raise ValueError(f"'{text}' lacks {known}, and would be the same for every finding")
+            raise ValueError(f"'{text}' lacks {known}, and would be the same for every {needed}")
         if unknown := set(re.findall(r"\{\w*\}", text)) - {known}:
             raise ValueError(f"'{text}' has {min(unknown)}; what is put in here is {known}")
         return text
@@ -46,8 +52,9 @@ Plain = Annotated[str, _naming()]
 Wording = Annotated[str, AfterValidator(_asks), _naming("{question}")]
 Questions = Annotated[tuple[Plain, ...], Field(min_length=1)]
 Texts = Annotated[
-    tuple[Annotated[str, _naming("{finding}", needed=True)], ...], Field(min_length=1)
+    tuple[Annotated[str, _naming("{finding}", needed="finding")], ...], Field(min_length=1)
 ]
+Context = Annotated[str, _naming("{context}", needed="patient")]
 # One prompt can stand against all findings, such as that of a normal radiograph.
 Against = Annotated[tuple[Annotated[str, _naming("{finding}")], ...], Field(min_length=1)]
 
@@ -61,7 +68,13 @@ class Prompts(BaseModel):
         reasoning: What is put there instead of `wording` to let the model write first; None where
             its kind cannot.
         conclusion: What stands between that text and the answer.
+        context: How what is known of a patient is put before a question, with `{context}`; None
+            where its kind reads none.
+        yes_words: What the model answers where there is a finding, in any of its spellings.
+        no_words: What it answers where there is none.
         questions: Own questions by the key of a finding; the log-odds are the mean over them.
+        labels: Which labels of a classifier mean a finding, by its key, instead of those that
+            are called so.
         positive: Prompts for a finding of a contrastive model, with `{finding}`.
         negative: Prompts against it, with `{finding}` or without.
     """
@@ -72,9 +85,20 @@ class Prompts(BaseModel):
     paraphrases: Texts
     reasoning: Wording | None
     conclusion: Plain
+    context: Context | None
+    yes_words: Questions
+    no_words: Questions
     questions: dict[str, Questions] = Field(default_factory=dict)
+    labels: dict[str, Questions] = Field(default_factory=dict)
     positive: Texts = Field(alias="for")
     negative: Against = Field(alias="against")
+
+
+# What pydantic finds wrong, in words for who writes such a file.
+_WRONG = {
+    "extra_forbidden": "no such key",
+    "string_type": "wanted is a text; put it in quotes, which YAML needs for yes, no, digits",
+}
 
 
 @cache
@@ -84,21 +108,26 @@ def _published() -> dict[str, dict[str, Any]]:
     return entries
 
 
-def prompts_of(model_type: str, file: Path | None = None) -> Prompts:
+def prompts_of(
+    model_type: str,
+    own: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    source: Path | None = None,
+) -> Prompts:
     """Give the texts for a kind of model.
 
     Args:
         model_type: As in its config.json.
-        file: YAML of what is to be otherwise.
+        own: What is to be otherwise, as of `read_texts`.
+        source: The file that it was read from, for messages.
 
     Returns:
         The texts.
 
     Raises:
-        CheckpointError: The file cannot be read, has an unknown key or finding, or a text lacks
-            its placeholder.
+        CheckpointError: What is to be otherwise has an unknown key or finding, or a text that
+            lacks its placeholder.
     """
-    own = {} if file is None else read_texts(file)
     entries = _published()
     try:
         prompts = Prompts.model_validate(
@@ -107,14 +136,14 @@ def prompts_of(model_type: str, file: Path | None = None) -> Prompts:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        wrong = "no such key" if first["type"] == "extra_forbidden" else first["msg"]
+        wrong = _WRONG.get(first["type"], first["msg"])
         raise CheckpointError(
-            f"{file}: {place}: {wrong}. Known keys: {', '.join(entries['default'])}, questions."
+            f"{source}: {place}: {wrong}. Known keys: {', '.join(entries['default'])}, questions, "
+            "labels."
         ) from error
-    if unknown := [key for key in prompts.questions if key not in FINDINGS]:
+    if unknown := [key for key in (*prompts.questions, *prompts.labels) if key not in FINDINGS]:
         raise CheckpointError(
-            f"{file} asks for '{unknown[0]}', which is no finding; known are: "
-            f"{', '.join(FINDINGS)}."
+            f"{source} names '{unknown[0]}', which is no finding; known are: {', '.join(FINDINGS)}."
         )
     return prompts
 
@@ -251,19 +280,35 @@ def contrastive_question(one: Finding, prompts: Prompts) -> Question:
     return Question(one.key, one.question, yes, no, UNFITTED)
 
 
-def in_words(question: Question, prompts: Prompts, *, paraphrased: bool) -> Question:
+def in_words(
+    question: Question,
+    prompts: Prompts,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    paraphrased: bool,
+) -> Question:
     """Put a question to a vision-language model in a file's words, or in several.
 
     Args:
         question: The question in medllm's own words.
         prompts: The texts.
+        tokenizer: The model's.
         paraphrased: Whether it is asked in the paraphrases beside.
 
     Returns:
         The question.
+
+    Raises:
+        CheckpointError: The tokenizer cannot spell an answer.
     """
     first, *rest = prompts.questions.get(question.finding, (question.text,))
     if paraphrased:
         name = FINDINGS[question.finding].name
         rest += [text.replace("{finding}", name) for text in prompts.paraphrases]
-    return dataclasses.replace(question, text=first, paraphrases=tuple(dict.fromkeys(rest)))
+    return dataclasses.replace(
+        question,
+        text=first,
+        paraphrases=tuple(dict.fromkeys(rest)),
+        yes=find_answer_words(tokenizer, *prompts.yes_words),
+        no=find_answer_words(tokenizer, *prompts.no_words),
+    )

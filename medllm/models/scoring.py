@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int64
 
-from medllm.models.encoded_questions import EncodedQuestions, prompt_ids
+from medllm.errors import CheckpointError
+from medllm.models.encoded_questions import EncodedQuestions, Pieces, prompt_ids
 
 if TYPE_CHECKING:
     from medllm.models.architectures import VisionLanguage
@@ -59,10 +60,16 @@ def answer_states(
         architecture: The network's.
 
     Returns:
-        Hidden states at each question's answer position.
+        Hidden states at each row's answer position.
     """
     batch, n_rows = len(features), len(encoded.suffixes)
     if not architecture.shares_prefix:
+        if not encoded.in_one_piece:
+            raise CheckpointError(
+                "this network reads a prompt from both its ends, and the beginning of an answer "
+                "would be read as part of the question; name answer words of one token each.",
+                code="answer-words",
+            )
         asked = range(n_rows)
         alone = [prompt_states(network, features, encoded, at, architecture) for at in asked]
         return torch.stack(alone, dim=1)
@@ -116,7 +123,7 @@ def prompt_states(
         network: The network.
         features: Image tokens. Gradients pass through.
         encoded: The questions.
-        row: Number of the prompt.
+        row: Number of the row.
         architecture: The network's.
 
     Returns:
@@ -133,24 +140,26 @@ def log_odds_at(
     encoded: EncodedQuestions,
     architecture: VisionLanguage,
 ) -> Float[torch.Tensor, "batch questions"]:
-    """Read the log-odds from hidden states, by the answer words' part of the head alone.
+    """Read the log-odds from hidden states, by the answer words' part of the head where it is all.
 
     Args:
         network: The network.
-        states: At the answer positions, a row a wording. Gradients pass through.
+        states: At the answer positions, as `encoded` has its rows. Gradients pass through.
         encoded: The questions they belong to.
         architecture: The network's.
 
     Returns:
         As `log_odds_of` has them.
     """
-    words = sorted({word for ids in (*encoded.yes, *encoded.no) for word in ids})
-    place = {word: at for at, word in enumerate(words)}
+    if not encoded.in_one_piece:
+        return log_odds_of(architecture.logits(network, states).float(), encoded)
+    ids = sorted({word[0] for words in (*encoded.yes, *encoded.no) for word in words})
+    place = {word: at for at, word in enumerate(ids)}
     yes, no = (
-        tuple(tuple(place[word] for word in ids) for ids in side)
+        tuple(tuple((place[word[0]],) for word in words) for words in side)
         for side in (encoded.yes, encoded.no)
     )
-    logits = architecture.logits(network, states, words)
+    logits = architecture.logits(network, states, ids)
     return log_odds_of(logits, dataclasses.replace(encoded, yes=yes, no=no))
 
 
@@ -158,24 +167,24 @@ def read_prompt(
     network: Any,
     features: Float[torch.Tensor, "batch tokens width"],
     encoded: EncodedQuestions,
-    question: int,
+    row: int,
     architecture: VisionLanguage,
     **options: Any,
 ) -> Any:
-    """Run the network without its head over one question's whole prompt.
+    """Run the network without its head over one row's whole prompt.
 
     Args:
         network: The network.
         features: Image tokens. Gradients pass through.
         encoded: The questions.
-        question: Number of the question.
+        row: Number of the row.
         architecture: The network's.
         **options: More arguments of the network, such as `output_attentions`.
 
     Returns:
         What it gives; the answer is read at the last position.
     """
-    ids = prompt_ids(encoded, question).to(features.device).expand(len(features), -1)
+    ids = prompt_ids(encoded, row).to(features.device).expand(len(features), -1)
     image = architecture.encoded_image(network.config, features)
     told = architecture.prompt_inputs(network.config, ids, features.shape[1])
     return network.model(
@@ -216,17 +225,42 @@ def log_odds_of(
 ) -> Float[torch.Tensor, "batch questions"]:
     """Take the log-odds of yes against no.
 
+    A word of several pieces has the probability of the first times that of the second behind it,
+    and so on; the normalization of the first pieces is the same for all words and cancels.
+
     Args:
-        logits: At the answer positions, a row a wording; a column an id of `encoded`.
+        logits: At the answer positions, as `encoded` has its rows; a column an id of `encoded`,
+            and where a word has several pieces the whole vocabulary.
         encoded: The questions they belong to.
 
     Returns:
         logsumexp over the yes words minus logsumexp over the no words, before calibration, and of
         a question that is put in several words their mean; positive speaks for the finding.
     """
-    columns = [
-        logits[:, index, list(yes)].logsumexp(-1) - logits[:, index, list(no)].logsumexp(-1)
-        for index, (yes, no) in enumerate(zip(encoded.yes, encoded.no, strict=True))
-    ]
+    columns = []
+    for wording, stems in enumerate(encoded.stems):
+        first, *rest = encoded.rows_of(wording)
+        scores: dict[Pieces, torch.Tensor] = {(): logits[:, first]}
+        for stem, row in zip(stems[1:], rest, strict=True):
+            scores[stem] = logits[:, row].log_softmax(-1)
+        yes, no = (
+            _word_scores(scores, words).logsumexp(-1)
+            for words in (encoded.yes[wording], encoded.no[wording])
+        )
+        columns.append(yes - no)
     wordings = torch.split(torch.stack(columns, dim=1), list(encoded.wordings), dim=1)
     return torch.stack([one.mean(dim=1) for one in wordings], dim=1)
+
+
+def _word_scores(
+    scores: dict[Pieces, Float[torch.Tensor, "batch vocabulary"]], words: Sequence[Pieces]
+) -> Float[torch.Tensor, "batch words"]:
+    """Add up the scores of each word's pieces, each behind those before it."""
+    found = scores[()][:, [word[0] for word in words]]
+    if len(scores) == 1:
+        return found
+    rest = [
+        sum((scores[word[:at]][:, word[at]] for at in range(1, len(word))), torch.zeros(()))
+        for word in words
+    ]
+    return found + torch.stack([one.expand(len(found)) for one in rest], dim=-1)

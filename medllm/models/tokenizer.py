@@ -77,39 +77,40 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def find_answer_words(
-    tokenizer: PreTrainedTokenizerBase,
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    r"""Find the spellings of yes and no that are one token each.
+def find_answer_words(tokenizer: PreTrainedTokenizerBase, *words: str) -> tuple[str, ...]:
+    r"""Find how an LLM spells answers that mean the same.
 
     Args:
         tokenizer: Of the LLM.
+        *words: At least one, such as `yes`.
 
     Returns:
-        Yes words and no words, among `yes`, ` yes`, `\nyes` (close behind other text), the same
-        of `Yes`, and of no. Of spellings that are the same token the first is kept, so that none
-        counts twice.
+        Among `yes`, ` yes`, `\nyes` (close behind other text) and the same of `Yes` those that
+        are one token; of a word that never is, those of several pieces. Of spellings that are the
+        same tokens the first is kept, so that none counts twice.
 
     Raises:
-        CheckpointError: One of the two has no spelling of one token.
+        CheckpointError: A word has no spelling that the tokenizer knows.
     """
-    return (_spellings(tokenizer, "yes"), _spellings(tokenizer, "no"))
+    return tuple(spelling for word in words for spelling in _spellings(tokenizer, word))
 
 
 def _spellings(tokenizer: PreTrainedTokenizerBase, word: str) -> tuple[str, ...]:
-    candidates = [form.format(case) for case in (word, word.title()) for form in _SPELLINGS]
-    found: dict[int, str] = {}
+    cases = dict.fromkeys((word, word[:1].upper() + word[1:]))
+    candidates = [form.format(case) for case in cases for form in _SPELLINGS]
+    found: dict[tuple[int, ...], str] = {}
     for candidate in candidates:
-        pieces = answer_pieces(tokenizer, candidate)
+        pieces = tuple(answer_pieces(tokenizer, candidate))
         # An unknown word is one token too, which does not read as the word.
-        if len(pieces) == 1 and tokenizer.decode(pieces).strip().lower() == word:
-            found.setdefault(pieces[0], candidate)
+        if tokenizer.decode(pieces).strip().lower() == word.lower():
+            found.setdefault(pieces, candidate)
     if not found:
         raise CheckpointError(
-            f"the tokenizer has no single token for any of {candidates}; an answer is read at "
-            "one position. Choose an LLM whose vocabulary has the word."
+            f"the tokenizer knows none of {candidates}, by which a model shall answer; choose "
+            "words that its vocabulary can spell."
         )
-    return tuple(found.values())
+    whole = tuple(spelling for pieces, spelling in found.items() if len(pieces) == 1)
+    return whole or tuple(found.values())
 
 
 def answer_pieces(tokenizer: PreTrainedTokenizerBase, word: str) -> list[int]:
@@ -130,7 +131,9 @@ def answer_pieces(tokenizer: PreTrainedTokenizerBase, word: str) -> list[int]:
     return ids[len(before) :] if ids[: len(before)] == before else []
 
 
-def answer_ids(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> tuple[int, ...]:
+def answer_ids(
+    tokenizer: PreTrainedTokenizerBase, words: Sequence[str]
+) -> tuple[tuple[int, ...], ...]:
     """Give the tokens that an answer is read from.
 
     Args:
@@ -138,20 +141,21 @@ def answer_ids(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> tupl
         words: A card's yes words, or its no words.
 
     Returns:
-        An id a word.
+        The ids of each word's pieces, at least one.
 
     Raises:
-        CheckpointError: A word is not one known token.
+        CheckpointError: A word is unknown.
     """
     ids = []
     for word in words:
         pieces = answer_pieces(tokenizer, word)
-        if len(pieces) != 1 or pieces[0] == tokenizer.unk_token_id:
+        if not pieces or tokenizer.unk_token_id in pieces:
             raise CheckpointError(
-                f"the answer word '{word}' is {len(pieces)} token(s) or unknown to the tokenizer; "
-                "an answer is read at one position, so name words of one known token."
+                f"the answer word '{word}' is unknown to the tokenizer, so that no answer could "
+                "be read from it; name words that its vocabulary can spell.",
+                code="answer-words",
             )
-        ids.append(pieces[0])
+        ids.append(tuple(pieces))
     return tuple(ids)
 
 

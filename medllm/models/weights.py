@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Collection
 from importlib.util import find_spec
@@ -11,6 +12,7 @@ from typing import Any
 import psutil
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
 from medllm.errors import CheckpointError, first_line
@@ -157,12 +159,50 @@ def load_weights(
         raise CheckpointError(
             f"the weights of {folder} do not load: {reason} Wanted is safetensors, whole."
         ) from error
-    for module in model.modules():
-        # bitsandbytes repacks 4-bit weights at the first forward on some CPUs, and no gradient
-        # passes them from then on.
+    keep_gradients(model)
+    return model, info
+
+
+def keep_gradients(network: PreTrainedModel) -> None:
+    """Keep weights of 4 bits in the form that gradients pass.
+
+    bitsandbytes repacks them at the first forward on some CPUs, and no gradient passes them from
+    then on.
+
+    Args:
+        network: Changed in place.
+    """
+    for module in network.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-    return model, info
+
+
+def sha256_of_network(network: nn.Module, *said: object) -> str:
+    """Hash a network that lives in memory, alike in every process.
+
+    Args:
+        network: The network.
+        *said: What else tells it from others; values that are written out the same each time.
+
+    Returns:
+        The hash, over the names and bytes of its weights and over what was said.
+
+    Raises:
+        CheckpointError: A weight is not in memory.
+    """
+    whole = hashlib.sha256(repr(said).encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        if not torch.is_tensor(tensor):
+            continue  # what a module keeps beside its weights
+        if tensor.is_meta:
+            raise CheckpointError(
+                f"the weight '{name}' is not in the memory of the network's device; save the model "
+                "with its save_pretrained, and open the folder with medllm.load_model."
+            )
+        flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        whole.update(name.encode())
+        whole.update(flat.numpy().data)
+    return whole.hexdigest()
 
 
 def _bytes_of(folder: Path, dtype: torch.dtype | str, bits: int | None = None) -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,10 +16,12 @@ from medllm.data.preprocessing import Preprocessing
 from medllm.errors import CheckpointError, first_line
 from medllm.findings import finding
 from medllm.models.architectures.classifier import Classifier, top_parts
-from medllm.models.card import NOT_MEASURED, ModelCard
-from medllm.models.foreign import check_reading
+from medllm.models.card import IN_MEMORY
+from medllm.models.foreign import Asked, foreign_card
 from medllm.models.labels import finding_of, label_question
 from medllm.models.model import Model
+from medllm.models.reading import check_reading
+from medllm.models.weights import sha256_of_network
 from medllm.phantom import pixels_to_try
 
 # What a network's outputs can be.
@@ -116,8 +116,9 @@ def wrap(
 ) -> Model:
     """Make a model of any network that gives a number a finding.
 
-    It can be scored, explained and reported as any other, and lives in this process alone: it is
-    not saved. The network is set to evaluation mode, and stays where it is.
+    It can be scored, explained, calibrated and reported as any other. `save_model` keeps its
+    questions and calibration; the network itself is kept by you, and wrapped again the same way for
+    `load_model(folder, base=...)`. It is set to evaluation mode, and stays where it is.
 
     How an image becomes the network's input must be said, since nothing in a network tells. `mean`
     and `std` are in units of display values, which go from 0 (air) to 1 (bone): an input that is
@@ -180,20 +181,11 @@ def wrap(
         )
         for key, where in places.items()
     )
-    card = ModelCard(
-        name=name,
-        version="in memory",
-        description=f"A network of another's making, {type(network).__name__}, wrapped in Python.",
-        intended_use="Research on methods. Never for a diagnosis.",
-        limitations=(NOT_MEASURED,),
-        training_data=(),
-        questions=questions,
-        preprocessing=preprocessing,
-        prompt_template="",
-    )
-    model = Model(
-        wrapped, None, card, sha256=_sha256(wrapped, card), architecture=WrappedClassifier()
-    )
+    asked = Asked(WrappedClassifier(), preprocessing, questions)
+    meant = sorted((one.finding, one.yes, one.no) for one in questions)
+    sha256 = sha256_of_network(network, labels, output, meant, preprocessing)
+    card = foreign_card(name, IN_MEMORY, asked, base=IN_MEMORY, sha256=sha256)
+    model = Model(wrapped, None, card, sha256, asked.architecture)
     check_reading(model, clip=_MOST_LOG_ODDS if output == "probabilities" else math.inf)
     return model
 
@@ -268,13 +260,3 @@ def _refuse_other_range(name: str, contract: Preprocessing) -> None:
         "mean=(0.5,), std=(1 / 2048,).",
         code="input-range",
     )
-
-
-def _sha256(network: WrappedNetwork, card: ModelCard) -> str:
-    """Hash the weights and what was said of them."""
-    whole = hashlib.sha256(repr((dataclasses.astuple(card), network.output)).encode())
-    for name, tensor in sorted(network.state_dict().items()):
-        flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        whole.update(name.encode())
-        whole.update(flat.numpy().tobytes())
-    return whole.hexdigest()

@@ -6,7 +6,7 @@ from pydicom.sr.coding import Code
 
 from medllm.explanation.record import Check, Verdict
 from medllm.findings import Finding
-from medllm.models.prediction import Call
+from medllm.models.calibration import Call
 from medllm.report import wording
 from medllm.report.document import ReportedFinding
 

@@ -94,6 +94,7 @@ def _finding(entry: ReportedFinding, card: ModelCard) -> dict[str, Any]:
         "code": asdict(entry.finding.code) if entry.finding.code else None,
         "radlex": entry.finding.radlex,
         "log_odds": answer.log_odds,
+        "log_odds_without_context": answer.without_context,
         "probability": answer.probability,
         "call": answer.call,
         "answer": entry.answer,

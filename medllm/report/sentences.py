@@ -26,8 +26,19 @@ def answer(finding: Finding, question: Question, prediction: FindingPrediction) 
         prediction: What the model said.
 
     Returns:
-        One sentence.
+        One sentence, and another where the model was told a clinical context.
     """
+    return _call(finding, question, prediction) + _told(question, prediction)
+
+
+def _told(question: Question, prediction: FindingPrediction) -> str:
+    if prediction.without_context is None:
+        return ""
+    alone = called(prediction.without_context, question)
+    return f" The model was told the clinical context in its prompt; without it: {alone}."
+
+
+def _call(finding: Finding, question: Question, prediction: FindingPrediction) -> str:
     value = probability(prediction.probability)
     kind = calibrated(question.calibration)
     if question.calibration == UNFITTED:

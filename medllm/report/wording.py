@@ -14,9 +14,9 @@ from medllm.explanation.record import Explanation, Region, ZoneEffect
 from medllm.findings import Finding
 from medllm.findings import finding as look_up
 from medllm.metrics import Estimate
+from medllm.models.calibration import Call
 from medllm.models.card import Calibration, Question
 from medllm.models.measured import UsualRange
-from medllm.models.prediction import Call
 from medllm.report.view import supposed
 
 MARKS: Mapping[Call, str] = {"positive": "▲", "indeterminate": "◆", "negative": "○"}

@@ -208,8 +208,8 @@ def answer_loss(
     """
     log_probabilities = F.log_softmax(logits, dim=-1)
     columns = torch.arange(logits.shape[1], device=logits.device)
-    yes = log_probabilities[:, columns, [ids[0] for ids in encoded.yes]]
-    no = log_probabilities[:, columns, [ids[0] for ids in encoded.no]]
+    yes = log_probabilities[:, columns, [words[0][0] for words in encoded.yes]]
+    no = log_probabilities[:, columns, [words[0][0] for words in encoded.no]]
     target = smoothed(labels, label_smoothing)
     cost = -(target * yes + (1 - target) * no)
     return (cost * weights * ~labels.isnan()).sum() / len(labels)

@@ -8,10 +8,12 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from transformers import AutoModel, AutoProcessor
 from typer.testing import CliRunner
 
 from medllm.cli import app
 from medllm.errors import CheckpointError
+from medllm.models import save_model, wrap_pretrained
 from medllm.phantom import make_phantom, write_dicom
 from tests.models.architectures.checkpoints import write_checkpoint
 
@@ -26,6 +28,16 @@ def run(*arguments):
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     return write_checkpoint("clip", tmp_path_factory.mktemp("models") / "clip")
+
+
+@pytest.fixture(scope="module")
+def kept(clip, tmp_path_factory):
+    """A folder of what was fitted for a network in memory."""
+    network = AutoModel.from_pretrained(clip)
+    model = wrap_pretrained(network, AutoProcessor.from_pretrained(clip, backend="pil"))
+    folder = tmp_path_factory.mktemp("kept") / "site"
+    save_model(model, folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +107,9 @@ def test_a_card_is_refused_with_where_to_find_what_it_would_say(clip):
     assert f"'medllm models show {clip}' says how medllm reads it" in str(error)
 
 
-def test_the_list_has_cached_models_of_others(clip, tmp_path, monkeypatch):
+def test_the_list_has_cached_models_of_others(clip, kept, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    shutil.copytree(kept, tmp_path / "models--site--kept" / "snapshots" / ("a" * 40))
     for name, commit, has_weights in (("seen", "a" * 40, True), ("config", "b" * 40, False)):
         repository = tmp_path / f"models--someone--{name}"
         shutil.copytree(clip, repository / "snapshots" / commit)
@@ -109,5 +122,36 @@ def test_the_list_has_cached_models_of_others(clip, tmp_path, monkeypatch):
     (unknown / "config.json").write_text('{"model_type": "gpt2"}')
     (unknown / "model.safetensors").touch()
     listed = run("models", "list").stdout.splitlines()
-    assert [line.split()[0] for line in listed] == ["reference", "someone/seen"]
-    assert listed[1].endswith("MB  clip, of another's making")
+    assert [line.split()[0] for line in listed] == ["reference", "site/kept", "someone/seen"]
+    assert listed[2].endswith("MB  clip, of another's making")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "classify FILE --model SITE",
+        "explain FILE --model SITE --finding pneumonia --out OUT",
+        "evaluate csv --root ROOT --model SITE --out OUT",
+        "evaluate-explanations phantom --model SITE --limit 2 --out OUT",
+        "calibrate csv --root ROOT --model SITE --out OUT",
+        "models verify SITE",
+    ],
+)
+def test_a_network_in_memory_is_led_to_python(kept, phantom_file, tmp_path, given):
+    Image.fromarray(np.zeros((72, 72), np.uint8)).save(tmp_path / "0.png")
+    (tmp_path / "labels.csv").write_text("path,patient_id,pneumonia\n0.png,p0,1")
+    places = {"FILE": phantom_file, "SITE": kept, "ROOT": tmp_path, "OUT": tmp_path / "out"}
+    result = run(*(places.get(word, word) for word in given.split()))
+    assert result.exit_code == 1
+    assert isinstance(result.exception, CheckpointError), result.output
+    assert result.exception.code == "in-memory"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_network_in_memory_is_shown_and_not_configured(kept, tmp_path):
+    for command in ("show", "card"):
+        result = run("models", command, kept)
+        assert result.exit_code == 0, result.output
+        assert "Its network lives in memory" in result.stdout
+    refused = run("models", "configure", kept, "--out", tmp_path / "out").exception
+    assert "is asked as it was trained or calibrated" in str(refused)

@@ -7,6 +7,9 @@ from tokenizers import Tokenizer, decoders, normalizers, processors
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
+from medllm.errors import CheckpointError
+from medllm.models.card import Question
+from medllm.models.encoded_questions import encode_questions
 from medllm.models.tokenizer import answer_ids, find_answer_words
 
 NAMED = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
@@ -46,17 +49,48 @@ def spaced() -> PreTrainedTokenizerFast:
 )
 def test_an_answer_is_read_from_the_token_that_it_is_behind_the_prompt(spaced, prompt, spelling):
     asked = spaced(prompt)["input_ids"]
-    for words, side in zip(find_answer_words(spaced), (("yes", "Yes"), ("no", "No")), strict=True):
+    for said in ("yes", "no"):
+        words = find_answer_words(spaced, said)
         read = answer_ids(spaced, words)
         assert len(set(read)) == len(words)
-        for word in side:
+        assert {len(pieces) for pieces in read} == {1}
+        for word in (said, said.title()):
             answered = spaced(prompt + spelling.format(word))["input_ids"]
             assert answered[: len(asked)] == asked
-            (piece,) = answered[len(asked) :]
-            assert piece in read
+            assert tuple(answered[len(asked) :]) in read
 
 
 def test_words_of_an_earlier_card_are_read_as_before(spaced):
     """A calibration is of the tokens that it was fitted on."""
     read = answer_ids(spaced, ("yes", "Yes"))
-    assert spaced.convert_ids_to_tokens(list(read)) == ["▁yes", "▁Yes"]
+    assert [spaced.convert_ids_to_tokens(list(ids)) for ids in read] == [["▁yes"], ["▁Yes"]]
+
+
+def test_a_word_that_is_never_one_token_is_read_piece_by_piece(spaced):
+    spellings = find_answer_words(spaced, "yesno")
+    pieces = answer_ids(spaced, spellings)
+    assert [spaced.convert_ids_to_tokens(list(ids)) for ids in pieces] == [
+        ["▁yes", "no"],
+        ["▁", "▁yes", "no"],
+        ["yes", "no"],
+        ["▁Yes", "no"],
+        ["▁", "▁Yes", "no"],
+        ["Yes", "no"],
+    ]
+
+
+def test_a_word_that_the_vocabulary_cannot_spell_is_refused(spaced):
+    with pytest.raises(CheckpointError, match="knows none of"):
+        find_answer_words(spaced, "да")
+    with pytest.raises(CheckpointError, match="'да' is unknown to the tokenizer"):
+        answer_ids(spaced, ["да"])
+
+
+@pytest.mark.parametrize(("yes", "no"), [(("yes", "yesno"), ("no",)), (("yesno",), ("yes",))])
+def test_an_answer_that_begins_with_another_is_refused(spaced, yes, no):
+    """The probability of the shorter one is that of all that begins with it."""
+    question = Question("pneumonia", "Is there?", yes, no)
+    with pytest.raises(CheckpointError, match="'yesno' begins with 'yes', another answer word"):
+        encode_questions(
+            spaced, "<image> {question}", [question], 1, image=MARKS[0], image_token_id=3
+        )

@@ -13,7 +13,7 @@ from transformers import (
 
 from medllm.data import Preprocessing
 from medllm.models import build_network
-from medllm.models.foreign import check_tokens
+from medllm.models.reading import check_tokens
 
 SHAPE = {
     "hidden_size": 16,

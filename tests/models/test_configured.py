@@ -24,13 +24,15 @@ from medllm.explanation.words import word_gradients
 from medllm.models import foreign as opening
 from medllm.models import load_model, save_model
 from medllm.models.configured import configure
-from medllm.models.prompts import prompts_of
+from medllm.models.prompts import prompts_of, read_texts
 from medllm.models.scoring import log_odds_of
+from medllm.models.tokenizer import answer_ids
 from medllm.phantom import Lesion, make_phantom
 from tests.models.architectures.checkpoints import GENERATIVE, image_size, write_checkpoint
 from tests.models.architectures.plain import (
     plain_inputs,
     plain_log_odds,
+    plain_log_probability,
     plain_reasoning,
     resize_unrounded,
 )
@@ -246,6 +248,93 @@ def test_own_words_are_read_from_a_file(published, tmp_path):
     assert model.card.version == "as published, own words, 2 wordings"
 
 
+@pytest.mark.parametrize("kind", ["llava", "qwen2.5-vl", "gemma3", "smolvlm"])
+def test_answers_of_several_pieces_have_the_odds_of_whole_words(published, tmp_path, kind):
+    file = tmp_path / "words.yaml"
+    file.write_text("yes_words: [found, suspected]\nno_words: ['none']\n")
+    folder = published(kind)
+    model = configure(folder, tmp_path / "own", findings=["mass", "nodule"], prompts=file)
+    grey = noise(kind)
+    shown = model.card.preprocessing.prepare(grey / np.float32(255))
+    with torch.inference_mode():
+        got = model.log_odds(shown)[0].tolist()
+    image = Image.fromarray(np.stack([grey] * 3, axis=-1))
+    for question, found in zip(model.card.questions, got, strict=True):
+        asked = f"{question.text} Answer with yes or no."
+        sides = []
+        for words in (question.yes, question.no):
+            pieces = answer_ids(model.tokenizer, words)
+            assert min(len(ids) for ids in pieces) > 1
+            each = [
+                plain_log_probability(folder, image, asked, word.removeprefix("\n"), len(ids))
+                for word, ids in zip(words, pieces, strict=True)
+            ]
+            sides.append(np.logaddexp.reduce(each))
+        assert found == pytest.approx(sides[0] - sides[1], abs=1e-4)
+    assert load_model(tmp_path / "own").log_odds(shown)[0].tolist() == got
+
+
+def test_maps_and_words_add_up_to_an_answer_of_several_pieces(published, scan, tmp_path):
+    file = tmp_path / "words.yaml"
+    file.write_text("yes_words: [found]\nno_words: ['none']\n")
+    own = tmp_path / "own"
+    model = configure(published("llava"), own, findings=["mass"], prompts=file, paraphrased=True)
+    case = Case(model, scan, ("mass",))
+    (log_odds,) = (one.log_odds for one in model.predict([scan])[0].findings)
+    words = word_gradients(case, "mass")
+    total = sum(token.value for token in words.tokens)
+    assert total == pytest.approx(log_odds - words.baseline_log_odds, abs=0.02)
+    (found,) = METHODS["integrated-gradients"].attribute(case)
+    assert found.values.sum() == pytest.approx(float(case.effect[0]), abs=0.02)
+
+
+def test_a_prompt_that_is_read_from_both_ends_takes_answers_of_one_token(published, tmp_path):
+    file = tmp_path / "words.yaml"
+    file.write_text("yes_words: [found]\n")
+    with pytest.raises(CheckpointError, match="name answer words of one token each"):
+        configure(published("paligemma"), tmp_path / "own", prompts=file)
+
+
+def test_labels_that_say_nothing_are_given_their_meaning(published, scan, tmp_path):
+    folder = tmp_path / "plain"
+    shutil.copytree(published("vit-classifier"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    names = [f"LABEL_{at}" for at in range(len(config["id2label"]))]
+    config["id2label"] = dict(enumerate(names))
+    config["label2id"] = {name: at for at, name in enumerate(names)}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"labels: \{pneumonia: .* --prompts FILE"):
+        load_model(folder)
+    file = tmp_path / "labels.yaml"
+    file.write_text("labels: {mass: [LABEL_1]}\n")
+    model = configure(folder, tmp_path / "own", prompts=file)
+    assert [(one.finding, one.yes) for one in model.card.questions] == [("mass", ("LABEL_1",))]
+    again = load_model(tmp_path / "own")
+    shown = model.prepare(scan)
+    with torch.inference_mode():
+        logits = model.network(pixel_values=shown).logits[0]
+    rest = logits[[at for at in range(len(names)) if at != 1]].logsumexp(0)
+    chooses_one = config.get("problem_type") != "multi_label_classification"
+    wanted = float(logits[1] - rest) if chooses_one else float(logits[1])
+    assert again.predict([scan])[0].findings[0].log_odds == pytest.approx(wanted, abs=1e-5)
+    file.write_text("labels: {mass: [LABEL_99]}\n")
+    with pytest.raises(CheckpointError, match="'LABEL_99', said to mean mass, is none of the"):
+        configure(folder, tmp_path / "other", prompts=file)
+
+
+@pytest.mark.parametrize("kind", ["llava", "clip", "vit-classifier"])
+def test_sixteen_bits_halve_the_weights_and_answer_nearly_the_same(published, scan, tmp_path, kind):
+    whole = load_model(published(kind))
+    half = configure(published(kind), tmp_path / "own", bits=16)
+    again = load_model(tmp_path / "own")
+    assert {str(one.dtype) for one in again.network.parameters()} == {"torch.bfloat16"}
+    assert half.card.version == "as published, 16 bit"
+    key = whole.card.findings[0]
+    (one,), (other,) = (model.predict([scan], [key])[0].findings for model in (whole, again))
+    assert one.log_odds == pytest.approx(other.log_odds, abs=0.1)
+    assert one.log_odds != other.log_odds
+
+
 def test_own_prompts_of_a_contrastive_model(published, scan, tmp_path):
     file = tmp_path / "words.yaml"
     file.write_text("for: ['a radiograph of {finding}', '{finding}']\nagainst: ['clear lungs']\n")
@@ -261,13 +350,15 @@ def test_own_prompts_of_a_contrastive_model(published, scan, tmp_path):
         ("wordin: x", "wordin: no such key"),
         ("wording: x", r"wording: .*\{question\} once"),
         ("wording: '<image> {question}'", "the image is put before it"),
-        ("questions: {mas: ['x']}", "asks for 'mas', which is no finding"),
+        ("questions: {mas: ['x']}", "names 'mas', which is no finding"),
         ("questions: {mass: []}", "questions.mass: "),
         ("questions: {mass: ['Any {finding}?']}", r"questions.mass.0: .* has \{finding\}"),
         ("for: ['a radiograph with {findings}']", r"for.0: .* lacks \{finding\}"),
         ("against: ['no {findings}']", r"against.0: .* has \{findings\}"),
         ("paraphrases: ['Any mass?']", r"paraphrases.0: .* the same for every finding"),
         ("wording: '{question} {finding}'", r"wording: .* put in here is \{question\}"),
+        ("yes_words: [yes]", "yes_words.0: wanted is a text; put it in quotes"),
+        ("labels: {mas: ['LABEL_1']}", "names 'mas', which is no finding"),
         ("conclusion: 'So, {question}'", r"conclusion: .* has \{question\}"),
         ("- x", "no table of texts"),
         ("a: [", "cannot be read as YAML"),
@@ -277,7 +368,7 @@ def test_a_file_of_other_words_is_refused_with_the_place(tmp_path, text, message
     file = tmp_path / "words.yaml"
     file.write_text(text)
     with pytest.raises(CheckpointError, match=message):
-        prompts_of("llava", file)
+        prompts_of("llava", read_texts(file), source=file)
 
 
 @pytest.mark.parametrize(
@@ -286,7 +377,7 @@ def test_a_file_of_other_words_is_refused_with_the_place(tmp_path, text, message
         ("paligemma", {"reasoning_tokens": 8}, "does not reason in text"),
         ("clip", {"reasoning_tokens": 8}, "asked nothing in sentences"),
         ("clip", {"paraphrased": True}, "asked nothing in sentences"),
-        ("vit-classifier", {"prompts": Path("words.yaml")}, "reads no words"),
+        ("vit-classifier", {"prompts": Path("words.yaml")}, "never asked by; it reads labels"),
         ("vit-classifier", {"bits": 8}, "has no LLM"),
         ("llava", {"tiles": 2}, "an image whole, not in tiles"),
         ("internvl", {"tiles": 4}, "at most 3 x 3 tiles; got 4"),

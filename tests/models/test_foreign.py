@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor
 
 import medllm
-from medllm.errors import AttributionError, CheckpointError
+from medllm.errors import CheckpointError
+from medllm.explanation.verdict import verdict_of
 from medllm.models import Calibration, load_model, save_model
 from medllm.models.card import UNFITTED
 from medllm.phantom import Lesion, make_phantom
@@ -321,7 +322,7 @@ WAYS = ["llava", "llava-next", "paligemma2", "gemma3", "qwen3-vl", "idefics3", "
 
 
 @pytest.mark.parametrize("kind", WAYS)
-def test_explanations_are_complete_and_tell_image_from_words(kind, scan, tmp_path):
+def test_explanations_are_complete_judged_and_reported(kind, scan, tmp_path):
     model = load_model(write_checkpoint(kind, tmp_path / kind))
     found = medllm.explain(model, scan, "pneumonia", method="integrated-gradients")
     effect = found.log_odds - found.baseline_log_odds
@@ -332,6 +333,18 @@ def test_explanations_are_complete_and_tell_image_from_words(kind, scan, tmp_pat
     assert words.count("<image>") == 1
     assert "pneumonia?" in words
     assert all(token.value == token.value for token in found.tokens)
+    assert found.verdict == verdict_of(found.checks)
+    assert {"completeness", "faithfulness", "stability"} <= {check.name for check in found.checks}
+    report = medllm.build_report(scan, model.predict([scan], ["pneumonia"])[0], [found])
+    page, written = (
+        file
+        for files in report.write(tmp_path / "report", formats=["html", "json"]).values()
+        for file in files
+    )
+    assert "Is there evidence of pneumonia?" in page.read_text()
+    (told,) = json.loads(written.read_text())["findings"]
+    assert told["explanation"]["verdict"] == found.verdict
+    assert len(told["explanation"]["map"]["values"]) == model.grid[0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -350,6 +363,11 @@ def test_in_bfloat16_it_answers_nearly_the_same_and_is_explained(kind, scan, tmp
     assert found.map.values.sum() == pytest.approx(effect, abs=max(0.05, 0.05 * abs(effect)))
 
 
-def test_the_attention_of_another_network_is_refused(qwen, scan):
-    with pytest.raises(AttributionError, match="does not lead from patch to answer"):
-        medllm.explain(load_model(qwen), scan, "pneumonia", method="attention-rollout")
+@pytest.mark.parametrize("method", ["attention-rollout", "gradient-attention"])
+def test_the_attention_of_another_network_explains(qwen, scan, method):
+    found = medllm.explain(load_model(qwen), scan, "pneumonia", method=method)
+    effect = found.log_odds - found.baseline_log_odds
+    assert (found.method, found.layer) == (method, "image tokens")
+    if method == "attention-rollout":
+        assert found.map.values.sum() == pytest.approx(effect, abs=1e-5)
+    assert np.abs(found.map.values).max() > 1e-4

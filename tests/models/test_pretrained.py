@@ -346,7 +346,7 @@ def test_a_tokenizer_that_writes_behind_the_prompt_is_refused(hub, copy):
 
 @pytest.mark.parametrize(
     ("word", "message"),
-    [("yes", "no single token for any of"), ("evidence", "does not know all of the prompt")],
+    [("yes", r"knows none of \['yes'"), ("evidence", "does not know all of the prompt")],
 )
 def test_a_tokenizer_without_the_words_is_refused(word, message, hub, copy):
     folder = copy("llama")
@@ -355,6 +355,17 @@ def test_a_tokenizer_without_the_words_is_refused(word, message, hub, copy):
         content = content.replace(f'"{spelling}":', f'"{spelling}#":')
     (folder / "tokenizer.json").write_text(content)
     with pytest.raises(CheckpointError, match=message):
+        join_pretrained(hub.vision["vit"], folder, FINDINGS)
+
+
+def test_a_word_of_several_tokens_is_none_that_training_can_teach(hub, copy):
+    folder = copy("qwen2")
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text())
+    merges = content["model"]["merges"]
+    content["model"]["merges"] = [one for one in merges if not "".join(one).endswith("es")]
+    file.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="an answer is learned as one word"):
         join_pretrained(hub.vision["vit"], folder, FINDINGS)
 
 

@@ -256,12 +256,6 @@ def test_the_hash_is_of_the_weights_and_of_what_was_said():
     assert sha256() in found
 
 
-def test_it_is_not_saved(monai, tmp_path):
-    with pytest.raises(CheckpointError, match=r"'d121' was wrapped in Python.*wrap it again"):
-        medllm.save_model(monai, tmp_path / "d121")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_dropout_is_off():
     network = nn.Sequential(PatchNetwork(drawn()), nn.Dropout(0.5))
     assert network.training

@@ -201,7 +201,7 @@ def test_answer_loss_is_the_cross_entropy_of_the_answer_word(tiny_model):
         probabilities = (
             torch.exp(logits[image, question]) / torch.exp(logits[image, question]).sum()
         )
-        total -= weight * torch.log(probabilities[words[question][0]])
+        total -= weight * torch.log(probabilities[words[question][0][0]])
     assert got == pytest.approx(float(total) / 2, rel=1e-5)
 
 

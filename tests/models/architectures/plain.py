@@ -143,6 +143,19 @@ def plain_log_odds(
     return float(logits[list(yes)].logsumexp(0) - logits[list(no)].logsumexp(0))
 
 
+def plain_log_probability(
+    folder: Path, image: Image.Image | np.ndarray, text: str, answer: str, n_pieces: int
+) -> float:
+    """Give the log-probability of a whole answer, whose pieces end one forward over it all."""
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        inputs = plain_inputs(folder, image, text, begun=answer)
+        logits = model(**inputs, use_cache=False).logits[0]
+    said = inputs["input_ids"][0, -n_pieces:]
+    before = logits[-n_pieces - 1 : -1].double().log_softmax(-1)
+    return float(before[torch.arange(n_pieces), said].sum())
+
+
 def plain_reasoning(folder: Path, image: Image.Image, text: str, n_tokens: int) -> str:
     """Give what `generate` writes, and the tokenizer decodes."""
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()

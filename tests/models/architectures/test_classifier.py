@@ -231,7 +231,7 @@ def test_only_findings_that_a_label_names_are_asked(opened):
 def test_labels_of_everyday_things_are_refused_with_the_remedy(vit):
     change_config(vit, id2label={"0": "tench", "1": "goldfish"})
     with pytest.raises(
-        CheckpointError, match=r"none of the 2 labels .*'tench', 'goldfish'.*medllm.wrap\("
+        CheckpointError, match=r"none of the 2 labels .*'tench', 'goldfish'.*--prompts FILE"
     ) as refused:
         load_model(vit)
     assert refused.value.code == "no-finding"

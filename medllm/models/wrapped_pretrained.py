@@ -1,0 +1,157 @@
+"""A network of transformers that lives in memory, with its processor, as a model."""
+
+from __future__ import annotations
+
+import copy
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    ImageProcessingMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from medllm.errors import CheckpointError
+from medllm.models.architectures import Classifier, VisionLanguage
+from medllm.models.card import IN_MEMORY
+from medllm.models.foreign import Asked, architecture_of, foreign_card, read_asked
+from medllm.models.hub import quiet_transformers, read_config
+from medllm.models.model import Model
+from medllm.models.reading import check_reading
+from medllm.models.weights import keep_gradients, sha256_of_network
+
+# What a configuration says that no answer depends on, and a library or a training changes.
+_IDLE = ("_name_or_path", "architectures", "dtype", "transformers_version", "use_cache")
+
+
+def wrap_pretrained(network: PreTrainedModel, processor: Any, *, name: str | None = None) -> Model:
+    """Make a model of a network of transformers as it is in memory, such as just fine-tuned.
+
+    It is read as its folder would be: preprocessing, chat template, answer words and labels are
+    taken from its configuration and its processor, and what would be wrong in silence is refused.
+    `save_model` keeps its questions and calibration; the network itself is kept by you, and wrapped
+    again the same way for `load_model(folder, base=...)`. It is set to evaluation mode, and stays
+    where it is, in its precision.
+
+    Args:
+        network: A vision-language model, a contrastive one, or a classifier of images; of adapters
+            as of peft, with them merged.
+        processor: What prepares its input: of a classifier its image processor, of others what
+            `AutoProcessor` opens, with image processor and tokenizer.
+        name: What the model shall be called; the network's class when None.
+
+    Returns:
+        The model. Nothing is calibrated.
+
+    Raises:
+        CheckpointError: It is of a kind that medllm does not know, reads prompts otherwise than
+            its own processor writes them, has no label that is a finding, or does not look at the
+            image.
+        TypeError: It is no network of transformers, or the processor does not serve it.
+
+    Example:
+        >>> from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
+        >>> tiny = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+        >>> labels = {0: "normal", 1: "pneumonia"}
+        >>> config = ViTConfig(**tiny, intermediate_size=32, image_size=32, id2label=labels)
+        >>> processor = ViTImageProcessorPil(size={"height": 32, "width": 32})
+        >>> wrap_pretrained(ViTForImageClassification(config), processor).card.findings
+        ('pneumonia',)
+    """
+    kind = _class_of(network)
+    name = name or type(network).__name__
+    network.eval()
+    keep_gradients(network)
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        config = copy.deepcopy(network.config)
+        config.architectures = [kind.__name__]
+        (folder / "config.json").write_text(config.to_json_string(), encoding="utf-8")
+        try:
+            asked = _read(folder, network, processor)
+        except CheckpointError as error:
+            said = str(error).replace(made, f"'{name}'")
+            raise CheckpointError(said, code=error.code) from error
+    vocabulary = sorted(asked.tokenizer.get_vocab().items()) if asked.tokenizer else []
+    sha256 = sha256_of_network(network, _told(config), asked.contract, vocabulary)
+    card = foreign_card(name, IN_MEMORY, asked, base=IN_MEMORY, sha256=sha256)
+    model = Model(network, asked.tokenizer, card, sha256, asked.architecture)
+    check_reading(model)
+    return model
+
+
+def _class_of(network: Any) -> type:
+    """Find by which class of transformers a network was made; a subclass may be the user's own."""
+    if type(network).__module__.startswith("peft."):
+        raise TypeError(
+            f"a {type(network).__name__} holds adapters of peft beside the network; fold them in "
+            "first: network = network.merge_and_unload()."
+        )
+    if not isinstance(network, PreTrainedModel):
+        raise TypeError(
+            f"a {type(network).__name__} is no network of transformers. medllm.wrap(network, "
+            "outputs, preprocessing, output=...) takes any network of PyTorch, and "
+            "medllm.load_model a folder or a name on the hub."
+        )
+    return next(one for one in type(network).__mro__ if one.__module__.startswith("transformers."))
+
+
+def _read(folder: Path, network: PreTrainedModel, processor: Any) -> Asked:
+    """Read a network as it would be read from a folder of its own, but for its weights."""
+    config = read_config(folder)
+    kind = architecture_of(config)
+    if isinstance(kind, VisionLanguage) and network.get_output_embeddings() is None:
+        raise CheckpointError(
+            f"{folder} is a {type(network).__name__}, which has no head that answers in words; "
+            "wrap the network that AutoModelForImageTextToText opens."
+        )
+    if kind is not None:
+        _write_processor(processor, folder, reads_words=not isinstance(kind, Classifier))
+    try:
+        return read_asked(folder, config)
+    except CheckpointError as error:
+        if error.code != "no-finding":
+            raise
+        raise CheckpointError(
+            f"none of the labels of {folder} names a finding that medllm knows: "
+            f"{', '.join(map(str, config.id2label.values()))}. Say which output means one: "
+            'medllm.wrap(network, {"pneumonia": 1}, preprocessing, output="softmax logits").',
+            code=error.code,
+        ) from error
+
+
+def _write_processor(processor: Any, folder: Path, *, reads_words: bool) -> None:
+    """Write what is read of a processor; one of videos beside it is not."""
+    images = getattr(processor, "image_processor", processor)
+    words: Any = getattr(processor, "tokenizer", None)
+    if not isinstance(images, ImageProcessingMixin):
+        raise TypeError(
+            f"processor is a {type(processor).__name__} without an image processor; pass what "
+            f"{'AutoProcessor' if reads_words else 'AutoImageProcessor'}.from_pretrained opens."
+        )
+    if reads_words and not isinstance(words, PreTrainedTokenizerBase):
+        raise TypeError(
+            f"processor is a {type(processor).__name__} without a tokenizer; pass what "
+            "AutoProcessor.from_pretrained opens."
+        )
+    with quiet_transformers():
+        images.save_pretrained(folder)
+        if reads_words:
+            words.save_pretrained(folder)
+    template = getattr(processor, "chat_template", None)
+    if isinstance(template, str):
+        text = json.dumps({"chat_template": template})
+        (folder / "chat_template.json").write_text(text, encoding="utf-8")
+
+
+def _told(config: PreTrainedConfig) -> str:
+    """Write out what a configuration says of how the network computes, alike in every process."""
+
+    def kept(part: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in part.items() if name not in _IDLE}
+
+    return json.dumps(json.loads(config.to_json_string(), object_hook=kept), sort_keys=True)
