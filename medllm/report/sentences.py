@@ -125,7 +125,7 @@ def reason(explanation: Explanation | None, scan: Radiograph, why_not: str = "")
 
     Returns:
         One sentence; for a map that is weak or must not be used, which checks make it so, and
-        not what they found. Where the hiding of whole regions names another place, it says so.
+        not what they found. It says whether the hiding of whole regions names the same place.
     """
     if explanation is None:
         return f"Not explained: {why_not}" if why_not else "Not explained in this report."
@@ -140,7 +140,7 @@ def reason(explanation: Explanation | None, scan: Radiograph, why_not: str = "")
 
 
 def place(explanation: Explanation, scan: Radiograph) -> str:
-    """Say where the attribution lies, and where the hiding of whole regions names another place.
+    """Say where the attribution lies, and whether the hiding of whole regions names that place.
 
     Args:
         explanation: The explanation.
@@ -149,10 +149,12 @@ def place(explanation: Explanation, scan: Radiograph) -> str:
     Returns:
         The end of a sentence.
     """
-    said, apart = where(explanation, scan), _apart(explanation)
-    if apart is None:
+    said, named = where(explanation, scan), _named_by_both_ways(explanation)
+    if named is None:
         return said
-    shown, hidden = apart
+    shown, hidden = named
+    if _is_same(shown, hidden):
+        return f"{said}; hiding whole regions says the same"
     # Said once, where the first place of the two has a side.
     provided = supposed(scan) if hidden.side and not shown.side else ""
     return f"{said}; hiding whole regions says {region(hidden)} instead{provided}"
@@ -221,10 +223,10 @@ def disagreement(explanation: Explanation) -> str:
     Returns:
         Two sentences; empty where both name the same place, or one of them none.
     """
-    apart = _apart(explanation)
-    if apart is None:
+    named = _named_by_both_ways(explanation)
+    if named is None or _is_same(*named):
         return ""
-    shown, hidden = apart
+    shown, hidden = named
     answer = "difference" if explanation.against else "answer"
     return (
         f"The two disagree on the place that raised the {answer} most: the map says "
@@ -233,15 +235,17 @@ def disagreement(explanation: Explanation) -> str:
     )
 
 
-def _apart(explanation: Explanation) -> tuple[Region, ZoneEffect] | None:
-    """Give the two places that the map and the hiding of regions name; None where it is one."""
+def _named_by_both_ways(explanation: Explanation) -> tuple[Region, ZoneEffect] | None:
+    """Give the places that the map and the hiding of regions name; None where one names none."""
     regions, effects = explanation.regions, explanation.zone_effects
     if not (regions and effects):
         return None
     shown, hidden = regions[0], max(effects, key=lambda effect: effect.shapley)
-    raised = shown.share > 0 and hidden.shapley > 0
-    same = (shown.zone, shown.side) == (hidden.zone, hidden.side)
-    return (shown, hidden) if raised and not same else None
+    return (shown, hidden) if shown.share > 0 and hidden.shapley > 0 else None
+
+
+def _is_same(shown: Region, hidden: ZoneEffect) -> bool:
+    return (shown.zone, shown.side) == (hidden.zone, hidden.side)
 
 
 def checks_in_short(explanation: Explanation) -> str:

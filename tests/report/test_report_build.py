@@ -40,7 +40,7 @@ def test_the_impression_says_call_threshold_and_where(report):
     )
     assert entry.reason == (
         "Explanation: supported - strongest in the patient's right lower zone "
-        "(41% of the positive attribution)."
+        "(41% of the positive attribution); hiding whole regions says the same."
     )
 
 

@@ -372,7 +372,7 @@ def test_the_regions_sides_are_said_to_be_the_patients_only_where_they_are(
     unknown = replace(scan, patient_orientation=None)
     seen = Page(encode_html.encode(build_report(unknown, prediction, explanations)))
     assert "Sides are the patient's." not in seen.text
-    assert "attribution), if the image's left is the patient's right." in seen.text
+    assert "attribution), if the image's left is the patient's right; hiding" in seen.text
 
 
 def test_a_lateral_view_is_called_one_and_has_no_sides(scan, prediction, explanations):
