@@ -2,7 +2,7 @@
 
 from medllm.models.architectures.architecture import Architecture, Layout
 from medllm.models.architectures.classifier import Classifier, HubClassifier
-from medllm.models.architectures.contrastive import Clip, Contrastive, Siglip
+from medllm.models.architectures.contrastive import Clip, Contrastive, DualEncoder, Siglip
 from medllm.models.architectures.gemma3 import Gemma3
 from medllm.models.architectures.idefics3 import Idefics3
 from medllm.models.architectures.internvl import InternVL
@@ -26,6 +26,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "internvl": InternVL(),
     "clip": Clip(),
     "siglip": Siglip(),
+    "vision-text-dual-encoder": DualEncoder(),
 }
 # Of any `model_type` that has a classifier's head.
 CLASSIFIER = HubClassifier()

@@ -144,5 +144,16 @@ class Siglip(Contrastive):
     fills_up: ClassVar[bool] = True
 
 
+class DualEncoder(Contrastive):
+    """Any vision tower and any text tower of transformers, such as ViT and BERT.
+
+    It is the form that transformers has for what was trained by open_clip on a BERT, as BiomedCLIP
+    was; its published files are open_clip's own, and want to be converted first.
+
+    Source:
+        Zhai et al., LiT: Zero-shot transfer with locked-image text tuning, CVPR 2022.
+    """
+
+
 def _listed(texts: Sequence[str]) -> str:
     return " or ".join(f"'{text}'" for text in texts)

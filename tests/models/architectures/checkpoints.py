@@ -31,6 +31,7 @@ _GENERATIVE: dict[str, Callable[[], Family]] = {
 _CONTRASTIVE: dict[str, Callable[[], Family]] = {
     "clip": discriminative.clip,
     "siglip": discriminative.siglip,
+    "vit-bert": discriminative.vit_bert,
 }
 _CLASSIFIERS: dict[str, Callable[[], Family]] = {
     "vit-classifier": discriminative.vit_classifier,

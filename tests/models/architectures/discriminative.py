@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from transformers import (
+    BertConfig,
     CLIPConfig,
     CLIPImageProcessorPil,
     CLIPProcessor,
@@ -15,6 +16,8 @@ from transformers import (
     SiglipProcessor,
     SiglipTextConfig,
     SiglipVisionConfig,
+    VisionTextDualEncoderConfig,
+    VisionTextDualEncoderProcessor,
     ViTConfig,
     ViTImageProcessorPil,
 )
@@ -69,6 +72,25 @@ def siglip() -> Family:
         config,
         processor=SiglipProcessor(images, tokenizer),
         constants={"logit_scale": 2.3, "logit_bias": -6.0},
+        image_size=56,
+    )
+
+
+def vit_bert() -> Family:
+    """ViT and BERT behind a projection each, both read at their class tokens."""
+    tokenizer = build_tokenizer(
+        pad="<pad>", bos="<s>", eos="</s>", unk="<unk>", adds_bos=True, adds_eos=True, length=32
+    )
+    config = VisionTextDualEncoderConfig.from_vision_text_configs(
+        ViTConfig(**TOWER, image_size=56, patch_size=14),
+        BertConfig(**TEXT_TOWER, **text_settings(tokenizer)),
+        projection_dim=24,
+    )
+    images = ViTImageProcessorPil(size={"height": 56, "width": 56})
+    return Family(
+        config,
+        processor=VisionTextDualEncoderProcessor(images, tokenizer),
+        constants={"logit_scale": 2.6592},
         image_size=56,
     )
 
