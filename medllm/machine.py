@@ -41,11 +41,16 @@ def peak_memory_mib() -> float | None:
     except ImportError:  # Windows
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return max(peak / 2**20 if sys.platform == "darwin" else peak / 2**10, _peak_before["mib"])
+    mib = peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+    return max(mib, _Forgotten.peak_mib)
 
 
-# The peak that the system no longer knows, since the watch below had it count anew.
-_peak_before = {"mib": 0.0}
+class _Forgotten:
+    """The peak that the system no longer knows, since the watch below had it count anew."""
+
+    peak_mib = 0.0
+
+
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -64,21 +69,24 @@ def watch_memory(device: torch.device) -> Callable[[], float | None]:
         held = torch.cuda.memory_allocated(device)
         return lambda: (torch.cuda.max_memory_allocated(device) - held) / 2**20
     try:
-        _peak_before["mib"] = peak_memory_mib() or 0.0
+        _Forgotten.peak_mib = peak_memory_mib() or 0.0
         # What was freed and not given back would be taken again unseen.
         ctypes.CDLL(None).malloc_trim(0)
         _CLEAR.write_text("5")
-        before = _resident_mib("VmRSS")
-    except (OSError, AttributeError, TypeError, LookupError):
+    except (OSError, AttributeError, TypeError):
         return lambda: None
-    return lambda: max(0.0, _resident_mib("VmHWM") - before)
+    before = _resident_mib("VmRSS")
+
+    def taken() -> float | None:
+        most = _resident_mib("VmHWM")
+        return None if before is None or most is None else max(0.0, most - before)
+
+    return taken
 
 
-def _resident_mib(entry: str) -> float:
+def _resident_mib(entry: str) -> float | None:
     found = re.search(rf"^{entry}:\s+(\d+) kB$", _STATUS.read_text(), flags=re.MULTILINE)
-    if found is None:
-        raise LookupError(entry)
-    return int(found[1]) / 2**10
+    return None if found is None else int(found[1]) / 2**10
 
 
 def halve_on_out_of_memory(

@@ -25,7 +25,7 @@ from medllm.cli.listen import listen
 from medllm.cli.models import models
 from medllm.cli.send import send
 from medllm.cli.train import train
-from medllm.errors import MedllmError
+from medllm.errors import MedllmError, first_line
 
 app = typer.Typer(
     name="medllm",
@@ -89,12 +89,32 @@ def _root(
         warnings.simplefilter("ignore")
 
 
+def _torchvision_of_another_torch(error: BaseException | None) -> str | None:
+    """Find why torchvision does not open; transformers, which tries to, hides it in a cause."""
+    while error is not None:
+        if isinstance(error, RuntimeError | OSError) and "torchvision" in str(error):
+            return first_line(error).rstrip(".")
+        error = error.__cause__ or error.__context__
+    return None
+
+
 def main() -> None:
     """Run the command line; exits 0 when done, 1 on a `MedllmError`, 2 on usage, 130 on Ctrl-C."""
     try:
         app()
     except MedllmError as error:
         typer.echo(f"medllm: {error}", err=True)
+        sys.exit(1)
+    except (ImportError, RuntimeError) as error:
+        reason = _torchvision_of_another_torch(error)
+        if reason is None:
+            raise
+        typer.echo(
+            f"medllm: the torchvision that is installed is of another build than torch ({reason}). "
+            "Uninstall it (pip uninstall torchvision; medllm needs none), or install the one of "
+            "your torch.",
+            err=True,
+        )
         sys.exit(1)
     except SystemExit as ended:
         if ended.code == _STOPPED:

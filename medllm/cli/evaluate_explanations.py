@@ -48,7 +48,9 @@ def evaluate_explanations(
     method: Annotated[
         str,
         typer.Option(
-            metavar="NAMES", help=f"Methods, separated by commas, or 'all'; of: {METHOD_NAMES}."
+            metavar="NAMES",
+            help="Methods, separated by commas, or 'all' that can serve the model; of: "
+            f"{METHOD_NAMES}.",
         ),
     ] = "all",
     finding: Findings = None,
@@ -105,7 +107,7 @@ def evaluate_explanations(
 
     Writes explanations.parquet, metrics.json and report.html; killed, it goes on when the same
     command is given again. An image that cannot be explained is a row with its error, and the
-    exit status is then 1.
+    exit status is then 1. A method that cannot serve the model is left out of 'all' and told.
     """
     from medllm.evaluate import evaluate_explanations as evaluate
     from medllm.evaluate import (
@@ -124,7 +126,6 @@ def evaluate_explanations(
 
     check_accept(accept)
     names = chosen_names(method, ("all", *METHODS), "--method")
-    names = list(METHODS) if "all" in names else names
     _check_root(dataset, root, split, split_file)
     _check_heatmaps(dataset, heatmaps)
     study = (
@@ -144,8 +145,16 @@ def evaluate_explanations(
         )
     )
     evaluation = evaluate(
-        outlined, loaded, out, names, checked=checks, sanity=sanity, watch=watched
+        outlined,
+        loaded,
+        out,
+        None if "all" in names else names,
+        checked=checks,
+        sanity=sanity,
+        watch=watched,
     )
+    for name, reason in evaluation.refusals.items():
+        typer.echo(f"{name} is left out: {reason}", err=True)
     write_explanations(evaluation, outlined, out)
     if heatmaps:
         write_heatmaps(evaluation, outlined, out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -96,6 +97,8 @@ def explain(
     for path, read in read_each(inputs, accept, polarity):
         try:
             scan = read()
+            if context and not with_identity:
+                _refuse_identity(scan, context)
             folder, elsewhere = _folder_for(scan, out)
             written, refused = write_report(
                 loaded,
@@ -150,6 +153,22 @@ def _check_contrast(findings: Sequence[str] | None, against: str | None) -> None
     if findings == [against]:
         raise typer.BadParameter(
             f"'{against}' is the --finding itself; name another.", param_hint="--against"
+        )
+
+
+def _refuse_identity(scan: Radiograph, context: str) -> None:
+    """Refuse a context that names the patient, for it stands in a report that shall not."""
+    from medllm.dicom import read_identity
+
+    identity = read_identity(scan.path)
+    named = [*re.split(r"[\s^=,.]+", identity.patient_name or ""), identity.patient_id or ""]
+    words = re.split(r"[^\w-]+", context.lower())
+    # Initials and numbers of one or two digits are in any text.
+    if any(len(name) > 2 and name.lower() in words for name in named):
+        raise ReportError(
+            "the context holds the name or the id of the patient, and would stand in the report; "
+            "leave them out, or pass --with-identity.",
+            code="identity",
         )
 
 

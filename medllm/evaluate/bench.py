@@ -161,12 +161,21 @@ def figures_of_models(
         if not own:
             raise LabelError(
                 f"{folder} explains {document.model} ({document.model_sha256[:12]}), and none of "
-                "the evaluated models is that; evaluate it too, or leave that folder out."
+                f"the evaluated models is that ({_told(models)}). Of a model that was calibrated "
+                "or configured, explain the folder that was evaluated: 'medllm "
+                f"evaluate-explanations {document.dataset} ... --model FOLDER'. Or evaluate this "
+                f"model too, or leave {folder} out."
             )
         for name in own:
             kept = (*models[name].explanations, _place(document))
             models[name] = models[name].model_copy(update={"explanations": kept})
     return models
+
+
+def _told(models: Mapping[str, ModelFigures]) -> str:
+    return ", ".join(
+        f"{one.model or name} {one.model_sha256[:12]}".strip() for name, one in models.items()
+    )
 
 
 def _model(file: Path, predictions: Predictions) -> ModelFigures:

@@ -14,7 +14,7 @@ from medllm.datasets import ImageRecord
 from medllm.evaluate.decoding import Decoded, Decoder, decode
 from medllm.evaluate.probes import Probe, probe
 from medllm.machine import halve_on_out_of_memory
-from medllm.models import Model
+from medllm.models import Model, refuse_context
 
 # As many as a model takes in one forward; a larger batch gains nothing on a CPU.
 BATCH_SIZE = 16
@@ -78,11 +78,13 @@ def score_records(
         memory does not suffice for one image; where it does not for a batch, it takes fewer.
 
     Raises:
+        CheckpointError: The model was told of one patient.
         LabelError: The checkpoint does not answer for a finding.
         ValueError: `batch_size` is below 1.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be 1 or more.")
+    refuse_context(model)
     keys = [question.finding for question in model.questions(findings)]
     images = decode(records, decoder or Decoder(model.card.preprocessing), workers=workers)
 

@@ -19,7 +19,7 @@ from medllm.errors import MedllmError
 from medllm.evaluate.predictions import ScoredRecord
 from medllm.evaluate.table import SCHEMA, rows_of, write_rows
 from medllm.files import replace_file
-from medllm.models import Model
+from medllm.models import Model, refuse_context
 
 # Images that are lost at most when a run is killed, and held at most while they are written.
 PART = 256
@@ -196,7 +196,11 @@ def of_model(model: Model, findings: Sequence[str]) -> dict[str, Any]:
 
     Returns:
         A part of what `claim` is told.
+
+    Raises:
+        CheckpointError: The model was told of one patient.
     """
+    refuse_context(model)
     supposed = [question.calibration.prevalence for question in model.questions(findings)]
     return {"model_sha256": model.sha256, "prevalence": supposed, "findings": list(findings)}
 

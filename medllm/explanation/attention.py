@@ -14,6 +14,7 @@ from jaxtyping import Float, Float64, Int64
 from medllm.errors import AttributionError
 from medllm.explanation.attribution import PatchAttribution
 from medllm.explanation.case import Case
+from medllm.models import Model
 from medllm.models.architectures import Llava, VisionLanguage
 from medllm.models.architectures.paligemma import PaliGemma
 from medllm.models.encoded_questions import prompt_ids
@@ -107,6 +108,23 @@ def attention_rollout(case: Case) -> tuple[PatchAttribution, ...]:
     return tuple(found)
 
 
+def without_attention(model: Model, findings: Sequence[str]) -> AttributionError | None:
+    """Say why no attention can be followed to a model's answers, whatever the image.
+
+    Args:
+        model: The model.
+        findings: Keys of what it is asked; at least one.
+
+    Returns:
+        The error that both methods would raise; None where they serve one of the findings.
+    """
+    if not isinstance(model.architecture, VisionLanguage):
+        return _no_words(model)
+    if any(model.encode([key]).in_one_piece for key in findings):
+        return None
+    return _in_pieces(findings[0])
+
+
 def _wordings(case: Case, index: int) -> int:
     """Count the wordings of one finding, whose maps are averaged as its log-odds are."""
     (question,) = case.model.questions([case.findings[index]])
@@ -134,13 +152,25 @@ def _family(case: Case) -> VisionLanguage:
     """Give the architecture, which must read image tokens among a question's words."""
     kind = case.model.architecture
     if not isinstance(kind, VisionLanguage):
-        raise AttributionError(
-            f"model '{case.model.card.name}' reads no image tokens among the words of a question, "
-            "from which attention could be followed to the answer; use the method "
-            "'integrated-gradients'.",
-            code="no-attention",
-        )
+        raise _no_words(case.model)
     return kind
+
+
+def _no_words(model: Model) -> AttributionError:
+    return AttributionError(
+        f"model '{model.card.name}' reads no image tokens among the words of a question, from "
+        "which attention could be followed to the answer; use the method 'integrated-gradients'.",
+        code="no-attention",
+    )
+
+
+def _in_pieces(finding: str) -> AttributionError:
+    return AttributionError(
+        f"the answer words of {finding} are of several tokens, which are read at as many places, "
+        "and attention is followed to one; name words of one token each, or use the method "
+        "'integrated-gradients'.",
+        code="no-attention",
+    )
 
 
 def _answer(case: Case, index: int, row: int) -> _Answered:
@@ -155,12 +185,7 @@ def _answer(case: Case, index: int, row: int) -> _Answered:
     encoded = model.encode([case.findings[index]])
     asked = encoded.take([row])
     if not asked.in_one_piece:
-        raise AttributionError(
-            f"the answer words of {case.name(index)} are of several tokens, which are read at as "
-            "many places, and attention is followed to one; name words of one token each, or use "
-            "the method 'integrated-gradients'.",
-            code="no-attention",
-        )
+        raise _in_pieces(case.name(index))
     features, vision = _image(case)
     read = read_prompt(model.network, features, encoded, row, kind, output_attentions=True)
     text = _given(case, "LLM", read.attentions, model.network.config.text_config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from medllm.errors import AttributionError
 from medllm.explanation.attribution import PatchAttribution
 from medllm.explanation.case import Case
+from medllm.models import Model
 
 
 def gradient_x_activation(case: Case) -> tuple[PatchAttribution, ...]:
@@ -57,12 +58,8 @@ def grad_cam(case: Case) -> tuple[PatchAttribution, ...]:
         Selvaraju et al., Grad-CAM, ICCV 2017, equations 1 and 2, without the ReLU.
     """
     model = case.model
-    if model.architecture.tokens == "pixels":
-        raise AttributionError(
-            f"model '{model.card.name}' has no image tokens that Grad-CAM could weigh; use the "
-            "method 'integrated-gradients'.",
-            code="no-tokens",
-        )
+    if refusal := without_tokens(model, case.findings):
+        raise refusal
     with torch.no_grad():
         placed = case.pixel_values.to(model.device, model.dtype)
         tokens, project = model.architecture.encoder_tokens(model.network, placed)
@@ -73,6 +70,25 @@ def grad_cam(case: Case) -> tuple[PatchAttribution, ...]:
             1,
         )
         for gradient in _gradients(case, project(tokens), tokens)
+    )
+
+
+def without_tokens(model: Model, findings: Sequence[str]) -> AttributionError | None:
+    """Say why Grad-CAM cannot serve a model.
+
+    Args:
+        model: The model.
+        findings: Keys of what it is asked, which makes no difference.
+
+    Returns:
+        The error that `grad_cam` would raise of any image; None where it serves.
+    """
+    if model.architecture.tokens != "pixels":
+        return None
+    return AttributionError(
+        f"model '{model.card.name}' has no image tokens that Grad-CAM could weigh; use the method "
+        "'integrated-gradients'.",
+        code="no-tokens",
     )
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from medllm.errors import AttributionError
-from medllm.explanation.attention import attention_rollout, gradient_attention
+from medllm.explanation.attention import (
+    attention_rollout,
+    gradient_attention,
+    without_attention,
+)
 from medllm.explanation.attribution import PatchAttribution
 from medllm.explanation.case import Case
-from medllm.explanation.gradients import grad_cam, gradient_x_activation
+from medllm.explanation.gradients import grad_cam, gradient_x_activation, without_tokens
 from medllm.explanation.integrated_gradients import (
     integrated_gradients,
     pixel_integrated_gradients,
@@ -19,6 +23,14 @@ from medllm.explanation.perturbation import occlusion, patch_ablation, rise
 from medllm.explanation.record import Layer
 from medllm.explanation.shapley import zone_shapley
 from medllm.machine import out_of_memory_told
+from medllm.models import Model
+
+# Says why a method cannot serve a model for some findings, whatever the image; None where it can.
+Refusal = Callable[[Model, Sequence[str]], AttributionError | None]
+
+
+def _serves_all(_model: Model, _findings: Sequence[str]) -> None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -29,19 +41,23 @@ class Method:
         attribute: Gives an attribution a finding of the case, in order.
         layer: What it attributes to.
         unlike: Key of a method that works otherwise, for comparison.
+        refusal: Says why it cannot serve a model for any of some findings, whatever the image.
     """
 
     attribute: Callable[[Case], tuple[PatchAttribution, ...]]
     layer: Layer
     unlike: str
+    refusal: Refusal = _serves_all
 
 
 METHODS = {
     "integrated-gradients": Method(integrated_gradients, "image tokens", "occlusion"),
     "gradient-x-activation": Method(gradient_x_activation, "image tokens", "occlusion"),
-    "grad-cam": Method(grad_cam, "image tokens", "occlusion"),
-    "gradient-attention": Method(gradient_attention, "image tokens", "occlusion"),
-    "attention-rollout": Method(attention_rollout, "image tokens", "occlusion"),
+    "grad-cam": Method(grad_cam, "image tokens", "occlusion", without_tokens),
+    "gradient-attention": Method(
+        gradient_attention, "image tokens", "occlusion", without_attention
+    ),
+    "attention-rollout": Method(attention_rollout, "image tokens", "occlusion", without_attention),
     "pixel-integrated-gradients": Method(pixel_integrated_gradients, "pixels", "occlusion"),
     "smooth-integrated-gradients": Method(smooth_integrated_gradients, "pixels", "occlusion"),
     "occlusion": Method(occlusion, "pixels", "integrated-gradients"),
@@ -52,6 +68,23 @@ METHODS = {
 
 # On phantoms it points best, and names the right region far oftener than occlusion (ADR 14).
 DEFAULT_METHOD = "integrated-gradients"
+
+
+def refusals(
+    model: Model, findings: Sequence[str], methods: Iterable[str]
+) -> dict[str, AttributionError]:
+    """Say which methods cannot serve a model, whatever the image.
+
+    Args:
+        model: The model.
+        findings: Keys of what it is asked; at least one.
+        methods: Keys of `METHODS`.
+
+    Returns:
+        Why not, by method; what is refused of one image or of one finding is not among it.
+    """
+    found = ((name, METHODS[name].refusal(model, findings)) for name in methods)
+    return {name: error for name, error in found if error is not None}
 
 
 def attributed(case: Case, method: str) -> tuple[PatchAttribution, ...]:

@@ -11,7 +11,7 @@ from medllm.models.card import (
     SelfTest,
 )
 from medllm.models.checkpoint import load_model, save_model
-from medllm.models.context import in_context
+from medllm.models.context import in_context, refuse_context
 from medllm.models.encoded_questions import EncodedQuestions
 from medllm.models.lora import attach_lora, merge_lora
 from medllm.models.measured import (
@@ -49,6 +49,7 @@ __all__ = [
     "join_pretrained",
     "load_model",
     "merge_lora",
+    "refuse_context",
     "save_model",
     "wrap",
     "wrap_pretrained",

@@ -18,6 +18,12 @@ NOT_MEASURED = (
     "chosen: every call is indeterminate until `medllm calibrate` fits them."
 )
 
+# What holds of a model that was told of a patient.
+TOLD = (
+    "It was told a clinical context. Calibration, thresholds and figures are of answers without "
+    "one; how far the context moved each answer stands beside it."
+)
+
 
 @dataclass(frozen=True)
 class Calibration:

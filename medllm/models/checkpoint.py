@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from transformers import LlavaForConditionalGeneration
 
-from medllm.errors import CheckpointError
-from medllm.models.card import ModelCard, SelfTest
+from medllm.errors import CheckpointError, first_line
+from medllm.models.architectures import Classifier
+from medllm.models.card import TOLD, ModelCard, SelfTest
 from medllm.models.card_file import (
     CARD_FILE,
     file_sha256,
@@ -21,7 +22,9 @@ from medllm.models.card_file import (
     write_page,
 )
 from medllm.models.foreign import open_foreign
-from medllm.models.hub import cached_folders, find_folder, quiet_transformers
+from medllm.models.hub import ADAPTER_FILE, cached_folders, find_folder, quiet_transformers
+from medllm.models.in_memory import sha256_in_memory
+from medllm.models.labels import Meaning
 from medllm.models.model import Model
 from medllm.models.reading import check_tokens
 from medllm.models.tokenizer import open_tokenizer
@@ -55,11 +58,12 @@ def load_model(
         CheckpointError: The folder is missing, incomplete, altered, or answers otherwise
             than it did when it was saved; or it wants a `base`, another one, or none.
         TypeError: `base` is no network in memory, or stands beside `device`.
+        ValueError: `device` is none that torch computes on here.
     """
-    folder = resolve(source)
     if base is not None:
-        return _load_on(base, folder, device)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return _load_on(base, resolve(source), device)
+    device = _device(device)
+    folder = resolve(source)
     if is_foreign(folder):
         return open_foreign(folder, str(source), device)
     card = read_card(folder)
@@ -79,9 +83,29 @@ def load_model(
     return model
 
 
+def _device(wanted: str | None) -> str:
+    """Choose what is computed on, and see that torch does: before anything is fetched."""
+    if wanted is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=wanted).item()
+    except (AssertionError, RuntimeError) as error:
+        there = ["cpu"]
+        if torch.accelerator.is_available():
+            kind = torch.accelerator.current_accelerator()
+            there += [f"{kind}:{at}" for at in range(torch.accelerator.device_count())]
+        raise ValueError(
+            f"device is '{wanted}', and torch {torch.__version__} computes here on "
+            f"{', '.join(there)}. Name one of these, or leave device out. Torch says: "
+            f"{first_line(error)}"
+        ) from error
+    return wanted
+
+
 def is_foreign(folder: Path) -> bool:
     """Say whether a folder holds a model as others publish them, with no card of medllm's."""
-    return not has_card(folder) and (folder / "config.json").is_file()
+    published = ("config.json", ADAPTER_FILE)
+    return not has_card(folder) and any((folder / name).is_file() for name in published)
 
 
 def _load_adapted(folder: Path, card: ModelCard, device: str) -> Model:
@@ -94,10 +118,12 @@ def _load_adapted(folder: Path, card: ModelCard, device: str) -> Model:
             code="in-memory",
         )
     remedy = f"set base in {folder / CARD_FILE} to where the model is"
-    # Only a classifier's labels are taken from them, whatever it is called by itself.
-    labels = {question.finding: question.yes for question in card.questions}
+    # A classifier is asked what the card asks and nothing else, whatever its labels are called.
+    told = {question.finding: question.yes for question in card.questions}
+    alone = not any(question.no for question in card.questions)
+    meaning = Meaning(told, asked=told, independent=alone)
     found = find_folder(card.base, remedy=remedy)
-    base = open_foreign(found, card.base, device, bits=card.bits, labels=labels)
+    base = open_foreign(found, card.base, device, bits=card.bits, meaning=meaning)
     return _put_before(base, folder, card, remedy="Pin the revision (owner/name@revision)")
 
 
@@ -109,6 +135,8 @@ def _load_on(base: Model, folder: Path, device: str | None) -> Model:
             f"base is {found}; wanted is what medllm.wrap or medllm.wrap_pretrained gives of a "
             "network in memory."
         )
+    if any(question.context for question in base.card.questions):
+        raise TypeError("base was told of a patient; load the folder first, and tell it then.")
     if device is not None:
         raise TypeError("base stays on its own device; move the network, and leave device out.")
     card = None if is_foreign(folder) else read_card(folder)
@@ -126,7 +154,7 @@ def _load_on(base: Model, folder: Path, device: str | None) -> Model:
 
 def _put_before(base: Model, folder: Path, card: ModelCard, *, remedy: str) -> Model:
     """Put a site's questions and calibration before the network that they were fitted for."""
-    if base.card.base_sha256 != card.base_sha256:
+    if base.card.base_sha256 != card.base_sha256 or not _asks_alike(base, card):
         what = base.card.name if card.lives_in_memory else card.base
         raise CheckpointError(
             f"{what} has sha256 {base.card.base_sha256[:12]}, and {folder / CARD_FILE} was made "
@@ -137,6 +165,14 @@ def _put_before(base: Model, folder: Path, card: ModelCard, *, remedy: str) -> M
     model = dataclasses.replace(base, card=card, sha256=sha256_of(folder))
     run_self_test(model)
     return model
+
+
+def _asks_alike(base: Model, card: ModelCard) -> bool:
+    """Say whether a classifier's outputs mean to both what they mean to the one."""
+    if not isinstance(base.architecture, Classifier):
+        return True
+    meant = {one.finding: (one.yes, one.no) for one in base.card.questions}
+    return all(meant.get(one.finding) == (one.yes, one.no) for one in card.questions)
 
 
 def save_model(model: Model, folder: Path, *, dtype: torch.dtype = torch.float32) -> Model:
@@ -164,9 +200,12 @@ def save_model(model: Model, folder: Path, *, dtype: torch.dtype = torch.float32
             draft.mkdir()
         else:
             _write_weights(model, draft, dtype)
-        # What was measured of explanations is of one checkpoint, and lies in a file of its own.
-        stated = dataclasses.replace(model.card, explanations=())
+        # What was measured of explanations is of one checkpoint, and lies in a file of its own;
+        # what a model was told is of one patient.
+        limits = tuple(limit for limit in model.card.limitations if limit != TOLD)
+        stated = dataclasses.replace(model.card, explanations=(), limitations=limits)
         if stated.lives_in_memory:  # no file says how the network computes
+            _refuse_changed(model)
             stated = dataclasses.replace(stated, self_test=_self_test(model))
         card = dataclasses.asdict(stated)
         del card["explanations"]
@@ -213,6 +252,16 @@ def _write_weights(model: Model, folder: Path, dtype: torch.dtype) -> None:
     for part in (config, config["vision_config"], config["text_config"]):
         part["dtype"] = "float32"
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _refuse_changed(model: Model) -> None:
+    card = model.card
+    if sha256_in_memory(model.network, card.preprocessing, model.tokenizer) != card.base_sha256:
+        raise CheckpointError(
+            f"the weights of '{card.name}' have changed since it was wrapped, and what was fitted "
+            "then is not theirs; wrap it again, and calibrate it.",
+            code="another-base",
+        )
 
 
 def _self_test(model: Model) -> SelfTest:

@@ -16,6 +16,7 @@ from medllm.models.card import ModelCard, Question
 from medllm.models.checkpoint import is_foreign, require_replaceable, resolve, save_model
 from medllm.models.foreign import architecture_of, open_foreign
 from medllm.models.hub import read_config
+from medllm.models.labels import Meaning
 from medllm.models.model import Model
 from medllm.models.prompts import (
     Prompts,
@@ -36,7 +37,7 @@ _READ: tuple[tuple[type[Architecture], tuple[str, ...]], ...] = (
     (VisionLanguage, _ASKED),
     (Contrastive, ("for", "against")),
 )
-_LABELS = ("labels",)
+_LABELS = ("labels", "independent")
 
 _REASONS = (
     "It writes up to {} tokens before it answers. An explanation is of the answer behind that "
@@ -96,7 +97,8 @@ def configure(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     own = read_texts(prompts) if prompts else {}
     texts = prompts_of(config.model_type, own, source=prompts)
-    model = open_foreign(folder, str(source), device, bits=bits, labels=texts.labels)
+    meaning = Meaning(texts.labels, findings, texts.independent)
+    model = open_foreign(folder, str(source), device, bits=bits, meaning=meaning)
     _refuse_words(model, words=bool(paraphrased or reasoning_tokens))
     _refuse_idle(model, own, prompts)
     _refuse_tiles(model, tiles)
@@ -113,7 +115,7 @@ def configure(
         questions=asked,
         preprocessing=shown,
         prompt_template=_template(model, folder, texts, reasons=reasoning_tokens > 0),
-        context_template=(texts.context or "") if model.card.context_template else "",
+        context_template=texts.context or "",
         reasoning_tokens=reasoning_tokens,
         bits=bits,
     )
@@ -136,7 +138,9 @@ def _refuse_words(model: Model, *, words: bool) -> None:
 
 
 def _refuse_idle(model: Model, own: Mapping[str, Any], source: Path | None) -> None:
-    read = next((keys for kind, keys in _READ if isinstance(model.architecture, kind)), _LABELS)
+    keys = next((keys for kind, keys in _READ if isinstance(model.architecture, kind)), _LABELS)
+    # PaliGemma is told of no patient.
+    read = [key for key in keys if key != "context" or model.card.context_template]
     if idle := [key for key in own if key not in read]:
         raise CheckpointError(
             f"{source} has '{idle[0]}', which '{model.card.name}' is never asked by; it reads "

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 from medllm.errors import CheckpointError
 from medllm.models.build import IMAGE_TOKEN
+from medllm.models.card import TOLD
 from medllm.models.encoded_questions import adds_special_tokens
 from medllm.models.model import Model
 from medllm.models.tokenizer import check_prompt
-
-_NOT_MEASURED = (
-    "It was told a clinical context. Calibration, thresholds and figures are of answers without "
-    "one; how far the context moved each answer stands beside it."
-)
 
 
 def in_context(model: Model, context: str) -> Model:
@@ -32,8 +29,9 @@ def in_context(model: Model, context: str) -> Model:
         without a context.
 
     Raises:
-        CheckpointError: The model reads no context, or the text has braces, marks of the model's
-            own or words that its tokenizer does not know, or is longer than what it can read.
+        CheckpointError: The model reads no context or was told one, or the text has braces,
+            characters that are not printed, what the model's prompt is made of or words that its
+            tokenizer does not know, or is longer than what it can read.
         ValueError: The text is empty.
 
     Example:
@@ -47,11 +45,16 @@ def in_context(model: Model, context: str) -> Model:
     if not card.context_template:
         raise CheckpointError(
             f"'{card.name}' is asked its questions alone, and was never told of a patient; leave "
-            "the context out, or name a vision-language model that was tuned for chat.",
+            "the context out, or name a vision-language model that was tuned for chat. (A folder "
+            "of an earlier medllm wants to be configured anew.)",
             code="no-context",
         )
-    marks = (IMAGE_TOKEN, "{", "}", *model.tokenizer.all_special_tokens)
-    if found := [mark for mark in marks if mark in said]:
+    if any(question.context for question in card.questions):
+        raise CheckpointError(
+            f"'{card.name}' was told a context already; tell it all at once.", code="context"
+        )
+    unprinted = [repr(one) for one in said if not one.isprintable()]
+    if found := [*unprinted, *(mark for mark in _marks(model) if mark in said)]:
         raise CheckpointError(
             f"the context has {found[0]}, which means something else in a prompt; wanted is plain "
             "text.",
@@ -59,9 +62,7 @@ def in_context(model: Model, context: str) -> Model:
         )
     put = card.context_template.replace("{context}", said)
     questions = tuple(dataclasses.replace(question, context=put) for question in card.questions)
-    card = dataclasses.replace(
-        card, questions=questions, limitations=(*card.limitations, _NOT_MEASURED)
-    )
+    card = dataclasses.replace(card, questions=questions, limitations=(*card.limitations, TOLD))
     told = dataclasses.replace(model, card=card)
     _check_length(told)
     check_prompt(
@@ -70,6 +71,31 @@ def in_context(model: Model, context: str) -> Model:
         add_special_tokens=adds_special_tokens(told.tokenizer, card.prompt_template),
     )
     return told
+
+
+def refuse_context(model: Model) -> None:
+    """Refuse a model that was told of one patient where it would answer for many.
+
+    Args:
+        model: The model.
+
+    Raises:
+        CheckpointError: It was told a context.
+    """
+    if any(question.context for question in model.card.questions):
+        raise CheckpointError(
+            f"'{model.card.name}' was told of one patient, and would answer for all as if they "
+            "were that one; pass the model without the context.",
+            code="context",
+        )
+
+
+def _marks(model: Model) -> tuple[str, ...]:
+    """List what a text could write itself an image, a turn or an answer by."""
+    template = model.card.prompt_template
+    # Roles are plain words in some templates, such as `ASSISTANT:`.
+    roles = re.findall(r"\b[A-Z]{3,}:|\[/?INST\]", template)
+    return (IMAGE_TOKEN, "{", "}", *model.tokenizer.all_special_tokens, *roles)
 
 
 def _check_length(model: Model) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -60,6 +61,12 @@ class EncodedQuestions:
         """Number the rows of a wording, the one without any of its answer first."""
         first = sum(len(stems) for stems in self.stems[:wording])
         return range(first, first + len(self.stems[wording]))
+
+    @property
+    def rows_behind_stems(self) -> list[int]:
+        """Number the rows that end with the beginning of an answer."""
+        stems = [stem for of_wording in self.stems for stem in of_wording]
+        return [row for row, stem in enumerate(stems) if stem]
 
     def take(self, wordings: Sequence[int]) -> EncodedQuestions:
         """Take some of the wordings, in the order given, each as a question of its own."""
@@ -159,15 +166,20 @@ def encode_questions(
 
 def _stems(tokenizer: PreTrainedTokenizerBase, words: Sequence[Pieces]) -> tuple[Pieces, ...]:
     """Give what words of several pieces begin with, nothing first, each once."""
-    for one in words:
-        for other in words:
-            if one is not other and other[: len(one)] == one:
-                raise CheckpointError(
-                    f"the answer word '{tokenizer.decode(other)}' begins with "
-                    f"'{tokenizer.decode(one)}', another answer word, whose probability would "
-                    "count it too; leave one of them out.",
-                    code="answer-words",
-                )
+    for one, other in itertools.permutations(words, 2):
+        if one == other:
+            raise CheckpointError(
+                f"'{tokenizer.decode(one)}' stands twice among the answer words, for and against "
+                "or on one side; leave one of them out.",
+                code="answer-words",
+            )
+        if other[: len(one)] == one:
+            raise CheckpointError(
+                f"the answer word '{tokenizer.decode(other)}' begins with "
+                f"'{tokenizer.decode(one)}', another answer word, whose probability would count "
+                "it too; leave one of them out.",
+                code="answer-words",
+            )
     beginnings = (word[:end] for word in words for end in range(len(word)))
     return tuple(dict.fromkeys(sorted(beginnings, key=len)))
 

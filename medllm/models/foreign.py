@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -31,7 +29,7 @@ from medllm.models.card import NOT_MEASURED, UNFITTED, ModelCard, Question
 from medllm.models.card_file import has_card
 from medllm.models.encoder_contract import read_preprocessing, read_square, what_is_read
 from medllm.models.hub import cached_folders, read_config, sha256_of_files
-from medllm.models.labels import label_questions
+from medllm.models.labels import Meaning, label_questions
 from medllm.models.model import Model
 from medllm.models.prompts import contrastive_question, prompt_template, prompts_of
 from medllm.models.reading import check_reading
@@ -44,8 +42,12 @@ _AUTO: tuple[tuple[type[Architecture], Any], ...] = (
     (Contrastive, AutoModel),
     (Classifier, AutoModelForImageClassification),
 )
+# Encoders that `join_pretrained` takes, as they are published without a head.
+_ENCODERS = ("vit", "dinov2", "clip_vision_model", "siglip_vision_model")
 # Bits a weight of bfloat16, to which nothing is quantized.
 _HALF = 16
+# Of a classifier whose labels are called what they mean.
+NO_MEANING = Meaning()
 # The version of a model whose name pins no revision.
 _PUBLISHED = "as published"
 
@@ -77,7 +79,7 @@ def open_foreign(
     device: str,
     *,
     bits: int | None = None,
-    labels: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    meaning: Meaning = NO_MEANING,
 ) -> Model:
     """Open a model of another's making and see that medllm reads it as it was meant.
 
@@ -92,7 +94,7 @@ def open_foreign(
             a model that one GPU does not hold, the rest goes to others and to the main memory.
         bits: In how many bits a weight it is opened: 16 (bfloat16), or quantized, 8 or 4; as the
             device has it when None.
-        labels: Which labels of a classifier mean a finding, by its key, whatever they are called.
+        meaning: What the labels of a classifier mean beside what they are called.
 
     Returns:
         The model.
@@ -103,7 +105,7 @@ def open_foreign(
             not look at the image.
     """
     config = read_config(folder)
-    asked = read_asked(folder, config, labels)
+    asked = read_asked(folder, config, meaning)
     dtype: torch.dtype | str = torch.float32 if device == "cpu" else "auto"
     if bits == _HALF:
         dtype, bits = torch.bfloat16, None
@@ -127,14 +129,14 @@ def open_foreign(
 def read_asked(
     folder: Path,
     config: PreTrainedConfig,
-    labels: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    meaning: Meaning = NO_MEANING,
 ) -> Asked:
     """Read from a model's own files how it is shown an image and asked.
 
     Args:
         folder: Its folder.
         config: Its configuration.
-        labels: Which labels of a classifier mean a finding, by its key, whatever they are called.
+        meaning: What the labels of a classifier mean beside what they are called.
 
     Returns:
         How it is asked.
@@ -150,7 +152,15 @@ def read_asked(
         case Contrastive():
             return _ask_by_prompts(kind, config, folder)
         case Classifier():
-            return _ask_by_labels(kind, config, folder, labels)
+            return _ask_by_labels(kind, config, folder, meaning)
+        case None if config.model_type in _ENCODERS:
+            raise CheckpointError(
+                f"{folder} is of type '{config.model_type}', an encoder without a head, which "
+                "answers nothing by itself. Join it to an LLM and train both on your labels: "
+                "'medllm train recipe.yaml', where the recipe's model.vision names it; see "
+                "docs/how-to/adapt-an-encoder-and-a-llm.md.",
+                code="unknown-architecture",
+            )
         case _:
             raise CheckpointError(
                 f"{folder} is of type '{config.model_type}'; medllm knows "
@@ -223,7 +233,7 @@ def _ask_by_prompts(kind: Contrastive, config: PreTrainedConfig, folder: Path) -
 
 
 def _ask_by_labels(
-    kind: Classifier, config: PreTrainedConfig, folder: Path, told: Mapping[str, Sequence[str]]
+    kind: Classifier, config: PreTrainedConfig, folder: Path, meaning: Meaning
 ) -> Asked:
     if config.problem_type == "regression":
         raise CheckpointError(
@@ -231,8 +241,12 @@ def _ask_by_labels(
         )
     # What transformers' own pipeline takes for granted where problem_type is not set.
     independent = config.problem_type == "multi_label_classification" or config.num_labels == 1
+    if meaning.independent is not None:
+        independent = meaning.independent
     labels = [str(config.id2label[at]) for at in range(config.num_labels)]
-    questions = label_questions(labels, chooses_one=not independent, source=str(folder), told=told)
+    questions = label_questions(
+        labels, chooses_one=not independent, source=str(folder), meaning=meaning
+    )
     vision = config.to_dict().get("vision_config", config.to_dict())
     return Asked(kind, read_preprocessing(folder, vision.get("num_channels", 3)), questions)
 

@@ -7,7 +7,9 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from transformers import (
     CONFIG_MAPPING,
@@ -23,6 +25,11 @@ from medllm.errors import CheckpointError, first_line
 # What a model is made of, at the top of its repository: never a pickle and never code.
 _PATTERNS = ["*.json", "*.jinja", "*.safetensors"]
 _ELSEWHERE = ["*/*"]
+# What peft says of an adapter; transformers would follow it to a base that nobody named.
+ADAPTER_FILE = "adapter_config.json"
+# What may be written beside it later, and is no part of it: a card and what was measured of it, and
+# what transformers' Trainer says of a run (train_results.json, eval_results.json, ...).
+_NO_PART = ("medllm.json", "explanations.json", "trainer_state.json", "*_results.json")
 
 
 def find_folder(source: str | Path, *, remedy: str = "check the spelling") -> Path:
@@ -128,11 +135,11 @@ def cached_folders(wanted: Callable[[Path], bool]) -> dict[str, Path]:
         The folder a name, by name. Of several revisions it is the one that `main` points to, else
         the newest.
     """
-    from huggingface_hub import scan_cache_dir
+    from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
     try:
-        repositories = scan_cache_dir().repos
+        repositories = scan_cache_dir(constants.HF_HUB_CACHE).repos
     except CacheNotFound:
         return {}
     found = {}
@@ -167,15 +174,21 @@ def read_config(folder: Path) -> PreTrainedConfig:
         The configuration.
 
     Raises:
-        CheckpointError: There is none, or transformers does not know its kind.
+        CheckpointError: There is none, it is that of an adapter or of LLaVA's own code, or
+            transformers does not know its kind or that of a part.
     """
+    values = _values_of(folder)
+    _refuse_adapter(folder)
+    _refuse_original_llava(folder, values)
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with quiet_transformers():
+            return AutoConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
     except (OSError, ValueError, KeyError) as error:
-        kind = _model_type(folder)
-        if kind and kind not in CONFIG_MAPPING:
+        if unknown := _unknown_kind(values):
             raise CheckpointError(
-                f"{folder} is of type '{kind}', which transformers {transformers_version} does not "
+                f"{folder} {unknown}, which transformers {transformers_version} does not "
                 "know. If a newer one does, install it with 'pip install --upgrade transformers'; "
                 "code that a model brings along is never run.",
                 code="unknown-architecture",
@@ -185,12 +198,48 @@ def read_config(folder: Path) -> PreTrainedConfig:
         ) from error
 
 
-def _model_type(folder: Path) -> str | None:
+def _values_of(folder: Path) -> dict[str, Any]:
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
-    return config.get("model_type") if isinstance(config, dict) else None
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _refuse_adapter(folder: Path) -> None:
+    if (folder / ADAPTER_FILE).is_file():
+        raise CheckpointError(
+            f"{folder} holds an adapter of peft ({ADAPTER_FILE}), which is no whole model. Merge "
+            "it in Python and open what is saved: peft.PeftModel.from_pretrained(base, adapter)"
+            ".merge_and_unload().save_pretrained(folder), with the base's tokenizer and processor "
+            "beside it.",
+            code="adapter",
+        )
+
+
+def _refuse_original_llava(folder: Path, values: dict[str, Any]) -> None:
+    """Refuse weights of LLaVA's own code: some call themselves `llava`, as transformers' do."""
+    kind = values.get("model_type")
+    named = isinstance(kind, str) and kind.startswith("llava_") and kind not in CONFIG_MAPPING
+    # LLaVA's own configurations name their encoder so, of whichever LLM; transformers' hold it.
+    if named or "mm_vision_tower" in values:
+        raise CheckpointError(
+            f"{folder} is of type '{kind}' in the form of LLaVA's own code, which no transformers "
+            "opens. Take its conversion to transformers' 'llava', which many have on the hub "
+            "(their names often end in -hf), or convert it with convert_llava_weights_to_hf.py of "
+            "transformers 4.",
+            code="unknown-architecture",
+        )
+
+
+def _unknown_kind(values: dict[str, Any]) -> str | None:
+    """Say of a configuration or of a part of it that transformers does not know its type."""
+    parts = [(f"has a {name}", part) for name, part in values.items() if name.endswith("_config")]
+    for said, part in [("is", values), *parts]:
+        kind = part.get("model_type") if isinstance(part, dict) else None
+        if isinstance(kind, str) and kind not in CONFIG_MAPPING:
+            return f"{said} of type '{kind}'"
+    return None
 
 
 def sha256_of_files(folder: Path) -> str:
@@ -201,11 +250,13 @@ def sha256_of_files(folder: Path) -> str:
             then taken.
 
     Returns:
-        The hash; it does not depend on the folder's name.
+        The hash; it does not depend on the folder's name, nor on what was measured of the model
+        or written of its training.
     """
     whole = hashlib.sha256()
     for file in sorted(folder.iterdir()):
-        if file.suffix in (".json", ".jinja", ".safetensors") and file.name != "medllm.json":
+        is_part = not any(fnmatchcase(file.name, pattern) for pattern in _NO_PART)
+        if file.suffix in (".json", ".jinja", ".safetensors") and is_part:
             whole.update(f"{file.name} {_sha256(file)}\n".encode())
     return whole.hexdigest()
 

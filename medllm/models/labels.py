@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
-from types import MappingProxyType
 
 from medllm.errors import CheckpointError, did_you_mean
 from medllm.findings import FINDINGS
@@ -77,12 +77,23 @@ def _singular(word: str) -> str:
     return word.removesuffix("s")
 
 
+@dataclass(frozen=True)
+class Meaning:
+    """What the labels of a classifier mean beside what they are called.
+
+    Attributes:
+        labels: Those that mean a finding, by its key, whatever they are called.
+        asked: Keys of the findings that are wanted; every one that a label means when None.
+        independent: Whether each label is for itself; as the configuration says when None.
+    """
+
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    asked: Collection[str] | None = None
+    independent: bool | None = None
+
+
 def label_questions(
-    labels: Sequence[str],
-    *,
-    chooses_one: bool,
-    source: str,
-    told: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    labels: Sequence[str], *, chooses_one: bool, source: str, meaning: Meaning
 ) -> tuple[Question, ...]:
     """Make a question of each finding that a label means.
 
@@ -90,28 +101,23 @@ def label_questions(
         labels: A name an output.
         chooses_one: Whether the classifier chooses one of its labels; else each is for itself.
         source: What the classifier is, for messages.
-        told: Labels that mean a finding, by its key, whatever they are called.
+        meaning: What they mean beside what they are called.
 
     Returns:
         The questions, in medllm's order of findings.
 
     Raises:
-        CheckpointError: No label means a finding, a label that is told is none of the classifier's,
-            or the labels of a finding cannot be told apart from others.
+        CheckpointError: No label means a finding, a label that is told is none of the classifier's
+            or means two findings, or the labels of a finding cannot be told apart from others.
     """
-    meant: dict[str, Sequence[str]] = {}
+    taken = _checked(meaning.labels, labels, source)
+    meant: dict[str, Sequence[str]] = dict(meaning.labels)
     for label in dict.fromkeys(labels):
-        if (key := finding_of(label)) and key not in told:
+        if label not in taken and (key := finding_of(label)) and key not in meaning.labels:
             meant[key] = [*meant.get(key, ()), label]
-    for key, named in told.items():
-        for label in named:
-            if label not in labels:
-                raise CheckpointError(
-                    f"'{label}', said to mean {key}, is none of the {len(labels)} labels of "
-                    f"{source}: {_some(labels, 20)}.{did_you_mean(label, labels)}",
-                    code="no-label",
-                )
-        meant[key] = named
+    if meaning.asked is not None:
+        # What is not there at all is told when it is asked for.
+        meant = {key: meant[key] for key in meant if key in meaning.asked} or meant
     if not meant:
         raise CheckpointError(
             f"none of the {len(labels)} labels of {source}, such as {_some(labels, 3)}, names a "
@@ -125,6 +131,28 @@ def label_questions(
         for key in FINDINGS
         if key in meant
     )
+
+
+def _checked(
+    told: Mapping[str, Sequence[str]], labels: Sequence[str], source: str
+) -> dict[str, str]:
+    """Give the finding of each label that was told; refuse one that is not there, or of two."""
+    taken: dict[str, str] = {}
+    for key, named in told.items():
+        for label in named:
+            if label not in labels:
+                raise CheckpointError(
+                    f"'{label}', said to mean {key}, is none of the {len(labels)} labels of "
+                    f"{source}: {_some(labels, 20)}.{did_you_mean(label, labels)}",
+                    code="no-label",
+                )
+            if taken.setdefault(label, key) != key:
+                raise CheckpointError(
+                    f"'{label}' of {source} is said to mean {taken[label]} and {key}; one label is "
+                    "one finding.",
+                    code="no-label",
+                )
+    return taken
 
 
 def label_question(

@@ -16,6 +16,7 @@ from medllm.findings import finding
 from medllm.metrics import Estimate
 
 EXPLANATIONS_FILE = "explanations.json"
+_CARD_FILE = "medllm.json"  # of card_file, which reads this one
 _SCHEMA_VERSION = 1
 
 # Of fewer images a share says next to nothing: of ten, one more or less is a tenth of them.
@@ -185,8 +186,9 @@ def keep_measured(folder: Path, sha256: str, measured: MeasuredExplanations) -> 
         measured: On one data set; it replaces what is kept of the same part of it.
 
     Raises:
-        CheckpointError: The folder cannot be written to.
+        CheckpointError: The folder has no card, or cannot be written to.
     """
+    _require_card(folder)
     # By the part, so that what is measured again keeps its place on the page.
     known = {(one.dataset, one.split): one for one in read_measured(folder, sha256)}
     part = measured.dataset, measured.split
@@ -202,14 +204,16 @@ def keep_measured(folder: Path, sha256: str, measured: MeasuredExplanations) -> 
 
 
 def require_keepable(folder: Path) -> None:
-    """Refuse a folder that cannot be written to, before anything is computed.
+    """Refuse a folder that can keep nothing, before anything is computed.
 
     Args:
         folder: A checkpoint folder, such as the bundled one in an installed package.
 
     Raises:
-        CheckpointError: It cannot be written to.
+        CheckpointError: It has no card, as that of a model of another's making, or cannot be
+            written to.
     """
+    _require_card(folder)
     try:
         # Asked for by trying: rights are not all that can make a folder read-only.
         probe = folder / f".{EXPLANATIONS_FILE}"
@@ -217,6 +221,16 @@ def require_keepable(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise _not_kept(folder, error.strerror or "cannot be written") from error
+
+
+def _require_card(folder: Path) -> None:
+    if not (folder / _CARD_FILE).is_file():
+        raise CheckpointError(
+            f"{folder} has no {_CARD_FILE}, beside which {EXPLANATIONS_FILE} is kept, and nothing "
+            "is written to a model as it was published. Let 'medllm models configure' or 'medllm "
+            "calibrate' write a folder for it, and name that with --model.",
+            code="not-kept",
+        )
 
 
 def _not_kept(folder: Path, reason: str) -> CheckpointError:

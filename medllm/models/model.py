@@ -113,7 +113,7 @@ class Model:
             if finding not in by_finding:
                 raise LabelError(
                     f"model '{self.card.name}' does not answer for '{finding}'; "
-                    f"it was measured on: {', '.join(by_finding)}."
+                    f"it answers for: {', '.join(by_finding)}."
                     f"{did_you_mean(finding, by_finding)}",
                     code="unknown-finding",
                 )

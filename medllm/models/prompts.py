@@ -27,9 +27,15 @@ from medllm.models.tokenizer import find_answer_words
 
 
 def _asks(text: str) -> str:
-    if text.count("{question}") != 1 or IMAGE_TOKEN in text:
+    if text.count("{question}") != 1:
         raise ValueError("wanted is a text with {question} once; the image is put before it")
     return text
+
+
+def _answers(text: str) -> str:
+    if not text.strip():
+        raise ValueError("wanted is a word that a model answers by; this one is empty")
+    return text.strip()
 
 
 def _naming(known: str = "nothing", *, needed: str = "") -> AfterValidator:
@@ -41,6 +47,8 @@ def _naming(known: str = "nothing", *, needed: str = "") -> AfterValidator:
     def check(text: str) -> str:
         if needed and known not in text:
             raise ValueError(f"'{text}' lacks {known}, and would be the same for every {needed}")
+        if IMAGE_TOKEN in text:
+            raise ValueError(f"'{text}' has {IMAGE_TOKEN}; the image is put before each question")
         if unknown := set(re.findall(r"\{\w*\}", text)) - {known}:
             raise ValueError(f"'{text}' has {min(unknown)}; what is put in here is {known}")
         return text
@@ -54,6 +62,7 @@ Questions = Annotated[tuple[Plain, ...], Field(min_length=1)]
 Texts = Annotated[
     tuple[Annotated[str, _naming("{finding}", needed="finding")], ...], Field(min_length=1)
 ]
+Words = Annotated[tuple[Annotated[Plain, AfterValidator(_answers)], ...], Field(min_length=1)]
 Context = Annotated[str, _naming("{context}", needed="patient")]
 # One prompt can stand against all findings, such as that of a normal radiograph.
 Against = Annotated[tuple[Annotated[str, _naming("{finding}")], ...], Field(min_length=1)]
@@ -75,6 +84,8 @@ class Prompts(BaseModel):
         questions: Own questions by the key of a finding; the log-odds are the mean over them.
         labels: Which labels of a classifier mean a finding, by its key, instead of those that
             are called so.
+        independent: Whether each label of a classifier is for itself; as its configuration says
+            when None.
         positive: Prompts for a finding of a contrastive model, with `{finding}`.
         negative: Prompts against it, with `{finding}` or without.
     """
@@ -86,10 +97,11 @@ class Prompts(BaseModel):
     reasoning: Wording | None
     conclusion: Plain
     context: Context | None
-    yes_words: Questions
-    no_words: Questions
+    yes_words: Words
+    no_words: Words
     questions: dict[str, Questions] = Field(default_factory=dict)
     labels: dict[str, Questions] = Field(default_factory=dict)
+    independent: bool | None = None
     positive: Texts = Field(alias="for")
     negative: Against = Field(alias="against")
 
@@ -97,6 +109,8 @@ class Prompts(BaseModel):
 # What pydantic finds wrong, in words for who writes such a file.
 _WRONG = {
     "extra_forbidden": "no such key",
+    "tuple_type": "wanted is a list, such as ['...']",
+    "dict_type": "wanted is a table of findings, such as 'pneumonia: [...]'",
     "string_type": "wanted is a text; put it in quotes, which YAML needs for yes, no, digits",
 }
 
@@ -139,7 +153,7 @@ def prompts_of(
         wrong = _WRONG.get(first["type"], first["msg"])
         raise CheckpointError(
             f"{source}: {place}: {wrong}. Known keys: {', '.join(entries['default'])}, questions, "
-            "labels."
+            "labels, independent."
         ) from error
     if unknown := [key for key in (*prompts.questions, *prompts.labels) if key not in FINDINGS]:
         raise CheckpointError(

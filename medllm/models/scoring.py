@@ -140,7 +140,7 @@ def log_odds_at(
     encoded: EncodedQuestions,
     architecture: VisionLanguage,
 ) -> Float[torch.Tensor, "batch questions"]:
-    """Read the log-odds from hidden states, by the answer words' part of the head where it is all.
+    """Read the log-odds from hidden states, by the answer words' part of the head in float32.
 
     Args:
         network: The network.
@@ -151,16 +151,19 @@ def log_odds_at(
     Returns:
         As `log_odds_of` has them.
     """
-    if not encoded.in_one_piece:
-        return log_odds_of(architecture.logits(network, states).float(), encoded)
-    ids = sorted({word[0] for words in (*encoded.yes, *encoded.no) for word in words})
-    place = {word: at for at, word in enumerate(ids)}
-    yes, no = (
-        tuple(tuple((place[word[0]],) for word in words) for words in side)
-        for side in (encoded.yes, encoded.no)
+    ids = sorted({one for words in (*encoded.yes, *encoded.no) for word in words for one in word})
+    place = {one: at for at, one in enumerate(ids)}
+    yes, no, stems = (
+        tuple(tuple(tuple(place[one] for one in pieces) for pieces in words) for words in side)
+        for side in (encoded.yes, encoded.no, encoded.stems)
     )
     logits = architecture.logits(network, states, ids)
-    return log_odds_of(logits, dataclasses.replace(encoded, yes=yes, no=no))
+    if behind := encoded.rows_behind_stems:
+        normal = architecture.log_normalizer(network, states[:, behind])
+        rows = torch.tensor(behind, device=logits.device)
+        logits = logits.to(normal.dtype)
+        logits = logits.index_add(1, rows, -normal[..., None].expand(-1, -1, len(ids)))
+    return log_odds_of(logits, dataclasses.replace(encoded, yes=yes, no=no, stems=stems))
 
 
 def read_prompt(
@@ -229,8 +232,8 @@ def log_odds_of(
     and so on; the normalization of the first pieces is the same for all words and cancels.
 
     Args:
-        logits: At the answer positions, as `encoded` has its rows; a column an id of `encoded`,
-            and where a word has several pieces the whole vocabulary.
+        logits: At the answer positions, as `encoded` has its rows; a column an id of `encoded`.
+            Log-probabilities where a row ends with the beginning of an answer.
         encoded: The questions they belong to.
 
     Returns:
@@ -239,10 +242,8 @@ def log_odds_of(
     """
     columns = []
     for wording, stems in enumerate(encoded.stems):
-        first, *rest = encoded.rows_of(wording)
-        scores: dict[Pieces, torch.Tensor] = {(): logits[:, first]}
-        for stem, row in zip(stems[1:], rest, strict=True):
-            scores[stem] = logits[:, row].log_softmax(-1)
+        rows = encoded.rows_of(wording)
+        scores = {stem: logits[:, row] for stem, row in zip(stems, rows, strict=True)}
         yes, no = (
             _word_scores(scores, words).logsumexp(-1)
             for words in (encoded.yes[wording], encoded.no[wording])
@@ -257,10 +258,10 @@ def _word_scores(
 ) -> Float[torch.Tensor, "batch words"]:
     """Add up the scores of each word's pieces, each behind those before it."""
     found = scores[()][:, [word[0] for word in words]]
-    if len(scores) == 1:
+    if len(scores) == 1:  # all of one piece, and one step for all of them
         return found
-    rest = [
-        sum((scores[word[:at]][:, word[at]] for at in range(1, len(word))), torch.zeros(()))
-        for word in words
-    ]
-    return found + torch.stack([one.expand(len(found)) for one in rest], dim=-1)
+    columns = list(found.unbind(dim=-1))
+    for column, word in enumerate(words):
+        for at in range(1, len(word)):
+            columns[column] = columns[column] + scores[word[:at]][:, word[at]]
+    return torch.stack(columns, dim=-1)

@@ -92,25 +92,31 @@ def find_answer_words(tokenizer: PreTrainedTokenizerBase, *words: str) -> tuple[
     Raises:
         CheckpointError: A word has no spelling that the tokenizer knows.
     """
-    return tuple(spelling for word in words for spelling in _spellings(tokenizer, word))
+    found: dict[tuple[int, ...], str] = {}
+    for word in words:
+        for pieces, spelling in _spellings(tokenizer, word).items():
+            found.setdefault(pieces, spelling)
+    return tuple(found.values())
 
 
-def _spellings(tokenizer: PreTrainedTokenizerBase, word: str) -> tuple[str, ...]:
+def _spellings(tokenizer: PreTrainedTokenizerBase, word: str) -> dict[tuple[int, ...], str]:
     cases = dict.fromkeys((word, word[:1].upper() + word[1:]))
     candidates = [form.format(case) for case in cases for form in _SPELLINGS]
     found: dict[tuple[int, ...], str] = {}
     for candidate in candidates:
         pieces = tuple(answer_pieces(tokenizer, candidate))
         # An unknown word is one token too, which does not read as the word.
-        if tokenizer.decode(pieces).strip().lower() == word.lower():
+        reads_as_word = tokenizer.decode(pieces).strip().lower() == word.lower()
+        if reads_as_word and not set(pieces) & set(tokenizer.all_special_ids):
             found.setdefault(pieces, candidate)
     if not found:
         raise CheckpointError(
             f"the tokenizer knows none of {candidates}, by which a model shall answer; choose "
             "words that its vocabulary can spell."
         )
-    whole = tuple(spelling for pieces, spelling in found.items() if len(pieces) == 1)
-    return whole or tuple(found.values())
+    if any(len(pieces) == 1 for pieces in found):
+        return {pieces: spelling for pieces, spelling in found.items() if len(pieces) == 1}
+    return found
 
 
 def answer_pieces(tokenizer: PreTrainedTokenizerBase, word: str) -> list[int]:
@@ -185,6 +191,13 @@ def check_prompt(
         raise CheckpointError(
             f"the prompt begins with {tokenizer.convert_ids_to_tokens(inside[0])}, which the "
             "tokenizer writes itself; leave it out of the prompt."
+        )
+    begin = tokenizer.bos_token_id
+    if begin is not None and begin != tokenizer.eos_token_id and whole.count(begin) > 1:
+        raise CheckpointError(
+            f"the prompt has {tokenizer.bos_token} {whole.count(begin)} times, and a text begins "
+            "once; leave it out of the wording, or mend the chat template.",
+            code="chat-template",
         )
     if tokenizer.unk_token_id in inside:
         raise CheckpointError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Collection
 from importlib.util import find_spec
@@ -12,7 +11,6 @@ from typing import Any
 import psutil
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
 from medllm.errors import CheckpointError, first_line
@@ -32,6 +30,8 @@ _WHOLE = [
         "connector",
     )
 ]
+# Weights in forms that are not opened.
+_OTHERS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
 # Bytes an entry in safetensors' names of types, of those that are not 4.
 _BYTES = {"F64": 8, "I64": 8, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
@@ -127,9 +127,10 @@ def load_weights(
         The network, and what transformers says of the loading.
 
     Raises:
-        CheckpointError: The weights are missing, damaged, of another shape, or larger than the
-            memory that is free.
+        CheckpointError: The weights are missing, damaged, no safetensors, of another shape, or
+            larger than the memory that is free.
     """
+    _refuse_other_files(folder, factory.__name__)
     if options.get("device_map") != "auto":
         _refuse_too_large(folder, dtype, bits)
     try:
@@ -163,6 +164,21 @@ def load_weights(
     return model, info
 
 
+def _refuse_other_files(folder: Path, factory: str) -> None:
+    """Refuse weights that are stored as pickles alone, with the way to those that are not."""
+    if any(folder.glob("*.safetensors")):
+        return
+    others = sorted(file.name for kind in _OTHERS for file in folder.glob(f"*{kind}"))
+    found = f" (there is {some_of(others)})" if others else ""
+    raise CheckpointError(
+        f"{folder} has no weights in safetensors{found}, and medllm opens nothing else: other "
+        "forms can run code. Name a revision that has them, as the hub's own conversion often is "
+        "(owner/name@refs/pr/1; see the page's Community), or convert them in an environment that "
+        f"you trust: transformers.{factory}.from_pretrained(folder).save_pretrained(folder).",
+        code="no-safetensors",
+    )
+
+
 def keep_gradients(network: PreTrainedModel) -> None:
     """Keep weights of 4 bits in the form that gradients pass.
 
@@ -175,34 +191,6 @@ def keep_gradients(network: PreTrainedModel) -> None:
     for module in network.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-
-
-def sha256_of_network(network: nn.Module, *said: object) -> str:
-    """Hash a network that lives in memory, alike in every process.
-
-    Args:
-        network: The network.
-        *said: What else tells it from others; values that are written out the same each time.
-
-    Returns:
-        The hash, over the names and bytes of its weights and over what was said.
-
-    Raises:
-        CheckpointError: A weight is not in memory.
-    """
-    whole = hashlib.sha256(repr(said).encode())
-    for name, tensor in sorted(network.state_dict().items()):
-        if not torch.is_tensor(tensor):
-            continue  # what a module keeps beside its weights
-        if tensor.is_meta:
-            raise CheckpointError(
-                f"the weight '{name}' is not in the memory of the network's device; save the model "
-                "with its save_pretrained, and open the folder with medllm.load_model."
-            )
-        flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        whole.update(name.encode())
-        whole.update(flat.numpy().data)
-    return whole.hexdigest()
 
 
 def _bytes_of(folder: Path, dtype: torch.dtype | str, bits: int | None = None) -> float:

@@ -18,10 +18,10 @@ from medllm.findings import finding
 from medllm.models.architectures.classifier import Classifier, top_parts
 from medllm.models.card import IN_MEMORY
 from medllm.models.foreign import Asked, foreign_card
+from medllm.models.in_memory import sha256_in_memory, sha256_of_asked
 from medllm.models.labels import finding_of, label_question
 from medllm.models.model import Model
 from medllm.models.reading import check_reading
-from medllm.models.weights import sha256_of_network
 from medllm.phantom import pixels_to_try
 
 # What a network's outputs can be.
@@ -182,9 +182,9 @@ def wrap(
         for key, where in places.items()
     )
     asked = Asked(WrappedClassifier(), preprocessing, questions)
-    meant = sorted((one.finding, one.yes, one.no) for one in questions)
-    sha256 = sha256_of_network(network, labels, output, meant, preprocessing)
-    card = foreign_card(name, IN_MEMORY, asked, base=IN_MEMORY, sha256=sha256)
+    base_sha256 = sha256_in_memory(wrapped, preprocessing, None)
+    card = foreign_card(name, IN_MEMORY, asked, base=IN_MEMORY, sha256=base_sha256)
+    sha256 = sha256_of_asked(base_sha256, questions)
     model = Model(wrapped, None, card, sha256, asked.architecture)
     check_reading(model, clip=_MOST_LOG_ODDS if output == "probabilities" else math.inf)
     return model

@@ -5,30 +5,37 @@ from __future__ import annotations
 import copy
 import json
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from transformers import (
     ImageProcessingMixin,
-    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from medllm.errors import CheckpointError
+from medllm.findings import finding
 from medllm.models.architectures import Classifier, VisionLanguage
 from medllm.models.card import IN_MEMORY
 from medllm.models.foreign import Asked, architecture_of, foreign_card, read_asked
 from medllm.models.hub import quiet_transformers, read_config
+from medllm.models.in_memory import sha256_in_memory, sha256_of_asked
+from medllm.models.labels import Meaning
 from medllm.models.model import Model
 from medllm.models.reading import check_reading
-from medllm.models.weights import keep_gradients, sha256_of_network
-
-# What a configuration says that no answer depends on, and a library or a training changes.
-_IDLE = ("_name_or_path", "architectures", "dtype", "transformers_version", "use_cache")
+from medllm.models.weights import keep_gradients
 
 
-def wrap_pretrained(network: PreTrainedModel, processor: Any, *, name: str | None = None) -> Model:
+def wrap_pretrained(
+    network: PreTrainedModel,
+    processor: Any,
+    *,
+    labels: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    name: str | None = None,
+) -> Model:
     """Make a model of a network of transformers as it is in memory, such as just fine-tuned.
 
     It is read as its folder would be: preprocessing, chat template, answer words and labels are
@@ -42,6 +49,8 @@ def wrap_pretrained(network: PreTrainedModel, processor: Any, *, name: str | Non
             as of peft, with them merged.
         processor: What prepares its input: of a classifier its image processor, of others what
             `AutoProcessor` opens, with image processor and tokenizer.
+        labels: Which labels of a classifier mean a finding, by the finding's key, where they do not
+            say it themselves, such as `{"pneumonia": ["LABEL_1"]}`.
         name: What the model shall be called; the network's class when None.
 
     Returns:
@@ -72,13 +81,13 @@ def wrap_pretrained(network: PreTrainedModel, processor: Any, *, name: str | Non
         config.architectures = [kind.__name__]
         (folder / "config.json").write_text(config.to_json_string(), encoding="utf-8")
         try:
-            asked = _read(folder, network, processor)
+            asked = _read(folder, network, processor, labels)
         except CheckpointError as error:
             said = str(error).replace(made, f"'{name}'")
             raise CheckpointError(said, code=error.code) from error
-    vocabulary = sorted(asked.tokenizer.get_vocab().items()) if asked.tokenizer else []
-    sha256 = sha256_of_network(network, _told(config), asked.contract, vocabulary)
-    card = foreign_card(name, IN_MEMORY, asked, base=IN_MEMORY, sha256=sha256)
+    base_sha256 = sha256_in_memory(network, asked.contract, asked.tokenizer)
+    card = foreign_card(name, IN_MEMORY, asked, base=IN_MEMORY, sha256=base_sha256)
+    sha256 = sha256_of_asked(base_sha256, asked.questions)
     model = Model(network, asked.tokenizer, card, sha256, asked.architecture)
     check_reading(model)
     return model
@@ -100,7 +109,9 @@ def _class_of(network: Any) -> type:
     return next(one for one in type(network).__mro__ if one.__module__.startswith("transformers."))
 
 
-def _read(folder: Path, network: PreTrainedModel, processor: Any) -> Asked:
+def _read(
+    folder: Path, network: PreTrainedModel, processor: Any, labels: Mapping[str, Sequence[str]]
+) -> Asked:
     """Read a network as it would be read from a folder of its own, but for its weights."""
     config = read_config(folder)
     kind = architecture_of(config)
@@ -112,14 +123,15 @@ def _read(folder: Path, network: PreTrainedModel, processor: Any) -> Asked:
     if kind is not None:
         _write_processor(processor, folder, reads_words=not isinstance(kind, Classifier))
     try:
-        return read_asked(folder, config)
+        told = {finding(key).key: named for key, named in labels.items()}
+        return read_asked(folder, config, Meaning(told))
     except CheckpointError as error:
         if error.code != "no-finding":
             raise
         raise CheckpointError(
             f"none of the labels of {folder} names a finding that medllm knows: "
-            f"{', '.join(map(str, config.id2label.values()))}. Say which output means one: "
-            'medllm.wrap(network, {"pneumonia": 1}, preprocessing, output="softmax logits").',
+            f"{', '.join(map(str, config.id2label.values()))}. Say which means one: "
+            f'labels={{"pneumonia": ["{config.id2label[0]}"]}}.',
             code=error.code,
         ) from error
 
@@ -146,12 +158,3 @@ def _write_processor(processor: Any, folder: Path, *, reads_words: bool) -> None
     if isinstance(template, str):
         text = json.dumps({"chat_template": template})
         (folder / "chat_template.json").write_text(text, encoding="utf-8")
-
-
-def _told(config: PreTrainedConfig) -> str:
-    """Write out what a configuration says of how the network computes, alike in every process."""
-
-    def kept(part: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in part.items() if name not in _IDLE}
-
-    return json.dumps(json.loads(config.to_json_string(), object_hook=kept), sort_keys=True)

@@ -212,6 +212,9 @@ def _write_call(panel: _Panel, entry: ReportedFinding) -> None:
     low, high = wording.probability(calibration.low), wording.probability(calibration.high)
     panel.write(f"Thresholds {low} and {high}", 20, colour=_SOFT)
     panel.write(f"Log-odds {wording.signed(said.log_odds)}", 20, colour=_SOFT)
+    if said.without_context is not None:
+        alone = sentences.called(said.without_context, entry.question)
+        panel.write(f"Told a clinical context; without it: {alone}", 20, colour=_CAUTION)
     if entry.contrast and entry.explanation:
         difference = wording.signed(entry.explanation.log_odds)
         panel.write(f"Difference of log-odds {difference}", 20, colour=_SOFT)

@@ -19,6 +19,7 @@ from medllm.dicom.files import read_image_file
 from medllm.dicom.radiograph import Radiograph
 from medllm.dicom.silence import in_silence
 from medllm.errors import DicomError, ReportError
+from medllm.models import FindingPrediction
 from medllm.report.dicom_header import UTC_OFFSET, take_image, take_patient
 from medllm.report.document import Report
 
@@ -239,7 +240,8 @@ def made_from(report: Report) -> str:
         if (why := entry.explanation) is not None
     ]
     asked = [
-        (entry.finding.key, entry.question.calibration.prevalence) for entry in report.findings
+        (entry.finding.key, entry.question.calibration.prevalence, *_told(entry.prediction))
+        for entry in report.findings
     ]
     pipeline = [(step.name, step.detail) for step in report.scan.pipeline]
     parts = (
@@ -247,3 +249,8 @@ def made_from(report: Report) -> str:
         *(pipeline, asked, explained),
     )
     return json.dumps(parts)
+
+
+def _told(answer: FindingPrediction) -> tuple[str, ...]:
+    """Give the prompt of a model that was told of a patient: another context, another report."""
+    return () if answer.without_context is None else (answer.prompt,)

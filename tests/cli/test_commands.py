@@ -3,7 +3,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -438,6 +440,34 @@ def test_wrong_usage_exits_2_and_a_bad_input_1(
     assert ended.value.code == code, told
     assert message in told
     assert "Traceback" not in told
+
+
+def test_a_torchvision_of_another_build_than_torch_is_told_with_the_remedy(tmp_path):
+    # As PyPI's build for CUDA does beside torch's for the CPU.
+    (tmp_path / "torchvision").mkdir()
+    reason = "operator torchvision::nms does not exist"
+    (tmp_path / "torchvision" / "__init__.py").write_text(f"raise RuntimeError({reason!r})")
+    done = subprocess.run(
+        [sys.executable, "-m", "medllm", "models", "list"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"medllm: the torchvision that is installed is of another build than torch ({reason}). "
+        "Uninstall it (pip uninstall torchvision; medllm needs none), or install the one of your "
+        "torch.\n"
+    )
+
+
+def test_another_package_that_does_not_open_is_not_blamed_on_torchvision(monkeypatch):
+    def fail() -> None:
+        raise ImportError("Qwen2VLVideoProcessor requires the torchvision library")
+
+    monkeypatch.setattr("medllm.cli.app", fail)
+    with pytest.raises(ImportError, match="Qwen2VL"):
+        main()
 
 
 def test_inspect_shows_the_pipeline_and_no_identity(phantom_file, tmp_path):

@@ -10,9 +10,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from medllm.cli import app
-from medllm.errors import MedllmError
+from medllm.errors import AttributionError, CheckpointError, MedllmError
+from medllm.explanation import METHODS
 from medllm.models import load_model, save_model
 from medllm.phantom import Lesion, make_phantom
+from tests.models.architectures.checkpoints import write_checkpoint
 
 # What the figures are is tested where they are made.
 pytestmark = pytest.mark.usefixtures("few_resamples")
@@ -145,6 +147,55 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_computed(
         result.exception
     )
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("given", ["folder", "hub"])
+def test_nothing_is_kept_in_a_model_as_it_was_published(tmp_path, monkeypatch, given):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    repository = tmp_path / "models--some--clip"
+    folder = write_checkpoint("clip", repository / "snapshots" / ("a" * 40))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("a" * 40)
+    before = sorted(tmp_path.rglob("*"))
+    model = folder if given == "folder" else "some/clip"
+    result = run("phantom", "--model", model, "--keep", "--out", tmp_path / "out", "--limit", 1)
+    assert isinstance(result.exception, CheckpointError), result.output
+    assert result.exception.code == "not-kept"
+    assert "'medllm models configure' or 'medllm calibrate'" in str(result.exception)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("kind", ["clip", "vit-classifier"])
+def test_of_all_methods_those_that_cannot_serve_are_left_out_and_told(tmp_path, monkeypatch, kind):
+    few = ("integrated-gradients", "occlusion", "grad-cam", "attention-rollout")
+    for name in set(METHODS) - set(few):  # what is slow, out of the table of all
+        monkeypatch.delitem(METHODS, name)
+    folder, out = write_checkpoint(kind, tmp_path / kind), tmp_path / "out"
+    common = ("phantom", "--model", folder, "--limit", 2, "--finding", "pneumonia", "--out", out)
+    result = run(*common, "--sanity", 1)
+    assert result.exit_code == 0, result.output
+    said = result.stderr.splitlines()
+    assert len(said) == 2
+    assert said[0].startswith(f"grad-cam is left out: model '{kind}' has no image tokens")
+    assert said[1].startswith(f"attention-rollout is left out: model '{kind}' reads no image tok")
+    figures = json.loads((out / "metrics.json").read_text())
+    assert figures["methods"] == ["integrated-gradients", "occlusion"]
+    assert [*figures["refusals"]] == ["grad-cam", "attention-rollout"]
+    assert sum(figures["verdicts"].values()) == 2
+    assert figures["sanity"]["methods"].keys() == {*figures["methods"], "edges"}
+
+
+def test_a_method_that_is_named_and_cannot_serve_is_refused_before_anything_is_computed(tmp_path):
+    folder, out = write_checkpoint("clip", tmp_path / "clip"), tmp_path / "out"
+    named = ("--method", "occlusion,gradient-attention")
+    result = run("phantom", "--model", folder, "--limit", 2, *named, "--out", out)
+    assert isinstance(result.exception, AttributionError), result.output
+    assert result.exception.code == "no-attention"
+    assert "the method 'gradient-attention' cannot be tried: model 'clip' re" in str(
+        result.exception
+    )
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from medllm.errors import AttributionError
 from medllm.explanation import attention
 from medllm.explanation.attention import attention_rollout, gradient_attention
 from medllm.explanation.case import Case
-from medllm.explanation.methods import METHODS
+from medllm.explanation.methods import METHODS, refusals
 from medllm.models import Model, load_model
 from medllm.models.configured import configure
 from tests.models.architectures.checkpoints import (
@@ -256,3 +257,25 @@ def test_a_network_without_image_tokens_is_refused(opened, kind):
         with pytest.raises(AttributionError, match="no image tokens .* use the method") as refused:
             METHODS[method].attribute(case)
         assert refused.value.code == "no-attention"
+
+
+@pytest.mark.parametrize("kind", ["clip", "resnet-classifier", "llava"])
+def test_what_cannot_serve_a_model_is_known_before_any_image(opened, kind):
+    _, model = opened(kind)
+    case = Case(model, scan_of(blocks(image_size(kind), 5)), model.card.findings[:1])
+    refused = refusals(model, case.findings, METHODS)
+    assert set(refused) == (set() if kind == "llava" else {"grad-cam", *BOTH})
+    for name, error in refused.items():
+        with pytest.raises(AttributionError, match=re.escape(str(error))) as raised:
+            METHODS[name].attribute(case)
+        assert raised.value.code == error.code
+
+
+def test_attention_serves_a_model_while_one_finding_is_answered_by_one_token(opened):
+    _, model = opened("llava")
+    (question,) = model.questions(["mass"])
+    model = model.asking([dataclasses.replace(question, yes=("present",), no=("absent",))])
+    assert refusals(model, ("mass", "pneumonia"), BOTH) == {}
+    refused = refusals(model, ("mass",), BOTH)
+    assert [*refused] == [*BOTH]
+    assert str(refused[BOTH[0]]).startswith("the answer words of mass are of several tokens")

@@ -32,6 +32,7 @@ from transformers import (
 
 from medllm.findings import FINDINGS
 from medllm.models import Model, join_pretrained
+from tests.models.architectures.checkpoints import write_checkpoint
 
 END, BEGIN = "<|end|>", "<bos>"
 TEXTS = [*(entry.question for entry in FINDINGS.values()), "yes no Yes No"]
@@ -172,6 +173,19 @@ def _save_llms(root: Path) -> dict[str, Path]:
         # A window smaller than the image, and a cap on the logits.
         "gemma2": _save_llm(root / "gemma2", "gemma2", begun, head_dim=8, sliding_window=8),
     }
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Write a checkpoint of a kind, once a session; no test changes it."""
+    kept: dict[str, Path] = {}
+
+    def published(kind: str) -> Path:
+        if kind not in kept:
+            kept[kind] = write_checkpoint(kind, tmp_path_factory.mktemp("published") / kind)
+        return kept[kind]
+
+    return published
 
 
 @pytest.fixture(scope="session")

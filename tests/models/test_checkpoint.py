@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 
-import huggingface_hub
 import pytest
 import torch
 from transformers import LlavaForConditionalGeneration
@@ -161,6 +160,13 @@ def test_a_path_that_does_not_exist_is_named(tmp_path):
         load_model(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta"])
+def test_a_device_that_is_not_there_is_told_with_those_that_are(device):
+    # Before the model is looked for, or gigabytes of it are fetched.
+    with pytest.raises(ValueError, match=f"device is '{device}', and torch .* here on cpu"):
+        load_model("clinic/none", device=device)
+
+
 def test_a_hub_name_is_found_in_the_local_cache(saved, tmp_path, monkeypatch):
     # The layout of a Hugging Face cache: refs name a revision, snapshots hold its files.
     repository = tmp_path / "models--clinic--tiny"
@@ -183,9 +189,7 @@ def test_a_cached_checkpoint_of_another_medllm_does_not_end_the_list(
         shutil.copytree(folder, repository / "snapshots" / ("a" * 40))
         (repository / "refs").mkdir()
         (repository / "refs" / "main").write_text("a" * 40)
-    cache = str(tmp_path / "cache")
-    scan = huggingface_hub.scan_cache_dir
-    monkeypatch.setattr(huggingface_hub, "scan_cache_dir", lambda: scan(cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     done = CliRunner().invoke(app, ["models", "list"])
     assert done.exit_code == 0, done.output
     *_, newer, tiny = done.output.splitlines()
@@ -209,8 +213,7 @@ def test_of_several_cached_revisions_the_one_of_main_is_listed_else_the_newest(
     if main:
         (repository / "refs").mkdir()
         (repository / "refs" / "main").write_text(hashes[main])
-    scan = huggingface_hub.scan_cache_dir
-    monkeypatch.setattr(huggingface_hub, "scan_cache_dir", lambda: scan(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert cached_checkpoints()["clinic/tiny"].name == hashes[listed]
 
 

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +24,10 @@ from medllm.models import foreign as opening
 from medllm.models import load_model, save_model
 from medllm.models.configured import configure
 from medllm.models.prompts import prompts_of, read_texts
-from medllm.models.scoring import log_odds_of
+from medllm.models.scoring import answer_states, log_odds_at, log_odds_of
 from medllm.models.tokenizer import answer_ids
 from medllm.phantom import Lesion, make_phantom
-from tests.models.architectures.checkpoints import GENERATIVE, image_size, write_checkpoint
+from tests.models.architectures.checkpoints import GENERATIVE, image_size
 from tests.models.architectures.plain import (
     plain_inputs,
     plain_log_odds,
@@ -41,19 +40,6 @@ from tests.models.architectures.plain import (
 # of grey, by which a network of random weights soon writes something else.
 CHATTING = [kind for kind in GENERATIVE if not kind.startswith(("paligemma", "llava-next"))]
 TOKENS = 12
-
-
-@pytest.fixture(scope="session")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Write a checkpoint of a kind, once a session; no test changes it."""
-    kept: dict[str, Path] = {}
-
-    def published(kind: str) -> Path:
-        if kind not in kept:
-            kept[kind] = write_checkpoint(kind, tmp_path_factory.mktemp("published") / kind)
-        return kept[kind]
-
-    return published
 
 
 @pytest.fixture(scope="module")
@@ -249,9 +235,12 @@ def test_own_words_are_read_from_a_file(published, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["llava", "qwen2.5-vl", "gemma3", "smolvlm"])
-def test_answers_of_several_pieces_have_the_odds_of_whole_words(published, tmp_path, kind):
+@pytest.mark.parametrize(
+    "words", ["yes_words: [found, suspected]\nno_words: ['none']", "yes_words: ['yes', found]"]
+)
+def test_answers_of_several_pieces_have_the_odds_of_whole_words(published, tmp_path, kind, words):
     file = tmp_path / "words.yaml"
-    file.write_text("yes_words: [found, suspected]\nno_words: ['none']\n")
+    file.write_text(words)
     folder = published(kind)
     model = configure(folder, tmp_path / "own", findings=["mass", "nodule"], prompts=file)
     grey = noise(kind)
@@ -264,14 +253,42 @@ def test_answers_of_several_pieces_have_the_odds_of_whole_words(published, tmp_p
         sides = []
         for words in (question.yes, question.no):
             pieces = answer_ids(model.tokenizer, words)
-            assert min(len(ids) for ids in pieces) > 1
             each = [
                 plain_log_probability(folder, image, asked, word.removeprefix("\n"), len(ids))
                 for word, ids in zip(words, pieces, strict=True)
             ]
             sides.append(np.logaddexp.reduce(each))
+        assert max(len(ids) for ids in answer_ids(model.tokenizer, question.yes)) > 1
         assert found == pytest.approx(sides[0] - sides[1], abs=1e-4)
     assert load_model(tmp_path / "own").log_odds(shown)[0].tolist() == got
+
+
+def test_in_bfloat16_pieces_are_read_and_normalized_in_float32(published, tmp_path):
+    """Logits of some 20 lie an eighth apart in bfloat16."""
+    file = tmp_path / "words.yaml"
+    file.write_text("yes_words: ['yes', found]\nno_words: ['none']\n")
+    model = configure(published("llava"), tmp_path / "own", findings=["mass"], prompts=file)
+    network = model.network.to(torch.bfloat16)
+    with torch.inference_mode():
+        network.lm_head.weight *= 40  # so that the steps show
+        features = model.image_features(
+            model.card.preprocessing.prepare(noise("llava") / np.float32(255))
+        )
+        encoded = model.encode()
+        states = answer_states(network, features, encoded, model.architecture)
+        got = log_odds_at(network, states, encoded, model.architecture)
+        logits = states.float() @ network.lm_head.weight.float().T
+        behind = encoded.rows_behind_stems
+        logits[:, behind] = logits[:, behind].log_softmax(-1)
+        wanted = log_odds_of(logits, encoded)
+    torch.testing.assert_close(got, wanted, atol=1e-3, rtol=0)
+    # A head that is more than its weights is run as it is, in its own precision.
+    network.lm_head.register_forward_hook(lambda *_: None)
+    with torch.inference_mode():
+        as_it_is = log_odds_at(network, states, encoded, model.architecture)
+    torch.testing.assert_close(as_it_is, wanted, atol=1.0, rtol=0)
+    # Nothing is made on another device than that of the network.
+    assert log_odds_of(logits.to("meta"), encoded).device.type == "meta"
 
 
 def test_maps_and_words_add_up_to_an_answer_of_several_pieces(published, scan, tmp_path):
@@ -322,6 +339,81 @@ def test_labels_that_say_nothing_are_given_their_meaning(published, scan, tmp_pa
         configure(folder, tmp_path / "other", prompts=file)
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("yes_words: [' ']", "yes_words.0: .*this one is empty"),
+        ("yes_words: ['<image>']", "yes_words.0: .* has <image>"),
+        ("yes_words: ['</s>']", "knows none of"),
+        ("no_words: ['yes']", "'yes' stands twice among the answer words"),
+        ("context: '{context} <image>'", "context: .* has <image>"),
+        ("wording: '<s>{question}'", "the prompt has <s> 2 times"),
+        ("questions: {mass: 'Any mass?'}", "questions.mass: wanted is a list"),
+        ("labels: {mass: LABEL_1}", "labels.mass: wanted is a list"),
+    ],
+)
+def test_words_that_cannot_be_meant_are_refused(published, tmp_path, words, message):
+    file = tmp_path / "words.yaml"
+    file.write_text(words)
+    with pytest.raises(CheckpointError, match=message):
+        configure(published("llava"), tmp_path / "own", findings=["mass"], prompts=file)
+    assert not (tmp_path / "own").exists()
+
+
+def test_an_answer_that_is_named_twice_counts_once(published, tmp_path):
+    file = tmp_path / "words.yaml"
+    file.write_text("yes_words: ['yes', ' Yes ']\n")
+    model = configure(published("llava"), tmp_path / "own", findings=["mass"], prompts=file)
+    plain = load_model(published("llava"))
+    assert model.card.questions[0].yes == plain.card.questions[0].yes
+
+
+def relabelled(published, folder: Path, *names: str, problem: str | None = None) -> Path:
+    """Copy the tiny classifier of three independent labels, and call them otherwise."""
+    shutil.copytree(published("resnet-classifier"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"id2label": dict(enumerate(names)), "problem_type": problem}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_label_that_was_chosen_among_several_is_kept_by_every_folder(published, scan, tmp_path):
+    names = ("Effusion", "Pleural effusion", "Pneumonia")
+    several = "multi_label_classification"
+    folder = relabelled(published, tmp_path / "plain", *names, problem=several)
+    with pytest.raises(CheckpointError, match="2 labels .* mean effusion, each for itself"):
+        load_model(folder)
+    file = tmp_path / "labels.yaml"
+    file.write_text("labels: {effusion: ['Effusion']}\n")
+    both = configure(folder, tmp_path / "both", prompts=file)
+    assert both.card.findings == ("pneumonia", "effusion")
+    # Of what is not asked nobody must choose.
+    for at, options in (("one", {"prompts": file}), ("other", {})):
+        model = configure(folder, tmp_path / at, findings=["pneumonia"], **options)
+        assert load_model(tmp_path / at).card.findings == ("pneumonia",)
+        one, two = (each.predict([scan], ["pneumonia"])[0] for each in (model, both))
+        assert one["pneumonia"].log_odds == two["pneumonia"].log_odds
+    file.write_text("labels: {effusion: ['Effusion'], mass: ['Effusion']}\n")
+    with pytest.raises(CheckpointError, match="said to mean effusion and mass"):
+        configure(folder, tmp_path / "twice", prompts=file)
+
+
+def test_a_file_says_that_labels_are_independent_where_the_configuration_does_not(
+    published, scan, tmp_path
+):
+    folder = relabelled(published, tmp_path / "plain", "Effusion", "Mass", "Pneumonia")
+    assert load_model(folder).card.questions[0].no
+    file = tmp_path / "labels.yaml"
+    file.write_text("independent: true\n")
+    configure(folder, tmp_path / "own", prompts=file)
+    model = load_model(tmp_path / "own")
+    assert all(question.no == () for question in model.card.questions)
+    with torch.inference_mode():
+        logits = model.network(pixel_values=model.prepare(scan)).logits[0]
+    answer = model.predict([scan], ["pneumonia"])[0]["pneumonia"]
+    assert answer.log_odds == pytest.approx(float(logits[2]), abs=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["llava", "clip", "vit-classifier"])
 def test_sixteen_bits_halve_the_weights_and_answer_nearly_the_same(published, scan, tmp_path, kind):
     whole = load_model(published(kind))
@@ -349,7 +441,7 @@ def test_own_prompts_of_a_contrastive_model(published, scan, tmp_path):
     [
         ("wordin: x", "wordin: no such key"),
         ("wording: x", r"wording: .*\{question\} once"),
-        ("wording: '<image> {question}'", "the image is put before it"),
+        ("wording: '<image> {question}'", "the image is put before each question"),
         ("questions: {mas: ['x']}", "names 'mas', which is no finding"),
         ("questions: {mass: []}", "questions.mass: "),
         ("questions: {mass: ['Any {finding}?']}", r"questions.mass.0: .* has \{finding\}"),

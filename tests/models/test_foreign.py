@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -13,13 +14,15 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import AutoImageProcessor
+from transformers import AutoConfig, AutoImageProcessor
 
 import medllm
 from medllm.errors import CheckpointError
 from medllm.explanation.verdict import verdict_of
 from medllm.models import Calibration, load_model, save_model
 from medllm.models.card import UNFITTED
+from medllm.models.hub import sha256_of_files
+from medllm.models.pretrained import _ENCODERS
 from medllm.phantom import Lesion, make_phantom
 from tests.models.architectures.checkpoints import KINDS, write_checkpoint
 
@@ -125,6 +128,18 @@ def test_an_unknown_kind_is_refused_with_the_known_ones(qwen):
     change_json(qwen / "config.json", model_type="gpt2")
     with pytest.raises(CheckpointError, match=r"of type 'gpt2'; medllm knows .*qwen2_5_vl"):
         load_model(qwen)
+
+
+@pytest.mark.parametrize("kind", _ENCODERS)
+def test_an_encoder_without_a_head_is_shown_the_way_to_an_llm(tmp_path, kind):
+    AutoConfig.for_model(kind).save_pretrained(tmp_path)
+    page = "docs/how-to/adapt-an-encoder-and-a-llm.md"
+    with pytest.raises(
+        CheckpointError, match=f"of type '{kind}', an encoder .*'medllm train .* see {page}"
+    ) as refused:
+        load_model(tmp_path)
+    assert refused.value.code == "unknown-architecture"
+    assert (Path(medllm.__file__).parents[1] / page).is_file()
 
 
 def test_a_model_without_a_chat_template_is_refused(qwen):
@@ -257,6 +272,33 @@ def test_a_pinned_revision_is_found_in_the_hubs_cache_without_a_network(
     assert model.sha256 == load_model(qwen).sha256
     with pytest.raises(CheckpointError, match="'someone/other' is not in the local"):
         load_model("someone/other")
+
+
+def put_into_a_cache(folder: Path, cache: Path, name: str, revision: str) -> None:
+    """Lay a folder's files out as the hub's library does: blobs, and a link a file to them."""
+    repository = cache / f"models--{name.replace('/', '--')}"
+    for part in ("blobs", "refs", f"snapshots/{revision}"):
+        (repository / part).mkdir(parents=True)
+    (repository / "refs" / "main").write_text(revision)
+    for file in folder.iterdir():
+        content = file.read_bytes()
+        # Large files are called by their SHA-256, the others by git's SHA-1.
+        is_large = file.suffix == ".safetensors"
+        header = b"" if is_large else f"blob {len(content)}\0".encode()
+        blob = hashlib.new("sha256" if is_large else "sha1", header + content).hexdigest()
+        (repository / "blobs" / blob).write_bytes(content)
+        (repository / "snapshots" / revision / file.name).symlink_to(f"../../blobs/{blob}")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_is_found_by_its_name_in_the_hubs_cache(kind, tmp_path, monkeypatch):
+    folder, revision = write_checkpoint(kind, tmp_path / "made"), "c" * 40
+    put_into_a_cache(folder, tmp_path / "cache", "someone/model", revision)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    model = load_model("someone/model")
+    assert (model.card.name, model.card.base) == ("someone/model", "someone/model")
+    assert model.sha256 == sha256_of_files(folder)
 
 
 def pad_to_a_square(folder: Path, **values: object) -> Path:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -15,13 +17,31 @@ import huggingface_hub.constants
 import psutil
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText
+from safetensors.torch import load_file
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    AutoModelForImageTextToText,
+)
+from transformers.utils import logging as transformers_logging
 
 from medllm.errors import CheckpointError
 from medllm.models import load_model
-from medllm.models.hub import find_folder
+from medllm.models.hub import find_folder, read_config
 from medllm.models.weights import load_weights, placement
+from medllm.phantom import pixels_to_try
 from tests.models.architectures.checkpoints import write_checkpoint
+
+# What a model may bring code for.
+AUTO_CLASSES = (
+    "AutoConfig",
+    "AutoModel",
+    "AutoModelForCausalLM",
+    "AutoModelForImageTextToText",
+    "AutoModelForImageClassification",
+    "AutoProcessor",
+    "AutoImageProcessor",
+)
 
 RunHub = Callable[[type[BaseHTTPRequestHandler]], None]
 Serve = Callable[[int, str], None]
@@ -168,6 +188,101 @@ def test_a_kind_that_transformers_does_not_know_names_its_version(tmp_path):
         CheckpointError, match=r"of type 'qwen9_vl', which transformers 5\.\d+.* 'pip install"
     ):
         load_model(folder)
+
+
+@pytest.mark.parametrize(("kind", "part"), [("llava", "text_config"), ("gemma3", "vision_config")])
+def test_a_part_of_a_kind_that_transformers_does_not_know_is_told_in_short(tmp_path, kind, part):
+    folder = write_checkpoint(kind, tmp_path / "model")
+    values = json.loads((folder / "config.json").read_text())
+    values[part]["model_type"] = "llama9"
+    (folder / "config.json").write_text(json.dumps(values))
+    with pytest.raises(
+        CheckpointError, match=rf"has a {part} of type 'llama9', which transformers 5.* 'pip inst"
+    ) as error:
+        load_model(folder)
+    assert error.value.code == "unknown-architecture"
+    assert len(str(error.value)) < 400 + len(str(folder))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        # As LLaVA-Med 1.5 is published, and LLaVA 1.5 itself.
+        {"model_type": "llava_mistral", "architectures": ["LlavaMistralForCausalLM"]},
+        {"model_type": "llava_llama", "mm_vision_tower": "openai/clip-vit-large-patch14-336"},
+        # Older ones call themselves as transformers' own form does.
+        {"model_type": "llava", "mm_vision_tower": "openai/clip-vit-large-patch14-336"},
+    ],
+)
+def test_weights_of_llavas_own_code_ask_for_their_conversion(tmp_path, values):
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(
+        CheckpointError, match="of LLaVA's own code, .* Take its conversion .* 'llava'"
+    ) as error:
+        load_model(tmp_path)
+    assert "upgrade" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside a configuration"])
+def test_an_adapter_is_to_be_merged_before(tmp_path, beside):
+    folder = write_checkpoint("clip", tmp_path / "model") if beside else tmp_path
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(CheckpointError, match="an adapter of peft .* Merge .*unload()") as error:
+        load_model(folder)
+    assert error.value.code == "adapter"
+
+
+def test_weights_in_a_pickle_are_refused_until_they_are_converted_as_the_message_says(tmp_path):
+    folder = write_checkpoint("vit-classifier", tmp_path / "model")
+    file, whole = folder / "model.safetensors", load_model(folder)
+    torch.save(load_file(file), folder / "pytorch_model.bin")
+    file.unlink()
+    with pytest.raises(
+        CheckpointError, match=r"no weights in safetensors \(there is pytorch_model.bin\)"
+    ) as error:
+        load_model(folder)
+    assert error.value.code == "no-safetensors"
+    said = str(error.value)
+    assert "owner/name@refs/pr/1" in said
+    auto = "AutoModelForImageClassification"
+    assert f"transformers.{auto}.from_pretrained(folder).save_pretrained(folder)" in said
+    AutoModelForImageClassification.from_pretrained(folder).save_pretrained(folder)
+    shown = whole.card.preprocessing.prepare(pixels_to_try(1))
+    with torch.inference_mode():
+        assert torch.equal(load_model(folder).log_odds(shown), whole.log_odds(shown))
+
+
+def test_what_transformers_would_warn_of_a_configuration_is_kept_back(tmp_path, caplog):
+    folder = write_checkpoint("siglip", tmp_path / "model")
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    try:
+        for opened, told in ((read_config, False), (AutoConfig.from_pretrained, True)):
+            transformers_logging.warning_once.cache_clear()  # it has been told of the writing
+            caplog.clear()
+            opened(folder)
+            # Its text tower's usual tokens are of CLIP's vocabulary.
+            assert ("bos_token_id" in caplog.text) == told
+    finally:
+        logger.removeHandler(caplog.handler)
+
+
+@pytest.mark.parametrize("kind", ["llava", "qwen3-vl", "clip", "vit-classifier"])
+@pytest.mark.parametrize("known", [True, False])
+def test_code_that_a_model_brings_along_is_never_run(tmp_path, kind, known):
+    folder, marker = write_checkpoint(kind, tmp_path / "model"), tmp_path / "it ran"
+    (folder / "evil.py").write_text(f"open({str(marker)!r}, 'w').close()\n")
+    brought = {"auto_map": dict.fromkeys(AUTO_CLASSES, "evil.Evil")}
+    brought["auto_map"] |= {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}
+    for file in folder.glob("*config.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | brought))
+    if not known:
+        file = folder / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"model_type": "evil"}))
+    with contextlib.nullcontext() if known else pytest.raises(CheckpointError):
+        load_model(folder)
+    assert not marker.exists()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, "auto"])

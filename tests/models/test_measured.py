@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -116,12 +117,27 @@ def test_a_full_disk_leaves_the_file_as_it_was(folder, full_disk):
     assert read_card(folder).explanations == (measured("rsna"),)
 
 
-def test_a_folder_that_takes_no_file_is_refused(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(CheckpointError, match=r"explanations.json cannot be written \(Not a dir"):
-        require_keepable(tmp_path / "file")
-    require_keepable(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+def test_a_folder_that_takes_no_file_is_refused(folder, monkeypatch):
+    before = sorted(folder.iterdir())
+    require_keepable(folder)
+    assert sorted(folder.iterdir()) == before
+
+    def refuse(path, *_, **__):
+        raise OSError(30, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    with pytest.raises(CheckpointError, match=r"explanations.json cannot be written \(Read-only"):
+        require_keepable(folder)
+
+
+def test_a_folder_without_a_card_keeps_nothing(folder):
+    own = sha256_of(folder)
+    (folder / "medllm.json").unlink()
+    before = sorted(folder.iterdir())
+    for keep in (require_keepable, lambda there: keep_measured(there, own, measured("rsna"))):
+        with pytest.raises(CheckpointError, match="has no medllm.json.* 'medllm calibrate' write"):
+            keep(folder)
+    assert sorted(folder.iterdir()) == before
 
 
 def test_a_sentence_is_of_the_method_and_the_finding_that_were_used():

@@ -85,7 +85,8 @@ def test_it_answers_as_the_folder_that_it_is_saved_to(saved, kind):
     named = ("name", "version", "description", "base", "base_sha256")
     same = {name: getattr(opened.card, name) for name in named}
     assert dataclasses.replace(model.card, **same) == opened.card
-    assert one.wrapped().sha256 == model.sha256 == model.card.base_sha256
+    again = one.wrapped()
+    assert (again.sha256, again.card.base_sha256) == (model.sha256, model.card.base_sha256)
 
 
 def test_it_is_left_as_it_was_but_for_the_mode(saved):
@@ -228,7 +229,7 @@ TINY = {"n_embd": 16, "n_layer": 1, "n_head": 2}
         ),
         (
             lambda one: CLIPVisionModel(one.network().config.vision_config),
-            "'CLIPVisionModel' is of type 'clip_vision_model'; medllm knows llava",
+            "'CLIPVisionModel' is of type 'clip_vision_model', an encoder without a head",
         ),
         (
             lambda one: GPT2LMHeadModel(GPT2Config(**TINY)),
@@ -285,13 +286,23 @@ def test_what_cannot_be_read_is_told_of_the_network_and_of_no_folder(saved):
     assert refused.value.code == "chat-template"
 
 
-def test_labels_that_mean_no_finding_are_led_to_wrap(saved):
+def test_labels_that_mean_no_finding_by_name_are_given_a_meaning(saved):
     one = saved("vit-classifier")
     network = one.network()
-    network.config.id2label = {0: "tench", 1: "goldfish"}
-    with pytest.raises(CheckpointError, match=r"tench, goldfish.*medllm.wrap\(network") as refused:
+    network.config.id2label = {0: "LABEL_0", 1: "LABEL_1"}
+    with pytest.raises(CheckpointError, match=r'LABEL_0, LABEL_1.*labels=\{"pneumonia"') as refused:
         medllm.wrap_pretrained(network, one.processor())
     assert refused.value.code == "no-finding"
+    models = [
+        medllm.wrap_pretrained(network, one.processor(), labels={"mass": [label]})
+        for label in ("LABEL_1", "LABEL_0")
+    ]
+    (question,) = models[0].card.questions
+    assert (question.finding, question.yes, question.no) == ("mass", ("LABEL_1",), ("LABEL_0",))
+    assert torch.equal(answers(models[0]), -answers(models[1]))
+    # One network, asked otherwise: what was computed of the one is not of the other.
+    assert models[0].sha256 != models[1].sha256
+    assert models[0].card.base_sha256 == models[1].card.base_sha256
 
 
 def test_weights_that_are_elsewhere_are_refused(saved):

@@ -217,6 +217,14 @@ def test_a_contrast_has_no_call_of_its_own(report_of, dicom_phantoms, compared, 
     assert not any("Difference" in line for line in written)
 
 
+def test_an_answer_that_was_pulled_by_a_context_says_so(report_of, dicom_phantoms, written):
+    report = report_of(dicom_phantoms["dx"])
+    entry = report.findings[0]
+    told = replace(entry, prediction=replace(entry.prediction, without_context=-9.0))
+    draw_finding(report, told)
+    assert "Told a clinical context; without it: 0.002, negative" in written
+
+
 def test_another_place_is_told_beside_the_map(report_of, dicom_phantoms, explanations, written):
     one = explanations[0]
     outside = (ZoneEffect("outside", None, 1.7, 0.1),)

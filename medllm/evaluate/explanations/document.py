@@ -222,6 +222,8 @@ class ExplanationEvaluation(Section):
         default_method: The method that reports use; the first of those tried where it is not
             among them.
         methods: Methods that were tried, in order.
+        refusals: Why the others that were asked for were not: what the model lacks that they
+            need, by method.
         controls: What each control is, by its name.
         n_images: Images that were chosen.
         n_patients: Their patients.
@@ -252,6 +254,7 @@ class ExplanationEvaluation(Section):
     training_data: tuple[str, ...]
     default_method: str
     methods: tuple[str, ...]
+    refusals: dict[str, str] = Field(default_factory=dict)
     controls: dict[str, str]
     n_images: int
     n_patients: int

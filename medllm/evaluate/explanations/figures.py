@@ -205,7 +205,8 @@ def _corrected(
         )
         for (method, finding), p_value in zip(places, holm(p_values).tolist(), strict=True):
             one = corrected[method][finding]
-            gap = one.differences[name].model_copy(update={"p_value_holm": p_value})
+            known = None if np.isnan(p_value) else p_value
+            gap = one.differences[name].model_copy(update={"p_value_holm": known})
             changed = {"differences": one.differences | {name: gap}}
             over = {"over_mean_map": gap} if name == _OVER_MEAN_MAP else {}
             corrected[method][finding] = one.model_copy(update={**changed, **over})
@@ -315,11 +316,7 @@ def costs_of(measured: Measurements, methods: Sequence[str]) -> dict[str, Method
     costs = {}
     for method in methods:
         own = [found[method] for found in measured.values()]
-        seconds, memory = (
-            every[~np.isnan(every)]
-            for name in ("seconds", "memory_mib")
-            for every in [np.concatenate([one.numbers[name] for one in own])]
-        )
+        seconds, memory = (_known(own, name) for name in ("seconds", "memory_mib"))
         failed = Counter(row["error"] for one in own for row in one.rows if row["error"])
         costs[method] = MethodCost(
             n=len(seconds),
@@ -329,3 +326,8 @@ def costs_of(measured: Measurements, methods: Sequence[str]) -> dict[str, Method
             failed=dict(sorted(failed.items())),
         )
     return costs
+
+
+def _known(own: Sequence[Measured], name: str) -> Float[np.ndarray, " known"]:
+    values = np.concatenate([one.numbers[name] for one in own])
+    return np.asarray(values[~np.isnan(values)])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from medllm import __version__
-from medllm.errors import LabelError
+from medllm.errors import AttributionError, LabelError
 from medllm.evaluate.answers import resamples_for
 from medllm.evaluate.explanations.cascade import cascade_steps
 from medllm.evaluate.explanations.cases import choose_cases
@@ -30,6 +30,7 @@ from medllm.evaluate.resumable import of_images, of_model, write_in_parts
 from medllm.evaluate.study import write_drawn
 from medllm.evaluate.table import write_rows
 from medllm.explanation import DEFAULT_METHOD, METHODS
+from medllm.explanation.methods import refusals
 from medllm.models import Model
 
 # An image takes seconds, so that few are lost when a run is killed.
@@ -60,7 +61,7 @@ def evaluate_explanations(
         outlined: The images.
         model: The model.
         out: Folder; `explanations.parquet` is written there, and the parts that it was joined of.
-        methods: Keys of `METHODS`; all when None.
+        methods: Keys of `METHODS`; all that can serve the model when None.
         checked: Whose explanations are checked whole, as a report would have them: the default
             method's, or the first one's where that is not among them; each method's; or none.
         sanity: Images on which the methods themselves are tested: the first of each patient,
@@ -71,13 +72,13 @@ def evaluate_explanations(
         Every figure.
 
     Raises:
+        AttributionError: A method that is named cannot serve the model.
         LabelError: No image could be read.
         MedllmError: `out` holds another run or cannot be written.
         ValueError: There is no such method.
     """
-    names = tuple(METHODS if methods is None else dict.fromkeys(methods))
-    if unknown := [name for name in names if name not in METHODS]:
-        raise ValueError(f"'{unknown[0]}' is not a method; use one of: {', '.join(METHODS)}.")
+    findings = list(dict.fromkeys(key for image in outlined.images for key in image.outlined_as))
+    names, refused = _chosen(model, findings, methods)
     whole = {"all": names, "default": (_shown(names),), "none": ()}[checked]
 
     tried = _first_of_patients(outlined.images, sanity)
@@ -104,7 +105,6 @@ def evaluate_explanations(
         "dataset": outlined.dataset,
         **outlined.read_by,
     }
-    findings = list(dict.fromkeys(key for image in outlined.images for key in image.outlined_as))
     write_in_parts(
         path,
         outlined.images,
@@ -117,7 +117,22 @@ def evaluate_explanations(
         keep_parts=True,
     )
     write_drawn(outlined.drawn, out)
-    return _document(outlined, model, names, read_table(path), len(tried))
+    return _document(outlined, model, names, refused, read_table(path), len(tried))
+
+
+def _chosen(
+    model: Model, findings: Sequence[str], methods: Sequence[str] | None
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Choose the methods that are tried, and say why those that nobody named are not."""
+    names = tuple(METHODS if methods is None else dict.fromkeys(methods))
+    if unknown := [name for name in names if name not in METHODS]:
+        raise ValueError(f"'{unknown[0]}' is not a method; use one of: {', '.join(METHODS)}.")
+    refused = refusals(model, findings, names)
+    if methods is not None and refused:
+        name, error = next(iter(refused.items()))
+        raise AttributionError(f"the method '{name}' cannot be tried: {error}", code=error.code)
+    served = tuple(name for name in names if name not in refused)
+    return served, {name: str(error) for name, error in refused.items()}
 
 
 def _first_of_patients(images: Sequence[OutlinedImage], n: int) -> set[str]:
@@ -135,7 +150,12 @@ def _shown(names: Sequence[str]) -> str:
 
 
 def _document(
-    outlined: OutlinedSet, model: Model, names: Sequence[str], table: Table, n_tried: int
+    outlined: OutlinedSet,
+    model: Model,
+    names: Sequence[str],
+    refused: Mapping[str, str],
+    table: Table,
+    n_tried: int,
 ) -> ExplanationEvaluation:
     measured = {key: methods for key, methods in table.measured.items() if methods[names[0]].rows}
     if not measured:
@@ -157,6 +177,7 @@ def _document(
             "training_data": model.card.training_data,
             "default_method": shown,
             "methods": names,
+            "refusals": dict(refused),
             "controls": CONTROLS,
             "n_images": len(outlined.images),
             "n_patients": len({image.patient_id for image in outlined.images}),

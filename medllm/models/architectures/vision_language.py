@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from medllm.models.model import Model
 
 
+# Words of a vocabulary that are scored at a time.
+_WORDS = 8192
+
+
 class VisionLanguage(Architecture):
     """A network of transformers' form: `model(...)` with features given, and a head behind it.
 
@@ -202,6 +206,27 @@ class VisionLanguage(Architecture):
         bias = None if head.bias is None else head.bias[chosen].to(precision)
         states = hidden.to(head.weight.device, precision)
         return F.linear(states, head.weight[chosen].to(precision), bias)
+
+    def log_normalizer(
+        self, network: Any, hidden: Float[torch.Tensor, "*rows width"]
+    ) -> Float[torch.Tensor, " *rows"]:
+        """Give what makes logits log-probabilities, in the precision of `logits` of some words.
+
+        Args:
+            network: The network.
+            hidden: Hidden states. Gradients pass through.
+
+        Returns:
+            logsumexp over the whole vocabulary, taken in parts: no copy of the head is held.
+        """
+        if not _is_plain(network.lm_head):
+            return self.logits(network, hidden).float().logsumexp(-1)
+        vocabulary = range(network.lm_head.out_features)
+        parts = [
+            self.logits(network, hidden, vocabulary[start : start + _WORDS]).logsumexp(-1)
+            for start in range(0, len(vocabulary), _WORDS)
+        ]
+        return torch.stack(parts).logsumexp(0)
 
     def log_odds(
         self,

@@ -146,8 +146,13 @@ def test_explanations_stand_with_the_model_that_they_are_of(results, explained, 
 def test_explanations_of_another_model_are_refused(results, explained):
     told = json.loads((explained / "metrics.json").read_text()) | {"model_sha256": "c" * 64}
     (explained / "metrics.json").write_text(json.dumps(told))
-    with pytest.raises(LabelError, match="none of the evaluated models is that; evaluate it too"):
+    own = json.loads((results[0] / "metrics.json").read_text())["model_sha256"]
+    with pytest.raises(LabelError, match="none of the evaluated models is that") as refused:
         compare([*results, explained])
+    said = str(refused.value)
+    assert f"(model own {own[:12]}, model old bbbbbbbbbbbb)" in said
+    assert "calibrated or configured, explain the folder that was evaluated: 'medllm eval" in said
+    assert "medllm evaluate-explanations csv ... --model FOLDER'." in said
     (explained / "metrics.json").write_text("{")
     with pytest.raises(LabelError, match="give that command again with the same --out"):
         compare([*results, explained])

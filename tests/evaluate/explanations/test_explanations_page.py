@@ -38,6 +38,15 @@ def test_every_method_and_control_has_its_figures_on_the_page(evaluated, page):
         assert f'<td class="words">{check}</td>' in page
 
 
+def test_the_page_says_which_methods_the_model_lacks_something_for(evaluated, page):
+    evaluation, _ = evaluated
+    assert "was left out" not in page
+    lacking = evaluation.model_copy(update={"refusals": {"grad-cam": f"no tokens{ATTACK}"}})
+    said = render(lacking, {}).decode()
+    assert said.count("grad-cam was left out: no tokens") == 1
+    assert ATTACK not in said
+
+
 def test_cases_are_pictures_that_link_to_their_files(evaluated, page):
     evaluation, _ = evaluated
     chosen = [one for found in evaluation.cases.values() for one in (*found.best, *found.worst)]

@@ -14,6 +14,7 @@ from medllm.evaluate import (
     evaluate_explanations,
     open_study,
     outlined_records,
+    write_explanations,
 )
 from medllm.evaluate.explanations import CONTROLS
 from medllm.evaluate.explanations import runs as explanation_runs
@@ -250,6 +251,21 @@ def test_without_the_default_method_the_first_that_is_asked_for_is_judged(
     assert evaluation.default_method == "gradient-x-activation"
     assert evaluation.checks.keys() == {"gradient-x-activation"}
     assert sum(evaluation.verdicts.values()) == 1
+
+
+def test_a_difference_that_most_resamples_leave_undefined_is_written_without_p_values(
+    outlined, tiny_model, tmp_path
+):
+    # Two patients, a nodule on either side: who draws one of them twice knows of one side alone.
+    few = dataclasses.replace(outlined, images=outlined.images[1:3])
+    evaluation = evaluate_explanations(
+        few, tiny_model, tmp_path, ["occlusion"], checked="none", sanity=0
+    )
+    gap = evaluation.localisation["occlusion"]["nodule"].differences["side_accuracy"]
+    assert (gap.low, gap.p_value, gap.p_value_holm) == (None, None, None)
+    write_explanations(evaluation, few, tmp_path)
+    text = (tmp_path / "metrics.json").read_text()
+    assert ExplanationEvaluation.model_validate_json(text) == evaluation
 
 
 def test_a_refused_map_is_counted_and_the_others_are_measured(
