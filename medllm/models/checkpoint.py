@@ -12,7 +12,7 @@ from transformers import LlavaForConditionalGeneration
 
 from medllm.errors import CheckpointError, first_line
 from medllm.models.architectures import Classifier
-from medllm.models.card import TOLD, ModelCard, SelfTest
+from medllm.models.card import TOLD, ModelCard
 from medllm.models.card_file import (
     CARD_FILE,
     file_sha256,
@@ -27,15 +27,14 @@ from medllm.models.in_memory import sha256_in_memory
 from medllm.models.labels import Meaning
 from medllm.models.model import Model
 from medllm.models.reading import check_tokens
+from medllm.models.self_test import run_self_test, self_test_of
 from medllm.models.tokenizer import open_tokenizer
 from medllm.models.weights import load_weights, some_of
-from medllm.phantom import pixels_to_try
 
 BUNDLED = Path(__file__).parent / "reference"
 
 # What a network that was made anew in Python may answer otherwise of a phantom: by devices and
 # libraries, and in 16 bits by the kernels too. Other code of the same weights differs by more.
-_SEED = 3_900_001
 _TOLERANCE, _TOLERANCE_16_BITS = 0.1, 0.5
 
 
@@ -206,7 +205,9 @@ def save_model(model: Model, folder: Path, *, dtype: torch.dtype = torch.float32
         stated = dataclasses.replace(model.card, explanations=(), limitations=limits)
         if stated.lives_in_memory:  # no file says how the network computes
             _refuse_changed(model)
-            stated = dataclasses.replace(stated, self_test=_self_test(model))
+            halved = model.dtype.itemsize < torch.float32.itemsize
+            test = self_test_of(model, _TOLERANCE_16_BITS if halved else _TOLERANCE)
+            stated = dataclasses.replace(stated, self_test=test)
         card = dataclasses.asdict(stated)
         del card["explanations"]
         for question in card["questions"]:
@@ -262,50 +263,6 @@ def _refuse_changed(model: Model) -> None:
             "then is not theirs; wrap it again, and calibrate it.",
             code="another-base",
         )
-
-
-def _self_test(model: Model) -> SelfTest:
-    findings = model.card.findings
-    # Asked as it will be from the folder, which keeps nothing of one radiograph.
-    model = model.asking(
-        dataclasses.replace(one, reasoning=None, context="") for one in model.card.questions
-    )
-    with torch.inference_mode():
-        shown = model.card.preprocessing.prepare(pixels_to_try(_SEED))
-        answers = model.log_odds(shown, findings)[0].tolist()
-    halved = model.dtype.itemsize < torch.float32.itemsize
-    tolerance = _TOLERANCE_16_BITS if halved else _TOLERANCE
-    return SelfTest(_SEED, dict(zip(findings, answers, strict=True)), tolerance)
-
-
-def run_self_test(model: Model) -> None:
-    """Compare the log-odds on a phantom with those the card expects.
-
-    Args:
-        model: A loaded model; one whose card has no self-test passes.
-
-    Raises:
-        CheckpointError: A finding differs by more than the card's tolerance.
-    """
-    test = model.card.self_test
-    if test is None:
-        return
-    pixels = pixels_to_try(test.phantom_seed)
-    with torch.inference_mode():
-        got = model.log_odds(model.card.preprocessing.prepare(pixels), list(test.log_odds))
-    for (finding, wanted), value in zip(test.log_odds.items(), got[0].tolist(), strict=True):
-        if not abs(value - wanted) <= test.tolerance:
-            why = (
-                "its code computes otherwise than when it was saved. Make and wrap the network as "
-                "it was then, or calibrate this one."
-                if model.card.lives_in_memory
-                else "another torch or transformers computes otherwise here. Install the versions "
-                "in constraints.txt."
-            )
-            raise CheckpointError(
-                f"the self-test of '{model.card.name}' gives {value:.4f} for {finding}, wanted "
-                f"{wanted:.4f} within {test.tolerance}; {why}"
-            )
 
 
 def _verify_hashes(folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,10 +16,10 @@ from medllm.dicom.radiograph import Radiograph
 from medllm.errors import CheckpointError, LabelError, did_you_mean
 from medllm.machine import halve_on_out_of_memory
 from medllm.models.architectures import Architecture, Layout, Llava, VisionLanguage
-from medllm.models.calibration import at_prevalence, call_of, probability_of
+from medllm.models.calibration import at_prevalence
 from medllm.models.card import ModelCard, Question
 from medllm.models.encoded_questions import EncodedQuestions, encode_questions
-from medllm.models.prediction import FindingPrediction, Prediction
+from medllm.models.prediction import Prediction, prediction_of
 
 # Radiographs a forward; a larger batch gains nothing on a CPU and costs memory.
 _BATCH_SIZE = 16
@@ -315,7 +314,7 @@ class Model:
                 log_odds = asked.log_odds_from_features(features, keys).double().tolist()
                 alone = self._without_context(features, keys)
             predictions += [
-                self._prediction(scan, asked.questions(keys), *rows)
+                prediction_of(self, scan, asked.questions(keys), *rows)
                 for scan, *rows in zip(chunk, log_odds, alone, strict=True)
             ]
         return predictions
@@ -332,45 +331,3 @@ class Model:
         )
         answers: list[list[float]] = plain.log_odds_from_features(features, keys).double().tolist()
         return answers
-
-    def _prediction(
-        self,
-        scan: Radiograph,
-        questions: Sequence[Question],
-        log_odds: Sequence[float],
-        without_context: Sequence[float | None],
-    ) -> Prediction:
-        answers = []
-        for question, value, alone in zip(questions, log_odds, without_context, strict=True):
-            if not math.isfinite(value):
-                # Display values are finite, whatever the file holds.
-                raise CheckpointError(
-                    f"'{self.card.name}' answers for {question.finding} with log-odds of {value}; "
-                    "wanted is a finite number. Where it does so for other radiographs too, its "
-                    "weights are damaged: fetch it again.",
-                    code="not-finite",
-                )
-            probability = probability_of(value, question.calibration)
-            answers.append(
-                FindingPrediction(
-                    finding=question.finding,
-                    log_odds=value,
-                    probability=probability,
-                    call=call_of(probability, question.calibration),
-                    prompt=self.prompt(question),
-                    yes=question.yes,
-                    no=question.no,
-                    paraphrases=question.paraphrases,
-                    without_context=alone,
-                )
-            )
-        return Prediction(
-            path=str(scan.path),
-            sop_instance_uid=scan.sop_instance_uid,
-            image_sha256=scan.sha256,
-            model_name=self.card.name,
-            model_sha256=self.sha256,
-            card=self.card,
-            findings=tuple(answers),
-            warnings=scan.warnings,
-        )

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from medllm.dicom.radiograph import Gate
-from medllm.errors import LabelError
-from medllm.models.calibration import Call, probability_of
-from medllm.models.card import UNFITTED, Calibration, ModelCard
+from medllm.dicom.radiograph import Gate, Radiograph
+from medllm.errors import CheckpointError, LabelError
+from medllm.models.calibration import Call, call_of, probability_of
+from medllm.models.card import UNFITTED, Calibration, ModelCard, Question
+
+if TYPE_CHECKING:
+    from medllm.models.model import Model
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,64 @@ class Prediction:
         return tuple(
             _in_words(answer, fitted.get(answer.finding, UNFITTED)) for answer in self.findings
         )
+
+
+def prediction_of(
+    model: Model,
+    scan: Radiograph,
+    questions: Sequence[Question],
+    log_odds: Sequence[float],
+    without_context: Sequence[float | None],
+) -> Prediction:
+    """Make the record of what a model said of one radiograph.
+
+    Args:
+        model: The model.
+        scan: The radiograph.
+        questions: What it was asked, each with what it wrote before it answered.
+        log_odds: Its answers, in their order.
+        without_context: Those without what it was told of the patient; None where that was nothing.
+
+    Returns:
+        The record.
+
+    Raises:
+        CheckpointError: An answer is no finite number.
+    """
+    answers = []
+    for question, value, alone in zip(questions, log_odds, without_context, strict=True):
+        if not math.isfinite(value):
+            # Display values are finite, whatever the file holds.
+            raise CheckpointError(
+                f"'{model.card.name}' answers for {question.finding} with log-odds of {value}; "
+                "wanted is a finite number. Where it does so for other radiographs too, its "
+                "weights are damaged: fetch it again.",
+                code="not-finite",
+            )
+        probability = probability_of(value, question.calibration)
+        answers.append(
+            FindingPrediction(
+                finding=question.finding,
+                log_odds=value,
+                probability=probability,
+                call=call_of(probability, question.calibration),
+                prompt=model.prompt(question),
+                yes=question.yes,
+                no=question.no,
+                paraphrases=question.paraphrases,
+                without_context=alone,
+            )
+        )
+    return Prediction(
+        path=str(scan.path),
+        sop_instance_uid=scan.sop_instance_uid,
+        image_sha256=scan.sha256,
+        model_name=model.card.name,
+        model_sha256=model.sha256,
+        card=model.card,
+        findings=tuple(answers),
+        warnings=scan.warnings,
+    )
 
 
 def _in_words(answer: FindingPrediction, calibration: Calibration) -> str:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from medllm.errors import TrainingError
-from medllm.models import Model, SelfTest, save_model
+from medllm.models import Model, save_model
 from medllm.models.hub import quiet_transformers
-from medllm.phantom import pixels_to_try
+from medllm.models.self_test import self_test_of
 from medllm.train.claim import claim, claim_images
 from medllm.train.image_set import ImageSet
 from medllm.train.image_use import image_use
@@ -46,8 +46,6 @@ _PHANTOMS_ALONE = (
     "It was calibrated and measured on phantoms (synthetic radiographs) alone when it was trained; "
     "those figures say nothing about patients."
 )
-# A seed that no part of the phantoms reaches.
-_SELF_TEST_SEED = 3_900_000
 
 
 def train(recipe: Recipe, watch: Watch | None = None) -> Model:
@@ -224,9 +222,5 @@ def with_self_test(model: Model) -> Model:
         {name: value.half().to(value.dtype) for name, value in network.state_dict().items()}
     )
     stored = dataclasses.replace(model, network=network)
-    pixels = pixels_to_try(_SELF_TEST_SEED)
-    with torch.inference_mode():
-        values = stored.log_odds(model.card.preprocessing.prepare(pixels))[0]
-    expected = dict(zip(model.card.findings, values.tolist(), strict=True))
-    card = dataclasses.replace(model.card, self_test=SelfTest(_SELF_TEST_SEED, expected))
+    card = dataclasses.replace(model.card, self_test=self_test_of(stored))
     return dataclasses.replace(stored, card=card)
