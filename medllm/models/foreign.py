@@ -29,7 +29,7 @@ from medllm.models.card import NOT_MEASURED, UNFITTED, ModelCard, Question
 from medllm.models.card_file import has_card
 from medllm.models.encoder_contract import read_preprocessing, read_square, what_is_read
 from medllm.models.hub import cached_folders, read_config, sha256_of_files
-from medllm.models.labels import Meaning, label_questions
+from medllm.models.labels import BY_NAME, Meaning, label_questions
 from medllm.models.model import Model
 from medllm.models.prompts import contrastive_question, prompt_template, prompts_of
 from medllm.models.reading import check_reading
@@ -46,8 +46,6 @@ _AUTO: tuple[tuple[type[Architecture], Any], ...] = (
 _ENCODERS = ("vit", "dinov2", "clip_vision_model", "siglip_vision_model")
 # Bits a weight of bfloat16, to which nothing is quantized.
 _HALF = 16
-# Of a classifier whose labels are called what they mean.
-NO_MEANING = Meaning()
 # The version of a model whose name pins no revision.
 _PUBLISHED = "as published"
 
@@ -79,7 +77,7 @@ def open_foreign(
     device: str,
     *,
     bits: int | None = None,
-    meaning: Meaning = NO_MEANING,
+    meaning: Meaning = BY_NAME,
 ) -> Model:
     """Open a model of another's making and see that medllm reads it as it was meant.
 
@@ -129,7 +127,7 @@ def open_foreign(
 def read_asked(
     folder: Path,
     config: PreTrainedConfig,
-    meaning: Meaning = NO_MEANING,
+    meaning: Meaning = BY_NAME,
 ) -> Asked:
     """Read from a model's own files how it is shown an image and asked.
 

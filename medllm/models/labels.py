@@ -92,8 +92,12 @@ class Meaning:
     independent: bool | None = None
 
 
+# Of a classifier whose labels are called what they mean.
+BY_NAME = Meaning()
+
+
 def label_questions(
-    labels: Sequence[str], *, chooses_one: bool, source: str, meaning: Meaning
+    labels: Sequence[str], *, chooses_one: bool, source: str, meaning: Meaning = BY_NAME
 ) -> tuple[Question, ...]:
     """Make a question of each finding that a label means.
 

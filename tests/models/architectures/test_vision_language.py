@@ -253,7 +253,7 @@ def test_what_hangs_on_a_head_is_not_passed_by(opened):
     """An adapter's part of the logits, or a hook's, is in no weights of the head."""
     _, model = opened("llava")
     features = model.image_features(prepared(model, noise("llava")))
-    yes = model.encode(["mass"]).yes[0]
+    yes = [piece for (piece,) in model.encode(["mass"]).yes[0]]
     hook = model.network.lm_head.register_forward_hook(
         lambda _module, _inputs, output: output.index_add(
             -1, torch.tensor(yes), torch.ones(*output.shape[:-1], len(yes))
