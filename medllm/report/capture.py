@@ -92,6 +92,7 @@ def draw_summary(report: Report) -> UInt8[np.ndarray, "rows columns 3"]:
         " ".join(f"{mark} {call}" for call, mark in wording.MARKS.items()), 18, colour=_SOFT
     )
     panel.write("Numbers: probability. No other finding was looked for.", 18, colour=_SOFT)
+    _write_told(panel, report)
     _write_caution(panel, report)
     panel.rule()
     if not any(entry.overlay for entry in report.findings):
@@ -218,6 +219,18 @@ def _write_call(panel: _Panel, entry: ReportedFinding) -> None:
     if entry.contrast and entry.explanation:
         difference = wording.signed(entry.explanation.log_odds)
         panel.write(f"Difference of log-odds {difference}", 20, colour=_SOFT)
+
+
+def _write_told(panel: _Panel, report: Report) -> None:
+    """Say that the answers were pulled by a context, and what they are without it."""
+    told = [
+        f"{wording.title(entry.finding)} {sentences.called(alone, entry.question)}"
+        for entry in report.findings
+        if (alone := entry.prediction.without_context) is not None
+    ]
+    if told:
+        said = f"Told a clinical context; without it: {'; '.join(told)}."
+        panel.write(said, 20, colour=_CAUTION, most=4)
 
 
 def _write_caution(panel: _Panel, report: Report) -> None:

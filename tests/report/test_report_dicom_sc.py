@@ -223,6 +223,8 @@ def test_an_answer_that_was_pulled_by_a_context_says_so(report_of, dicom_phantom
     told = replace(entry, prediction=replace(entry.prediction, without_context=-9.0))
     draw_finding(report, told)
     assert "Told a clinical context; without it: 0.002, negative" in written
+    draw_summary(replace(report, findings=(told, *report.findings[1:])))
+    assert "Told a clinical context; without it: Pneumonia 0.002, negative." in written
 
 
 def test_another_place_is_told_beside_the_map(report_of, dicom_phantoms, explanations, written):
