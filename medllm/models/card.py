@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from medllm.data.preprocessing import Preprocessing
 from medllm.metrics import Estimate
@@ -109,6 +109,11 @@ class Question:
     paraphrases: tuple[str, ...] = ()
     reasoning: str | None = None
     context: str = ""
+
+    @property
+    def in_card(self) -> Question:
+        """As it stands in a card, with nothing of one radiograph."""
+        return replace(self, reasoning=None, context="")
 
     @property
     def wordings(self) -> tuple[str, ...]:
@@ -242,6 +247,11 @@ class ModelCard:
     def lives_in_memory(self) -> bool:
         """Whether its network was made in Python, and no file says how."""
         return self.base == IN_MEMORY
+
+    @property
+    def was_told(self) -> bool:
+        """Whether it is told a clinical context, and so answers for one patient."""
+        return any(question.context for question in self.questions)
 
     @property
     def calls_nothing(self) -> bool:

@@ -134,7 +134,7 @@ def _load_on(base: Model, folder: Path, device: str | None) -> Model:
             f"base is {found}; wanted is what medllm.wrap or medllm.wrap_pretrained gives of a "
             "network in memory."
         )
-    if any(question.context for question in base.card.questions):
+    if base.card.was_told:
         raise TypeError("base was told of a patient; load the folder first, and tell it then.")
     if device is not None:
         raise TypeError("base stays on its own device; move the network, and leave device out.")

@@ -8,9 +8,8 @@ import re
 from medllm.errors import CheckpointError
 from medllm.models.build import IMAGE_TOKEN
 from medllm.models.card import TOLD
-from medllm.models.encoded_questions import adds_special_tokens
 from medllm.models.model import Model
-from medllm.models.tokenizer import check_prompt
+from medllm.models.reading import check_asked, prompt_length
 
 
 def in_context(model: Model, context: str) -> Model:
@@ -49,7 +48,7 @@ def in_context(model: Model, context: str) -> Model:
             "of an earlier medllm wants to be configured anew.)",
             code="no-context",
         )
-    if any(question.context for question in card.questions):
+    if card.was_told:
         raise CheckpointError(
             f"'{card.name}' was told a context already; tell it all at once.", code="context"
         )
@@ -64,12 +63,14 @@ def in_context(model: Model, context: str) -> Model:
     questions = tuple(dataclasses.replace(question, context=put) for question in card.questions)
     card = dataclasses.replace(card, questions=questions, limitations=(*card.limitations, TOLD))
     told = dataclasses.replace(model, card=card)
-    _check_length(told)
-    check_prompt(
-        told.tokenizer,
-        told.prompt(questions[0]).replace(IMAGE_TOKEN, told.image_text),
-        add_special_tokens=adds_special_tokens(told.tokenizer, card.prompt_template),
-    )
+    length, limit = prompt_length(told)
+    if length + card.reasoning_tokens > limit:
+        raise CheckpointError(
+            f"image, context and question are {length + card.reasoning_tokens} tokens, and "
+            f"'{card.name}' reads {limit}; shorten the context.",
+            code="context",
+        )
+    check_asked(told)
     return told
 
 
@@ -82,7 +83,7 @@ def refuse_context(model: Model) -> None:
     Raises:
         CheckpointError: It was told a context.
     """
-    if any(question.context for question in model.card.questions):
+    if model.card.was_told:
         raise CheckpointError(
             f"'{model.card.name}' was told of one patient, and would answer for all as if they "
             "were that one; pass the model without the context.",
@@ -96,16 +97,3 @@ def _marks(model: Model) -> tuple[str, ...]:
     # Roles are plain words in some templates, such as `ASSISTANT:`.
     roles = re.findall(r"\b[A-Z]{3,}:|\[/?INST\]", template)
     return (IMAGE_TOKEN, "{", "}", *model.tokenizer.all_special_tokens, *roles)
-
-
-def _check_length(model: Model) -> None:
-    encoded = model.encode()
-    length = len(encoded.prefix) + encoded.suffixes.shape[1] + model.card.reasoning_tokens
-    text = model.network.config.get_text_config()
-    limit = getattr(text, "max_position_embeddings", None) or length
-    if length > limit:
-        raise CheckpointError(
-            f"image, context and question are {length} tokens, and '{model.card.name}' reads "
-            f"{limit}; shorten the context.",
-            code="context",
-        )

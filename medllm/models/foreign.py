@@ -31,6 +31,7 @@ from medllm.models.encoder_contract import read_preprocessing, read_square, what
 from medllm.models.hub import cached_folders, read_config, sha256_of_files
 from medllm.models.labels import BY_NAME, Meaning, label_questions
 from medllm.models.model import Model
+from medllm.models.pretrained import ENCODERS
 from medllm.models.prompts import contrastive_question, prompt_template, prompts_of
 from medllm.models.reading import check_reading
 from medllm.models.tokenizer import find_answer_words, open_tokenizer
@@ -42,8 +43,6 @@ _AUTO: tuple[tuple[type[Architecture], Any], ...] = (
     (Contrastive, AutoModel),
     (Classifier, AutoModelForImageClassification),
 )
-# Encoders that `join_pretrained` takes, as they are published without a head.
-_ENCODERS = ("vit", "dinov2", "clip_vision_model", "siglip_vision_model")
 # Bits a weight of bfloat16, to which nothing is quantized.
 _HALF = 16
 # The version of a model whose name pins no revision.
@@ -151,7 +150,7 @@ def read_asked(
             return _ask_by_prompts(kind, config, folder)
         case Classifier():
             return _ask_by_labels(kind, config, folder, meaning)
-        case None if config.model_type in _ENCODERS:
+        case None if config.model_type in ENCODERS:
             raise CheckpointError(
                 f"{folder} is of type '{config.model_type}', an encoder without a head, which "
                 "answers nothing by itself. Join it to an LLM and train both on your labels: "

@@ -323,11 +323,8 @@ class Model:
         self, features: torch.Tensor, keys: Sequence[str]
     ) -> Sequence[Sequence[float | None]]:
         """Answer as if nothing were known of the patients; None where nothing is."""
-        questions = self.questions(keys)
-        if not any(question.context for question in questions):
+        if not self.card.was_told:
             return [[None] * len(keys)] * len(features)
-        plain = self.asking(
-            dataclasses.replace(question, context="", reasoning=None) for question in questions
-        )
+        plain = self.asking(question.in_card for question in self.questions(keys))
         answers: list[list[float]] = plain.log_odds_from_features(features, keys).double().tolist()
         return answers

@@ -31,7 +31,7 @@ from medllm.models.encoder_contract import (
 )
 from medllm.models.hub import find_folder, read_config
 from medllm.models.model import Model
-from medllm.models.reading import check_tokens
+from medllm.models.reading import check_tokens, prompt_length
 from medllm.models.tokenizer import answer_ids, check_prompt, find_answer_words, load_tokenizer
 from medllm.models.weights import load_weights, refuse_missing, some_of
 
@@ -59,7 +59,7 @@ class _Encoder:
 # The last layer of CLIP and SigLIP serves the pooled embedding they were trained for; LLaVA takes
 # the one before (90.92 against 89.96 on ScienceQA; Liu et al., Visual Instruction Tuning, 2023).
 # ViT and DINOv2 are used by their last layer; DINOv2 trains its patch tokens there.
-_ENCODERS = {
+ENCODERS = {
     "vit": _Encoder(feature_layer=-1),
     "dinov2": _Encoder(feature_layer=-1, any_size=True),
     "clip_vision_model": _Encoder(feature_layer=-2),
@@ -122,7 +122,7 @@ def join_pretrained(
         raise ValueError("findings is empty; name at least one.")
     vision_folder, text_folder = find_folder(vision), find_folder(text)
     vision_config = _vision_config(vision_folder)
-    kind = _ENCODERS[vision_config.model_type]
+    kind = ENCODERS[vision_config.model_type]
     contract = preprocessing or what_is_read(
         read_preprocessing(vision_folder, vision_config.num_channels, remedy=_SAY), vision_config
     )
@@ -176,9 +176,9 @@ def _title(folder: Path, source: str | Path) -> str:
 def _vision_config(folder: Path) -> PreTrainedConfig:
     config = read_config(folder)
     config = config.vision_config if config.model_type in ("clip", "siglip") else config
-    if config.model_type not in _ENCODERS:
+    if config.model_type not in ENCODERS:
         raise CheckpointError(
-            f"{folder} is of type '{config.model_type}'; medllm joins {', '.join(_ENCODERS)}. "
+            f"{folder} is of type '{config.model_type}'; medllm joins {', '.join(ENCODERS)}. "
             "LLaVA drops one leading token at most, so the tokens of an encoder with registers "
             "would pass for patches; take it without registers."
         )
@@ -292,9 +292,7 @@ def _one_token(tokenizer: PreTrainedTokenizerBase, word: str) -> tuple[str, ...]
 
 
 def _check_length(model: Model) -> None:
-    encoded = model.encode()
-    length = len(encoded.prefix) + encoded.suffixes.shape[1]
-    limit = getattr(model.network.config.text_config, "max_position_embeddings", None) or length
+    length, limit = prompt_length(model)
     if length > limit:
         raise CheckpointError(
             f"image and question are {length} tokens and the LLM has {limit} positions; pass "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -60,13 +61,41 @@ def check_reading(model: Model, *, clip: float = math.inf) -> None:
             to another image, or no number.
     """
     if isinstance(model.architecture, VisionLanguage):
-        check_prompt(
-            model.tokenizer,
-            model.prompt(model.card.questions[0]).replace(IMAGE_TOKEN, model.image_text),
-            add_special_tokens=adds_special_tokens(model.tokenizer, model.card.prompt_template),
-        )
+        check_asked(model)
     check_tokens(model)
     _check_sight(model, clip)
+
+
+def check_asked(model: Model) -> None:
+    """Check what the tokenizer makes of a vision-language model's first question.
+
+    Args:
+        model: The model.
+
+    Raises:
+        CheckpointError: As `check_prompt` says.
+    """
+    check_prompt(
+        model.tokenizer,
+        model.prompt(model.card.questions[0]).replace(IMAGE_TOKEN, model.image_text),
+        add_special_tokens=adds_special_tokens(model.tokenizer, model.card.prompt_template),
+    )
+
+
+def prompt_length(model: Model) -> tuple[int, int]:
+    """Measure a vision-language model's longest prompt.
+
+    Args:
+        model: The model.
+
+    Returns:
+        Its tokens, those of the image among them; and how many the LLM has positions for, without
+        end where its configuration does not say.
+    """
+    encoded = model.encode()
+    length = len(encoded.prefix) + encoded.suffixes.shape[1]
+    text = model.network.config.get_text_config()
+    return length, getattr(text, "max_position_embeddings", None) or sys.maxsize
 
 
 def _check_sight(model: Model, clip: float) -> None:

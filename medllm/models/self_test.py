@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 
 from medllm.errors import CheckpointError
@@ -26,9 +24,7 @@ def self_test_of(model: Model, tolerance: float = SelfTest.tolerance) -> SelfTes
         The self-test.
     """
     findings = model.card.findings
-    model = model.asking(
-        dataclasses.replace(one, reasoning=None, context="") for one in model.card.questions
-    )
+    model = model.asking(question.in_card for question in model.card.questions)
     with torch.inference_mode():
         shown = model.card.preprocessing.prepare(pixels_to_try(_SEED))
         answers = model.log_odds(shown, findings)[0].tolist()

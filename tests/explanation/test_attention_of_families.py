@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import re
-from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,8 +22,9 @@ from tests.models.architectures.checkpoints import (
     CLASSIFIERS,
     CONTRASTIVE,
     GENERATIVE,
+    Opened,
     image_size,
-    write_checkpoint,
+    opened_once,
 )
 from tests.models.architectures.images import blocks, scan_of
 from tests.models.architectures.planted import token_of, without_mixing
@@ -34,20 +33,11 @@ FINDINGS = ("pneumonia", "effusion")
 BOTH = ("gradient-attention", "attention-rollout")
 # Their encoders are read, too, and their maps are not of the LLM alone.
 WITH_ENCODER = ("llava", "llava-siglip", "llava-dinov2", "paligemma", "paligemma2")
-Opened = Callable[[str], tuple[Path, Model]]
 
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Opened:
-    kept: dict[str, tuple[Path, Model]] = {}
-
-    def open_once(kind: str) -> tuple[Path, Model]:
-        if kind not in kept:
-            folder = write_checkpoint(kind, tmp_path_factory.mktemp("kinds") / kind)
-            kept[kind] = (folder, load_model(folder))
-        return kept[kind]
-
-    return open_once
+    return opened_once(tmp_path_factory)
 
 
 def case_of(kind: str, model: Model, findings: tuple[str, ...] = FINDINGS) -> Case:

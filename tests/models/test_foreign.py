@@ -22,7 +22,7 @@ from medllm.explanation.verdict import verdict_of
 from medllm.models import Calibration, load_model, save_model
 from medllm.models.card import UNFITTED
 from medllm.models.hub import sha256_of_files
-from medllm.models.pretrained import _ENCODERS
+from medllm.models.pretrained import ENCODERS
 from medllm.phantom import Lesion, make_phantom
 from tests.models.architectures.checkpoints import KINDS, write_checkpoint
 
@@ -130,7 +130,7 @@ def test_an_unknown_kind_is_refused_with_the_known_ones(qwen):
         load_model(qwen)
 
 
-@pytest.mark.parametrize("kind", _ENCODERS)
+@pytest.mark.parametrize("kind", ENCODERS)
 def test_an_encoder_without_a_head_is_shown_the_way_to_an_llm(tmp_path, kind):
     AutoConfig.for_model(kind).save_pretrained(tmp_path)
     page = "docs/how-to/adapt-an-encoder-and-a-llm.md"

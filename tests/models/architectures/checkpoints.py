@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from transformers import AutoModel, AutoModelForImageClassification, AutoModelForImageTextToText
 
+from medllm.models import Model, load_model
 from tests.models.architectures import discriminative, gemma, llava, qwen, tiled
 from tests.models.architectures.family import Family, redraw, write
 
@@ -50,6 +52,24 @@ AUTO_MODELS: dict[str, Any] = {
     **dict.fromkeys(CONTRASTIVE, AutoModel),
     **dict.fromkeys(CLASSIFIERS, AutoModelForImageClassification),
 }
+
+
+Opened = Callable[[str], tuple[Path, Model]]
+
+
+def opened_once(
+    folders: pytest.TempPathFactory, write_kind: Callable[[str, Path], Path] | None = None
+) -> Opened:
+    """Write a checkpoint of a kind and load it when it is first asked for."""
+    kept: dict[str, tuple[Path, Model]] = {}
+
+    def opened(kind: str) -> tuple[Path, Model]:
+        if kind not in kept:
+            folder = (write_kind or write_checkpoint)(kind, folders.mktemp("kinds") / kind)
+            kept[kind] = (folder, load_model(folder))
+        return kept[kind]
+
+    return opened
 
 
 def image_size(kind: str) -> int:

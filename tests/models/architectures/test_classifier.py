@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +15,22 @@ import medllm
 from medllm.errors import CheckpointError
 from medllm.explanation.case import Case
 from medllm.explanation.integrated_gradients import completeness_bound, integrated_gradients
-from medllm.models import Model, load_model
+from medllm.models import load_model
 from medllm.models.architectures.pixels import patches_a_side
 from medllm.phantom import make_phantom
-from tests.models.architectures.checkpoints import CLASSIFIERS, image_size, write_checkpoint
+from tests.models.architectures.checkpoints import (
+    CLASSIFIERS,
+    Opened,
+    image_size,
+    opened_once,
+    write_checkpoint,
+)
 from tests.models.architectures.family import labels, redraw, write
 from tests.models.architectures.images import blocks, picture, prepared, scan_of
 from tests.models.architectures.more_classifiers import MORE
 from tests.models.architectures.plain import plain_class_logits, plain_pixel_values
 
 KINDS = (*CLASSIFIERS, *MORE)
-Opened = Callable[[str], tuple[Path, Model]]
 
 
 def side_of(kind: str) -> int:
@@ -46,15 +50,7 @@ def write_kind(kind: str, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Opened:
-    kept: dict[str, tuple[Path, Model]] = {}
-
-    def open_once(kind: str) -> tuple[Path, Model]:
-        if kind not in kept:
-            folder = write_kind(kind, tmp_path_factory.mktemp("kinds") / kind)
-            kept[kind] = (folder, load_model(folder))
-        return kept[kind]
-
-    return open_once
+    return opened_once(tmp_path_factory, write_kind)
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,8 +20,14 @@ from medllm.explanation.integrated_gradients import (
     pixel_integrated_gradients,
 )
 from medllm.findings import FINDINGS
-from medllm.models import Calibration, Model, load_model, save_model
-from tests.models.architectures.checkpoints import CONTRASTIVE, image_size, write_checkpoint
+from medllm.models import Calibration, load_model, save_model
+from tests.models.architectures.checkpoints import (
+    CONTRASTIVE,
+    Opened,
+    image_size,
+    opened_once,
+    write_checkpoint,
+)
 from tests.models.architectures.images import blocks, picture, prepared, scan_of
 from tests.models.architectures.plain import plain_pixel_values, plain_similarity_log_odds
 
@@ -33,20 +37,11 @@ PAIRS = [
     ("pleural effusion", "no pleural effusion"),
     ("lung nodule", "no lung nodule"),
 ]
-Opened = Callable[[str], tuple[Path, Model]]
 
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Opened:
-    kept: dict[str, tuple[Path, Model]] = {}
-
-    def open_once(kind: str) -> tuple[Path, Model]:
-        if kind not in kept:
-            folder = write_checkpoint(kind, tmp_path_factory.mktemp("kinds") / kind)
-            kept[kind] = (folder, load_model(folder))
-        return kept[kind]
-
-    return open_once
+    return opened_once(tmp_path_factory)
 
 
 @pytest.mark.parametrize("kind", CONTRASTIVE)

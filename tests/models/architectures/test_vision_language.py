@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +22,10 @@ from medllm.models.architectures import ARCHITECTURES, VisionLanguage
 from medllm.models.scoring import answer_states, log_odds_at, log_odds_of, prompt_states
 from tests.models.architectures.checkpoints import (
     GENERATIVE,
+    Opened,
     image_grid,
     image_size,
-    write_checkpoint,
+    opened_once,
 )
 from tests.models.architectures.plain import (
     plain_inputs,
@@ -39,17 +39,8 @@ FINDINGS = ["pneumonia", "effusion", "nodule"]
 
 
 @pytest.fixture(scope="session")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Model]]:
-    """Write a checkpoint of a kind and load it, once a session."""
-    kept: dict[str, tuple[Path, Model]] = {}
-
-    def opened(kind: str) -> tuple[Path, Model]:
-        if kind not in kept:
-            folder = write_checkpoint(kind, tmp_path_factory.mktemp("kinds") / kind)
-            kept[kind] = (folder, load_model(folder))
-        return kept[kind]
-
-    return opened
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Opened:
+    return opened_once(tmp_path_factory)
 
 
 def noise(kind: str, seed: int = 0) -> np.ndarray:
