@@ -17,6 +17,8 @@ from medllm.errors import LabelError
 _TABLE = "df_chexpert_plus_240401.csv"
 _COLUMNS = ("path_to_image", "frontal_lateral", "ap_pa", "deid_patient_id", "age", "sex")
 _GROUPS = ("race", "ethnicity")
+# Most reports have one of the two.
+_INDICATIONS = ("section_clinical_history", "section_history")
 _SPLITS = {"train": "train", "valid": "validation"}
 _LABELS = "chexbert_labels"
 # CheXpert's own labels were read off the impression, and most reports have one.
@@ -78,6 +80,9 @@ def read_chexpert_plus(root: Path, policy: LabelPolicy = CHEXPERT_POLICY) -> lis
                 study_id=path.study_id,
                 split=read_word(where, "split", row["split"], _SPLITS),
                 other_labels={name: found.get(image, {}) for name, found in others.items()},
+                indication=" ".join(
+                    filter(None, (row.get(key, "").strip() for key in _INDICATIONS))
+                ),
             )
         )
     return records

@@ -29,7 +29,8 @@ def read_csv(root: Path) -> list[ImageRecord]:
     it may have one column `findings`: names divided by `|`, or `No Finding`; a finding that
     another image has and this one does not name is 0. `patient_id` keeps a patient's images
     together; without that column each image is a patient of its own. Any other column, such as
-    `age_years`, `sex` or `view_position`, becomes an attribute, and `split` the part too.
+    `age_years`, `sex` or `view_position`, becomes an attribute, and `split` the part too;
+    `indication`, what the request said of the patient, becomes none.
     `boxes.csv` beside it is optional: `path, finding, x, y, width, height`; a box of a finding
     that its image is labelled 0 for is an error.
 
@@ -51,7 +52,8 @@ def read_csv(root: Path) -> list[ImageRecord]:
     columns = list(rows[0][1])
     findings = _finding_columns(table, columns)
     is_list = not findings
-    attributes = [name for name in columns if name not in {"path", "patient_id", *findings}]
+    others = {"path", "patient_id", "indication", *findings}
+    attributes = [name for name in columns if name not in others]
     labels = _listed(table, rows) if is_list else _labels(table, rows, findings)
     paths = _paths(table, rows)
     boxes = _read_boxes(root / "boxes.csv", dict(zip(paths, labels, strict=True)))
@@ -64,6 +66,7 @@ def read_csv(root: Path) -> list[ImageRecord]:
             attributes={name: _attribute(name, row[name]) for name in attributes},
             boxes=boxes.get(path, {}),
             split=row.get("split", "").strip(),
+            indication=row.get("indication", "").strip(),
         )
         for path, known, (line, row) in zip(paths, labels, rows, strict=True)
     ]

@@ -101,12 +101,13 @@ def _from_xml(root: Path, blank: Blank) -> list[ImageRecord]:
         report = _parse(path)
         uid = _attribute(path, report.find(".//uId")).removeprefix("CXR")
         terms = [node.text or "" for node in report.findall(".//MeSH/major")]
+        indication = report.findtext(".//AbstractText[@Label='INDICATION']") or ""
         for node in report.findall(".//parentImage"):
             image = _attribute(path, node)
             number = _IMAGE_NUMBER.search(image)
             projection = projections.get((uid, number[0] if number else image), "")
             file = root / "NLMCXR_png" / f"{image}.png"
-            records.append(_record(file, uid, terms, projection, blank))
+            records.append(_record(file, uid, terms, indication, projection, blank))
     return records
 
 
@@ -154,24 +155,24 @@ def _projections(table: Path) -> dict[int, tuple[str, str, str]]:
 
 
 def _from_tables(root: Path, blank: Blank) -> list[ImageRecord]:
-    terms = {
-        row["uid"].strip(): row["MeSH"].split(";")
+    reports = {
+        row["uid"].strip(): (row["MeSH"].split(";"), row.get("indication", ""))
         for _, row in read_rows(root / _REPORTS, ("uid", "MeSH"))
     }
     table = root / _PROJECTIONS
     records = []
     for line, (uid, name, projection) in _projections(table).items():
-        if uid not in terms:
+        if uid not in reports:
             raise LabelError(
                 f"{table}, line {line}: its uid is not in {_REPORTS}; get both tables again."
             )
         file = root / "images" / "images_normalized" / name
-        records.append(_record(file, uid, terms[uid], projection, blank))
+        records.append(_record(file, uid, *reports[uid], projection, blank))
     return records
 
 
 def _record(
-    path: Path, uid: str, terms: Iterable[str], projection: str, blank: Blank
+    path: Path, uid: str, terms: Iterable[str], indication: str, projection: str, blank: Blank
 ) -> ImageRecord:
     whole = [term for text in terms for term in _prefixes(text)]
     quality = [term for term in _QUALITY if term in whole]
@@ -186,6 +187,7 @@ def _record(
             "quality": quality[0] if quality else "" if whole else _NO_TERMS,
         },
         study_id=uid,
+        indication=indication.strip(),
     )
 
 

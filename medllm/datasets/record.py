@@ -50,6 +50,8 @@ class ImageRecord:
         other_labels: Labels of a second source, such as another labeller, by its name; for audits.
         member: Where the image lies within the file, as `ARRAY/INDEX` of a NumPy archive; blank
             where the file is the image.
+        indication: What the request said of the patient, in the data set's own words; blank where
+            unknown.
         polarity: `inverted` where the data set's table says of a file without a header that its
             low values are bright; `auto` leaves it to the file.
     """
@@ -65,6 +67,7 @@ class ImageRecord:
     split: str = ""
     other_labels: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     member: str = ""
+    indication: str = ""
     polarity: Polarity = "auto"
 
     @property

@@ -100,6 +100,19 @@ def intervals(
     }
 
 
+def difference(first: Resampled, second: Resampled) -> Resampled:
+    """Give the difference of two figures, to be resampled in pairs.
+
+    Args:
+        first: A figure.
+        second: What is subtracted from it.
+
+    Returns:
+        The difference, on the same images.
+    """
+    return lambda at: first(at) - second(at)
+
+
 def exact_interval(
     share: Interval, among: Bool[np.ndarray, " images"], patients: Sequence[str]
 ) -> Interval:

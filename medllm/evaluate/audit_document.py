@@ -71,6 +71,36 @@ class PromptAudit(Section):
     calls_changed: Figure
 
 
+class IndicationAudit(Section):
+    """What the model answers when it is told what the request said, on a sample.
+
+    Attributes:
+        finding: Its key.
+        n: Images of the sample with a label and an indication that the model could be told.
+        auroc: AUROC of the answers without an indication.
+        auroc_told: Of those with the image's own.
+        told_difference: The latter minus the former.
+        auroc_mistaken: With the indication of another patient, drawn by chance.
+        mistaken_difference: Minus that without one.
+        auroc_alone: With the image's own indication and a blank image.
+        image_difference: With indication and image, minus that of the indication alone.
+        mean_shift: Mean absolute difference of the log-odds that the own indication makes.
+        calls_changed: Share of the images whose call another patient's indication changes.
+    """
+
+    finding: str
+    n: int
+    auroc: Interval
+    auroc_told: Interval
+    told_difference: Interval
+    auroc_mistaken: Interval
+    mistaken_difference: Interval
+    auroc_alone: Interval
+    image_difference: Interval
+    mean_shift: float
+    calls_changed: float
+
+
 class LabelNoiseAudit(Section):
     """Two sources of labels on the same images.
 
@@ -107,4 +137,5 @@ class Audits(Section):
     image_use: tuple[ImageUseAudit, ...] = ()
     shortcuts: tuple[ShortcutAudit, ...] = ()
     prompts: tuple[PromptAudit, ...] = ()
+    indications: tuple[IndicationAudit, ...] = ()
     label_noise: tuple[LabelNoiseAudit, ...] = ()

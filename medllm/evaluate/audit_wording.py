@@ -7,6 +7,7 @@ from typing import Literal
 
 from medllm.evaluate.audit_document import (
     ImageUseAudit,
+    IndicationAudit,
     LabelNoiseAudit,
     PromptAudit,
     ShortcutAudit,
@@ -16,7 +17,7 @@ from medllm.evaluate.section import Interval
 _CHANCE = 0.5
 # Above it agreement is called substantial (Landis and Koch, Biometrics 1977).
 _AGREED = 0.6
-AuditRow = ImageUseAudit | ShortcutAudit | PromptAudit | LabelNoiseAudit
+AuditRow = ImageUseAudit | ShortcutAudit | PromptAudit | IndicationAudit | LabelNoiseAudit
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,15 @@ READINGS: dict[str, Reading] = {
         "nothing; a question for another finding should rank worse.",
         "an answer to another finding's question that ranks as well as the own one, unless "
         "the two occur together, or a rewording that changes the ranking or many calls.",
+    ),
+    "indications": Reading(
+        "Does the answer follow the request?",
+        "AUROC on a sample when the model is told what the request said of the patient, when it "
+        "is told what another patient's said, and when it is told the right one and shown a blank "
+        "image; each beside the answers of the image alone.",
+        "an indication that ranks as well without the image as with it, or another patient's "
+        "that makes the ranking no better than chance: then the text answers, not the image. That "
+        "another patient's ranks worse is what reading a request comes to.",
     ),
     "label_noise": Reading(
         "Do two sources of labels agree?",
@@ -99,6 +109,8 @@ def verdict(row: AuditRow) -> Verdict | None:
             return _shortcut(row)
         case PromptAudit():
             return _prompt(row)
+        case IndicationAudit():
+            return _indication(row)
         case LabelNoiseAudit():
             return _label_noise(row)
 
@@ -140,6 +152,25 @@ def _prompt(row: PromptAudit) -> Verdict | None:
     if area[0] > _CHANCE:
         return Verdict("alarm", "Ranks as well as the model's own, as far as the interval tells.")
     return Verdict("caution", "Not shown to rank worse than the model's own question.")
+
+
+def _indication(row: IndicationAudit) -> Verdict | None:
+    seen, told, mistaken = _ends(row.auroc), _ends(row.auroc_told), _ends(row.auroc_mistaken)
+    rise, drop = _ends(row.told_difference), _ends(row.mistaken_difference)
+    image = _ends(row.image_difference)
+    if not (seen and told and mistaken and rise and drop and image):
+        return None
+    if rise[1] < 0:
+        return Verdict("alarm", "Ranks worse when it is told what the request said.")
+    if told[0] <= _CHANCE:
+        return Verdict("caution", "Not shown to rank better than chance when it is told.")
+    if image[0] <= 0:
+        return Verdict("alarm", "The indication alone ranks as well, as far as the interval tells.")
+    if seen[0] > _CHANCE and mistaken[0] <= _CHANCE:
+        return Verdict("alarm", "With another patient's indication no ranking is left.")
+    if drop[1] < 0:
+        return Verdict("caution", "Follows the text: another patient's indication ranks worse.")
+    return Verdict("clear", "Another patient's indication is not shown to change the ranking.")
 
 
 def _label_noise(row: LabelNoiseAudit) -> Verdict | None:

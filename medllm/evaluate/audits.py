@@ -6,21 +6,18 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import cohen_kappa_score
-from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder
 
-from medllm.evaluate.answers import Answers, Resampled, intervals, resamples_for
+from medllm.evaluate.answers import Answers, Resampled, difference, intervals, resamples_for
 from medllm.evaluate.audit_document import (
     Audits,
     ImageUseAudit,
+    IndicationAudit,
     LabelNoiseAudit,
     PromptAudit,
-    ShortcutAudit,
 )
-from medllm.evaluate.probes import BLURRED, Probe
+from medllm.evaluate.probes import BLURRED, INDICATED, INDICATION_ALONE, MISTAKEN, Probe
+from medllm.evaluate.shortcuts import shortcuts
 from medllm.evaluate.table import Predictions
 from medllm.findings import FINDINGS
 from medllm.metrics import auroc
@@ -28,7 +25,6 @@ from medllm.models import Calibration
 
 # As for the calibration of a model: fewer patients of a class say nothing.
 _MIN_CASES = 20
-_FOLDS = 5
 
 
 def audit(
@@ -64,23 +60,26 @@ def audit(
         for source, labels in predictions.other_labels.items()
         if (row := _label_noise(predictions, one, source, labels)) is not None
     ]
-    image_use, prompts = [], []
+    image_use, prompts, indications = [], [], []
     for one in kept:
-        sample = _Sample.of(predictions, one)
+        sample = _Sample.of(predictions, one, BLURRED)
         if sample is None or blank is None or calibrations is None:
             continue
         image_use.append(_image_use(sample, one, blank[one.finding]))
         prompts += _prompts(sample, one, predictions, probes, calibrations[one.finding])
+        if (told := _Sample.of(predictions, one, INDICATED, MISTAKEN)) is not None:
+            indications.append(_indication(told, one.finding, calibrations[one.finding]))
     return Audits(
         image_use=tuple(image_use),
-        shortcuts=tuple(row for one in kept for row in _shortcuts(predictions, one, groups)),
+        shortcuts=tuple(row for one in kept for row in shortcuts(predictions, one, groups)),
         prompts=tuple(prompts),
+        indications=tuple(indications),
         label_noise=tuple(noise),
     )
 
 
 class _Sample:
-    """The probed images with a label of one finding."""
+    """The images that some probes were asked of, with a label of one finding."""
 
     def __init__(self, predictions: Predictions, answers: Answers, probed: np.ndarray) -> None:
         column = predictions.findings.index(answers.finding)
@@ -91,12 +90,13 @@ class _Sample:
         self.probes = {name: values[self.at, column] for name, values in predictions.probes.items()}
 
     @classmethod
-    def of(cls, predictions: Predictions, answers: Answers) -> _Sample | None:
+    def of(cls, predictions: Predictions, answers: Answers, *probes: str) -> _Sample | None:
         """Take them; nothing where there are too few of a class."""
-        if BLURRED not in predictions.probes:
+        if not set(probes) <= set(predictions.probes):
             return None
         column = predictions.findings.index(answers.finding)
-        probed = ~np.isnan(predictions.probes[BLURRED][answers.at, column])
+        asked = np.array([predictions.probes[name][answers.at, column] for name in probes])
+        probed = ~np.isnan(asked).any(axis=0)
         n_positive = int(answers.labels[probed].sum())
         if min(n_positive, int(probed.sum()) - n_positive) < _MIN_CASES:
             return None
@@ -110,7 +110,7 @@ class _Sample:
 def _image_use(sample: _Sample, answers: Answers, blank: float) -> ImageUseAudit:
     real, blurred = sample.area(sample.log_odds), sample.area(sample.probes[BLURRED])
     measured = intervals(
-        {"real": real, "blurred": blurred, **_minus(real, blurred)},
+        {"real": real, "blurred": blurred, "auroc_difference": difference(real, blurred)},
         sample.patients,
         resamples_for(len(sample.labels)),
     )
@@ -123,11 +123,6 @@ def _image_use(sample: _Sample, answers: Answers, blank: float) -> ImageUseAudit
     )
 
 
-def _minus(first: Resampled, second: Resampled) -> dict[str, Resampled]:
-    """Give the difference of two areas, to be resampled in pairs."""
-    return {"auroc_difference": lambda at: first(at) - second(at)}
-
-
 def _prompts(
     sample: _Sample,
     answers: Answers,
@@ -137,7 +132,7 @@ def _prompts(
 ) -> list[PromptAudit]:
     asked: list[tuple[str, str, np.ndarray]] = []
     for one in probes:
-        if one.name in sample.probes and one.kind != "blurred":
+        if one.name in sample.probes and one.kind in ("reworded", "another finding"):
             text = one.name.format(name=FINDINGS[answers.finding].name)
             asked.append((one.kind, text, sample.probes[one.name]))
     for column, finding in enumerate(predictions.findings):
@@ -157,17 +152,11 @@ def _prompt(
 ) -> PromptAudit:
     own, other = sample.area(sample.log_odds), sample.area(log_odds)
     measured = intervals(
-        {"auroc": other, **_minus(other, own)},
+        {"auroc": other, "auroc_difference": difference(other, own)},
         sample.patients,
         resamples_for(len(sample.labels)),
     )
-    # The log-odds from which on the call is positive.
-    edge = calibration.temperature * (
-        np.log(calibration.high / (1 - calibration.high)) - calibration.bias
-        if 0 < calibration.high < 1
-        else np.inf
-    )
-    changed = float(((log_odds >= edge) != (sample.log_odds >= edge)).mean())
+    changed = _calls_changed(sample, log_odds, calibration)
     return PromptAudit(
         finding=finding,
         kind=kind,
@@ -179,73 +168,43 @@ def _prompt(
     )
 
 
-def _shortcuts(
-    predictions: Predictions, answers: Answers, groups: Mapping[str, Sequence[str]]
-) -> list[ShortcutAudit]:
-    sizes = [f"{int(rows)} x {int(columns)}" for rows, columns in predictions.shapes]
-    facts = {**groups, "image size": sizes} if len(set(sizes)) > 1 else dict(groups)
-    told = {name: np.array([values[at] for at in answers.at]) for name, values in facts.items()}
-    told = {name: values for name, values in told.items() if len(np.unique(values)) > 1}
-    alone = {name: values[:, None] for name, values in told.items()}
-    if len(told) > 1:
-        alone["all of these"] = np.stack(list(told.values()), axis=1)
-    rows = []
-    for name, values in alone.items():
-        fitted = _cross_fitted(values, answers)
-        if fitted is not None:
-            rows.append(_shortcut(name, *fitted, answers))
-    return rows
-
-
-def _cross_fitted(
-    facts: np.ndarray, answers: Answers
-) -> tuple[Float[np.ndarray, " images"], Int[np.ndarray, " images"]] | None:
-    """Predict each patient's labels from the facts by a fit on the others; scores and folds."""
-    owners: tuple[set[str], set[str]] = (set(), set())
-    for patient, label in zip(answers.patients, answers.labels.tolist(), strict=True):
-        owners[label].add(patient)
-    if min(map(len, owners)) < _FOLDS:
-        return None
-    # Values that few images have are one.
-    classifier = make_pipeline(
-        OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=5),
-        LogisticRegression(class_weight="balanced", max_iter=1000),
+def _calls_changed(
+    sample: _Sample, log_odds: Float[np.ndarray, " images"], calibration: Calibration
+) -> float:
+    # The log-odds from which on the call is positive.
+    edge = calibration.temperature * (
+        np.log(calibration.high / (1 - calibration.high)) - calibration.bias
+        if 0 < calibration.high < 1
+        else np.inf
     )
-    scores, folds = np.empty(len(facts)), np.empty(len(facts), dtype=int)
-    parts = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=0)
-    for fold, (others, held_out) in enumerate(
-        parts.split(facts, answers.labels, np.asarray(answers.patients))
-    ):
-        classifier.fit(facts[others], answers.labels[others])
-        scores[held_out] = classifier.decision_function(facts[held_out])
-        folds[held_out] = fold
-    return scores, folds
+    return float(((log_odds >= edge) != (sample.log_odds >= edge)).mean())
 
 
-def _shortcut(
-    facts: str,
-    scores: Float[np.ndarray, " images"],
-    folds: Int[np.ndarray, " images"],
-    answers: Answers,
-) -> ShortcutAudit:
-    labels = answers.labels
-
-    def area(at: Int[np.ndarray, " chosen"]) -> float:
-        # Within the folds: a fact weighs a little more in one fit than in another, and ranked
-        # together its images would be parted by that.
-        chosen = [at[folds[at] == fold] for fold in range(_FOLDS)]
-        areas = np.array([auroc(scores[one], labels[one]) for one in chosen])
-        return float(np.nanmean(areas)) if not np.isnan(areas).all() else float("nan")
-
-    def model(at: Int[np.ndarray, " chosen"]) -> float:
-        return auroc(answers.log_odds[at], labels[at])
-
+def _indication(sample: _Sample, finding: str, calibration: Calibration) -> IndicationAudit:
+    told, mistaken = sample.probes[INDICATED], sample.probes[MISTAKEN]
+    areas = {
+        "auroc": sample.area(sample.log_odds),
+        "auroc_told": sample.area(told),
+        "auroc_mistaken": sample.area(mistaken),
+        "auroc_alone": sample.area(sample.probes[INDICATION_ALONE]),
+    }
+    gaps = {
+        "told_difference": ("auroc_told", "auroc"),
+        "mistaken_difference": ("auroc_mistaken", "auroc"),
+        "image_difference": ("auroc_told", "auroc_alone"),
+    }
     measured = intervals(
-        {"auroc": area, "model_auroc": model, **_minus(model, area)},
-        answers.patients,
-        resamples_for(len(labels)),
+        areas | {name: difference(areas[one], areas[other]) for name, (one, other) in gaps.items()},
+        sample.patients,
+        resamples_for(len(sample.labels)),
     )
-    return ShortcutAudit(finding=answers.finding, facts=facts, n=len(labels), **measured)
+    return IndicationAudit(
+        finding=finding,
+        n=len(sample.labels),
+        **measured,
+        mean_shift=float(np.abs(told - sample.log_odds).mean()),
+        calls_changed=_calls_changed(sample, mistaken, calibration),
+    )
 
 
 def _label_noise(
@@ -265,7 +224,11 @@ def _label_noise(
         return lambda at: auroc(log_odds[at], labels[at])
 
     measured = intervals(
-        {"auroc": by(one), "auroc_second": by(two), **_minus(by(one), by(two))},
+        {
+            "auroc": by(one),
+            "auroc_second": by(two),
+            "auroc_difference": difference(by(one), by(two)),
+        },
         [patient for patient, is_known in zip(answers.patients, known, strict=True) if is_known],
         resamples_for(len(one)),
     )

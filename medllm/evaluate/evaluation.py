@@ -20,7 +20,7 @@ from medllm.evaluate.audits import audit
 from medllm.evaluate.document import Evaluation, WorstError
 from medllm.evaluate.page import render
 from medllm.evaluate.performance import averages, figures_of
-from medllm.evaluate.probes import Probe
+from medllm.evaluate.probes import GREY, Probe
 from medllm.evaluate.results import folder_from, write_results
 from medllm.evaluate.study import Study
 from medllm.evaluate.subgroups import groups_of, subgroup_figures
@@ -126,7 +126,7 @@ def _errors(predictions: Predictions) -> dict[str, int]:
 
 def _blank(model: Model, findings: Sequence[str]) -> dict[str, float]:
     size = model.card.preprocessing.size
-    grey = torch.full((1, size, size), 0.5)
+    grey = torch.full((1, size, size), GREY)
     with torch.inference_mode():
         row = model.log_odds(model.card.preprocessing.pixel_values(grey), findings)[0]
     return dict(zip(findings, row.double().tolist(), strict=True))

@@ -127,6 +127,7 @@ def _keys(evaluation: Evaluation) -> list[str]:
         *(row.finding for row in audits.image_use),
         *(row.finding for row in audits.shortcuts),
         *(row.finding for row in audits.prompts),
+        *(row.finding for row in audits.indications),
         *(row.finding for row in audits.label_noise),
     )
     return list(dict.fromkeys(named))

@@ -30,7 +30,8 @@ class ScoredRecord:
             where there is an error.
         error: Code of the cause, such as `file-not-found`; None where the image was scored.
         message: The cause in one line; it names the file. Empty without an error.
-        probes: Log-odds a finding, by the name of the probe; empty where it was not probed.
+        probes: Log-odds a finding, by the name of the probe; without those that were not asked of
+            this image.
         rows: Pixel rows of the file's image; 0 where there is an error.
         columns: Pixel columns.
         seconds: What the answers took, an even part of the batch's; neither the reading of the
@@ -135,11 +136,18 @@ def _score(
             seconds = (time.perf_counter() - started) / len(read)
             chosen = [at for at, image in enumerate(read) if probes and is_probed(image.record)]
             if chosen:
-                asked = probe(probes, features[chosen], display[chosen], model.card.preprocessing)
+                asked = probe(
+                    probes,
+                    [read[at].record for at in chosen],
+                    features[chosen],
+                    display[chosen],
+                    model.card.preprocessing,
+                )
                 for row, at in enumerate(chosen):
                     probed[id(read[at])] = {
                         name: dict(zip(keys, values[row].double().tolist(), strict=True))
                         for name, values in asked.items()
+                        if not values[row].isnan().all()
                     }
         answers = iter(log_odds.double().tolist())
     for image in batch:

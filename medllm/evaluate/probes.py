@@ -1,12 +1,14 @@
-"""The same image asked otherwise, and the same question of an image that shows nothing."""
+"""The same image asked otherwise, and the same question of another image or in a context."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -15,16 +17,23 @@ from jaxtyping import Float
 from medllm.data import Preprocessing
 from medllm.data.blur import coarse
 from medllm.datasets import ImageRecord
+from medllm.errors import CheckpointError
 from medllm.findings import FINDINGS
-from medllm.models import Model
+from medllm.models import Model, in_context
 from medllm.train.questions import WORDINGS
 
 BLURRED = "blurred"
+INDICATED = "own indication"
+MISTAKEN = "another patient's indication"
+INDICATION_ALONE = "own indication of a blank image"
+# A blank image is of this display value.
+GREY = 0.5
 # Of these the first that the model does not answer for: nobody confuses it with an opacity.
 _CONTROLS = ("fracture", "hernia", "support_devices")
 # Images that are probed, and of those with a finding; the interval of an AUROC of .8 is then
 # about .1 wide.
 _PROBED, _PROBED_POSITIVES = 400, 150
+_Key = tuple[Path, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,17 +41,23 @@ class Probe:
     """One change of what the model is asked.
 
     Attributes:
-        name: `blurred`, or the question with its findings' names left open.
+        name: `blurred`, whose indication is told, or the question with its findings' names left
+            open.
         kind: What is changed.
         model: The model with the questions of this probe.
+        told: What the model is told of an image's patient, by `_key`; nothing is asked of other
+            images where `kind` is `indication`.
     """
 
     name: str
-    kind: Literal["blurred", "reworded", "another finding"]
+    kind: Literal["blurred", "reworded", "another finding", "indication"]
     model: Model
+    told: Mapping[_Key, str] = field(default_factory=dict)
 
 
-def probes_of(model: Model, findings: Sequence[str]) -> tuple[Probe, ...]:
+def probes_of(
+    model: Model, findings: Sequence[str], records: Sequence[ImageRecord] = ()
+) -> tuple[Probe, ...]:
     """Make the probes that a model can answer.
 
     A wording whose words the model's tokenizer does not know is left out.
@@ -50,6 +65,7 @@ def probes_of(model: Model, findings: Sequence[str]) -> tuple[Probe, ...]:
     Args:
         model: The model.
         findings: Keys that are asked.
+        records: All images, for their indications.
 
     Returns:
         The probes.
@@ -69,7 +85,34 @@ def probes_of(model: Model, findings: Sequence[str]) -> tuple[Probe, ...]:
             texts = dict.fromkeys(findings, text)
             probes.append(Probe(text, "another finding", _asking(model, texts)))
             break
+    if model.card.context_template:
+        told = _indications(records)
+        probes += [Probe(name, "indication", asked, one) for name, one in told.items()]
     return tuple(probes)
+
+
+def _indications(records: Sequence[ImageRecord]) -> dict[str, dict[_Key, str]]:
+    """Give each image its own indication and another patient's; nothing where all are alike."""
+    known = sorted((one for one in records if one.indication), key=_place)
+    own, others = {}, {}
+    for at, record in enumerate(known):
+        following = (known[(at + step) % len(known)] for step in range(1, len(known)))
+        for other in following:
+            is_another = other.patient_id != record.patient_id
+            if is_another and other.indication != record.indication:
+                own[_key(record)], others[_key(record)] = record.indication, other.indication
+                break
+    return {INDICATED: own, MISTAKEN: others, INDICATION_ALONE: own} if own else {}
+
+
+def _key(record: ImageRecord) -> _Key:
+    return record.path, record.member
+
+
+def _place(record: ImageRecord) -> float:
+    """Give an image its place from 0 to 1 by a hash of its name, the same on every machine."""
+    digest = hashlib.sha256(f"{record.patient_id}/{record.name}".encode()).digest()
+    return int.from_bytes(digest[:8]) / 2**64
 
 
 def _asking(model: Model, texts: Mapping[str, str]) -> Model:
@@ -88,6 +131,7 @@ def _knows(model: Model, texts: Iterable[str]) -> bool:
 
 def probe(
     probes: Sequence[Probe],
+    records: Sequence[ImageRecord],
     features: Float[torch.Tensor, "batch patches width"],
     display: Float[torch.Tensor, "batch size size"],
     preprocessing: Preprocessing,
@@ -96,20 +140,38 @@ def probe(
 
     Args:
         probes: The probes.
+        records: The images' records.
         features: The images' patch tokens.
         display: The images before normalization.
         preprocessing: For the blurred ones.
 
     Returns:
-        Log-odds by the probe's name.
+        Log-odds by the probe's name; NaN for an image that has no indication, or one that the
+        model cannot be told.
     """
     answers = {}
     for one in probes:
         tokens = features
         if one.kind == "blurred":
             tokens = one.model.image_features(preprocessing.pixel_values(coarse(display)))
-        answers[one.name] = one.model.log_odds_from_features(tokens)
+        if one.name == INDICATION_ALONE:
+            grey = preprocessing.pixel_values(torch.full_like(display[:1], GREY))
+            tokens = one.model.image_features(grey).expand_as(features)
+        if one.kind == "indication":
+            rows = zip(records, tokens, strict=True)
+            answers[one.name] = torch.stack([_told(one, record, own) for record, own in rows])
+        else:
+            answers[one.name] = one.model.log_odds_from_features(tokens)
     return answers
+
+
+def _told(
+    one: Probe, record: ImageRecord, tokens: Float[torch.Tensor, "patches width"]
+) -> Float[torch.Tensor, " findings"]:
+    if text := one.told.get(_key(record)):
+        with contextlib.suppress(CheckpointError):  # too long, or with what prompts are made of
+            return in_context(one.model, text).log_odds_from_features(tokens[None])[0]
+    return torch.full((len(one.model.card.questions),), float("nan"), device=tokens.device)
 
 
 def sampler(
@@ -131,8 +193,7 @@ def sampler(
     )
 
     def is_probed(record: ImageRecord) -> bool:
-        digest = hashlib.sha256(f"{record.patient_id}/{record.name}".encode()).digest()
-        place = int.from_bytes(digest[:8]) / 2**64
+        place = _place(record)
         shares = [
             _PROBED_POSITIVES / positive[finding]
             for finding in findings

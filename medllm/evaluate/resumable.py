@@ -97,6 +97,7 @@ def _known(record: ImageRecord, root: Path) -> list[Any]:
     return [
         *(record.dataset, record.place(root), record.patient_id, record.study_id, record.split),
         *(record.polarity, dict(record.labels), dict(record.attributes), others),
+        *([record.indication] if record.indication else []),
     ]
 
 

@@ -73,7 +73,7 @@ def evaluate_model(
     if study.thresholds is not None:
         supposed = {key: one.prevalence for key, one in calibrations.items()}
         study.thresholds.require(model.sha256, supposed)
-    probes = probes_of(model, keys)
+    probes = probes_of(model, keys, records)
     decoder = Decoder(model.card.preprocessing, tuple(accept), polarity, cache)
 
     taken: list[float] = []

@@ -9,7 +9,14 @@ import numpy as np
 from jaxtyping import Bool, Int
 from scipy.special import ndtri
 
-from medllm.evaluate.answers import UNDEFINED, Answers, exact_interval, intervals, resamples_for
+from medllm.evaluate.answers import (
+    UNDEFINED,
+    Answers,
+    difference,
+    exact_interval,
+    intervals,
+    resamples_for,
+)
 from medllm.evaluate.document import SubgroupFigures
 from medllm.evaluate.section import Interval
 from medllm.evaluate.table import Predictions
@@ -153,7 +160,7 @@ def _row(
         "specificity": within(specificity, answers.called, inside),
     }
     if min(cases) >= MIN_CASES:
-        figures["auroc_difference"] = lambda at: ours(at) - theirs(at)
+        figures["auroc_difference"] = difference(ours, theirs)
     measured = intervals(figures, answers.patients, resamples_for(len(labels)))
     for name, label in (("sensitivity", 1), ("specificity", 0)):
         among = inside & (labels == label)

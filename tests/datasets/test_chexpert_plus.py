@@ -79,6 +79,16 @@ def test_labels_are_the_impressions_and_those_of_other_sections_lie_beside(root)
     assert second.other_labels == {"chexbert-findings": {}, "chexbert-report": {}}
 
 
+def test_the_indication_is_the_history_before_the_report(root):
+    table = root / "df_chexpert_plus_240401.csv"
+    header, *rows = table.read_text().replace('"NARRATIVE:\n', '"NARRATIVE: ').splitlines()
+    assert {one.indication for one in read_chexpert_plus(root)} == {""}
+    names = ",section_clinical_history,section_history"
+    told = [f'{rows[0]},"Cough, fever.",', f"{rows[1]}, ,Fall.", ""]
+    table.write_text("\n".join([header + names, *told]))
+    assert [one.indication for one in read_chexpert_plus(root)] == ["Cough, fever.", "Fall."]
+
+
 def test_an_image_without_a_line_of_labels_is_unknown(root):
     (root / "chexbert_labels/impression_fixed.json").write_text(_line(_A, Edema=1.0))
     first, second = read_chexpert_plus(root)

@@ -37,6 +37,15 @@ def test_labels_patients_attributes_and_boxes_are_read_as_they_stand(tmp_path):
     assert second.boxes == {}
 
 
+def test_an_indication_is_what_the_request_said_and_no_attribute(tmp_path):
+    root = _write(
+        tmp_path, 'path,pneumonia,indication,sex\na.png,1,"Cough, fever. ",F\nb.png,0,,M\n'
+    )
+    first, second = read_csv(root)
+    assert (first.indication, second.indication) == ("Cough, fever.", "")
+    assert first.attributes == {"sex": "F"}
+
+
 def test_listed_findings_are_one_and_those_that_others_have_zero(tmp_path):
     records = read_csv(
         _write(

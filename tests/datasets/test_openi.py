@@ -99,6 +99,7 @@ def test_the_form_in_xml_gives_an_image_a_record(tmp_path):
         labels=dict.fromkeys(_FINDINGS - {"cardiomegaly"}, 0),
         attributes={"view_position": "", "projection": "Frontal", "quality": ""},
         study_id="2",
+        indication="XXXX-year-old with cough & fever",
     )
     assert set(FINDINGS) >= _FINDINGS
     assert side.path.name == "CXR2_IM-0652-2001.png"
@@ -153,6 +154,7 @@ def test_the_form_in_tables_gives_an_image_a_record(tmp_path):
         labels=dict.fromkeys(_FINDINGS, 0),
         attributes={"view_position": "", "projection": "Frontal", "quality": ""},
         study_id="1",
+        indication="x, y",
     )
     assert side.attributes["view_position"] == "LATERAL"
     assert {key for key, label in ill.labels.items() if label} == {"lung_opacity", "effusion"}

@@ -129,6 +129,38 @@ def test_the_name_of_another_finding_ranks_as_its_answers_do(audits, probed):
     )
 
 
+def test_an_indication_is_measured_beside_the_image(probed):
+    predictions, _ = probed
+    log_odds, labels = predictions.log_odds, predictions.labels
+    probes = predictions.probes | {
+        # Of an image in five the other patient's could not be told.
+        "own indication": log_odds + 2 * labels,
+        "another patient's indication": np.where(
+            np.arange(len(labels))[:, None] % 5, -log_odds, np.nan
+        ),
+        "own indication of a blank image": labels + 0.0,
+    }
+    told = dataclasses.replace(predictions, probes=probes)
+    row, other = _audited(
+        told, blank={"pneumonia": 0.0, "effusion": 0.0}, calibrations=CALIBRATIONS
+    ).indications
+    assert (row.finding, other.finding) == ("pneumonia", "effusion")
+    kept = np.arange(len(labels)) % 5 > 0
+    seen, truth = log_odds[kept, 0], labels[kept, 0]
+    wanted = roc_auc_score(truth, seen), roc_auc_score(truth, seen + 2 * truth)
+    assert row.n == kept.sum()
+    assert (row.auroc.value, row.auroc_told.value) == pytest.approx(wanted)
+    assert row.told_difference.value == pytest.approx(wanted[1] - wanted[0])
+    assert row.auroc_mistaken.value == pytest.approx(1 - wanted[0])
+    assert row.mistaken_difference.value == pytest.approx(1 - 2 * wanted[0])
+    assert row.auroc_alone.value == 1
+    assert row.image_difference.value == pytest.approx(wanted[1] - 1)
+    assert row.mean_shift == pytest.approx(2 * truth.mean())
+    # Called from log-odds of 3 * .5 on.
+    assert row.calls_changed == pytest.approx(((seen >= 1.5) != (-seen >= 1.5)).mean())
+    assert _audited(predictions).indications == ()
+
+
 def test_predictions_that_were_given_have_no_audit_of_image_and_prompt(probed):
     predictions, _ = probed
     audits = _audited(predictions)

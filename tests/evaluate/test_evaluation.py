@@ -8,6 +8,7 @@ import re
 import shutil
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -23,7 +24,9 @@ from medllm.evaluate import (
 from medllm.evaluate.bench import Cost
 from medllm.evaluate.study import write_drawn
 from medllm.metrics import auroc
+from medllm.models import load_model
 from medllm.models.card import UNFITTED
+from tests.models.architectures.checkpoints import write_checkpoint
 
 N_PATIENTS = 60
 
@@ -126,6 +129,32 @@ def test_groups_audits_and_worst_errors_are_there(evaluated, root):
         assert (root / one.path).is_file()
         threshold = evaluation.findings["pneumonia"].threshold
         assert (one.probability >= threshold) == (one.label == 0)
+
+
+def test_a_model_that_can_be_told_is_told_the_indications(images, tmp_path):
+    root = tmp_path / "site"
+    root.mkdir()
+    rows = ["path,mass,indication"]
+    for index, path in enumerate(images):
+        (root / path.name).write_bytes(path.read_bytes())
+        rows.append(f"{path.name},{index % 2},{('Fall.', 'Heavy smoker.')[index % 2]}")
+    (root / "labels.csv").write_text("\n".join(rows))
+    model = load_model(write_checkpoint("llava", tmp_path / "llava"))
+    study = open_study("csv", root)
+    evaluation = evaluate_model(study, model, tmp_path / "out", ["mass"], workers=0)
+    (row,) = evaluation.audits.indications
+    assert (row.finding, row.n) == ("mass", 40)
+    # A blank image and one of two texts, which tell the label or its opposite.
+    assert row.auroc_alone.value in (0, 1)
+    assert row.auroc.value == pytest.approx(evaluation.findings["mass"].auroc.value)
+    write_evaluation(evaluation, study, tmp_path / "out")
+    assert "smoker" not in (tmp_path / "out" / "report.html").read_text()
+    table = pq.read_table(tmp_path / "out" / "predictions.parquet")
+    assert "smoker" not in str(table.to_pylist())
+    # Other words of a request make another run.
+    (root / "labels.csv").write_text("\n".join(rows).replace("Fall.", "Cough."))
+    with pytest.raises(MedllmError, match="records"):
+        evaluate_model(open_study("csv", root), model, tmp_path / "out", ["mass"], workers=0)
 
 
 def test_the_files_hold_the_evaluation_and_its_page(evaluated):

@@ -8,8 +8,11 @@ import torch
 from medllm.data.blur import coarse
 from medllm.datasets import ImageRecord
 from medllm.evaluate import score_records
-from medllm.evaluate.probes import probes_of, sampler
-from medllm.models import build_tokenizer
+from medllm.evaluate.probes import INDICATED, INDICATION_ALONE, MISTAKEN, probes_of, sampler
+from medllm.models import build_tokenizer, in_context, load_model
+from tests.models.architectures.checkpoints import write_checkpoint
+
+TOLD = ("Fever and cough for three days.", "Fall from a ladder.", "Before an operation.")
 
 
 def test_a_blurred_image_keeps_the_means_of_sixteen_squares_alone():
@@ -87,3 +90,73 @@ def test_the_sample_holds_the_rare_and_some_of_all():
     assert abs(len(chosen) - positive - 396) < 79
     again = sampler(records, ["mass"])
     assert chosen == [record for record in records if again(record)]
+
+
+@pytest.fixture(scope="module")
+def chat_model(tmp_path_factory):
+    """A tiny vision-language model that can be told of a patient."""
+    return load_model(write_checkpoint("llava", tmp_path_factory.mktemp("hub") / "llava"))
+
+
+def _indicated(images, told, patients=None):
+    names = patients or [f"p{at}" for at in range(len(told))]
+    return [
+        ImageRecord("csv", path, patient, {}, indication=text)
+        for path, patient, text in zip(images, names, told, strict=False)
+    ]
+
+
+def test_a_model_is_told_of_its_own_patient_of_another_and_shown_nothing(chat_model, images):
+    records = _indicated(images, TOLD)
+    keys = ["mass", "effusion"]
+    contract = chat_model.card.preprocessing
+    grey = contract.pixel_values(torch.full((1, contract.size, contract.size), 0.5))
+    others = set()
+    for row in score_records(
+        chat_model, records, keys, probes=probes_of(chat_model, keys, records)
+    ):
+        own = contract.prepare(row.record.radiograph().pixels)
+
+        def answers(shown, text):
+            with torch.inference_mode():
+                return in_context(chat_model, text).log_odds(shown, keys)[0].tolist()
+
+        told = answers(own, row.record.indication)
+        assert list(row.probes[INDICATED].values()) == pytest.approx(told, abs=1e-4)
+        alone = answers(grey, row.record.indication)
+        assert list(row.probes[INDICATION_ALONE].values()) == pytest.approx(alone, abs=1e-4)
+        (other,) = (
+            text
+            for text in TOLD
+            if list(row.probes[MISTAKEN].values()) == pytest.approx(answers(own, text), abs=1e-4)
+        )
+        assert other != row.record.indication
+        assert abs(told[0] - row.log_odds["mass"]) > 1e-3
+        others.add(other)
+    assert others == set(TOLD)
+
+
+def test_what_no_prompt_can_hold_is_told_of_no_patient(chat_model, images):
+    records = _indicated(images, (TOLD[0], "Ask {question} again.", ""))
+    probes = probes_of(chat_model, ["mass"], records)
+    first, odd, blank = score_records(chat_model, records, ["mass"], probes=probes)
+    assert {INDICATED, INDICATION_ALONE} <= set(first.probes)
+    assert MISTAKEN not in first.probes  # what the other one said
+    assert MISTAKEN in odd.probes
+    assert INDICATED not in odd.probes
+    assert INDICATED not in blank.probes
+    assert "blurred" in blank.probes
+
+
+@pytest.mark.parametrize(
+    ("told", "patients"),
+    [((), None), ((TOLD[0],) * 3, None), (TOLD, ["p", "p", "p"]), ((TOLD[0],), None)],
+)
+def test_without_another_patients_indication_none_is_told(chat_model, images, told, patients):
+    probes = probes_of(chat_model, ["mass"], _indicated(images, told, patients))
+    assert "indication" not in {one.kind for one in probes}
+
+
+def test_a_model_that_is_asked_its_questions_alone_is_told_nothing(tiny_model, images):
+    probes = probes_of(tiny_model, ["pneumonia"], _indicated(images, TOLD))
+    assert "indication" not in {one.kind for one in probes}

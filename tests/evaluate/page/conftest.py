@@ -13,6 +13,7 @@ from PIL import Image
 from medllm.evaluate.audit_document import (
     Audits,
     ImageUseAudit,
+    IndicationAudit,
     LabelNoiseAudit,
     PromptAudit,
     ShortcutAudit,
@@ -207,6 +208,22 @@ def audits(keys: tuple[str, ...]) -> Audits:
                 auroc=interval(0.5 + 0.03 * index, 0.013),
                 model_auroc=interval(0.843 - index / 100, 0.012),
                 auroc_difference=interval(0.343 - index / 25, 0.014),
+            )
+            for index, key in enumerate(keys)
+        ),
+        indications=tuple(
+            IndicationAudit(
+                finding=key,
+                n=1_187,
+                auroc=interval(0.843 - index / 100, 0.021),
+                auroc_told=interval(0.861 - index / 100, 0.02),
+                told_difference=interval(0.018, 0.009),
+                auroc_mistaken=interval(0.802 - index / 60, 0.023),
+                mistaken_difference=interval(-0.041, 0.012),
+                auroc_alone=interval(0.664, 0.026),
+                image_difference=interval(0.197 - index / 100, 0.02),
+                mean_shift=0.7361,
+                calls_changed=0.0843,
             )
             for index, key in enumerate(keys)
         ),

@@ -3,6 +3,7 @@ import pytest
 from medllm.evaluate import wording
 from medllm.evaluate.audit_document import (
     ImageUseAudit,
+    IndicationAudit,
     LabelNoiseAudit,
     PromptAudit,
     ShortcutAudit,
@@ -119,6 +120,49 @@ def test_labels_alarm_where_the_ranking_by_two_sources_differs_in_pairs(differen
     )
     found = verdict(row)
     assert (found and found.tone) == tone
+
+
+AREA, GAP = (0.7, 0.8, 0.9), (0.01, 0.1, 0.2)
+NO_AREA, NO_GAP, LOSS = (0.4, 0.5, 0.6), (-0.1, 0.0, 0.1), (-0.4, -0.3, -0.2)
+
+
+@pytest.mark.parametrize(
+    ("seen", "told", "rise", "mistaken", "drop", "image", "tone", "words"),
+    [
+        (AREA, AREA, GAP, AREA, NO_GAP, GAP, "clear", "not shown to change"),
+        (AREA, AREA, NO_GAP, AREA, LOSS, GAP, "caution", "Follows the text"),
+        (AREA, AREA, NO_GAP, NO_AREA, LOSS, GAP, "alarm", "no ranking is left"),
+        (AREA, AREA, NO_GAP, AREA, NO_GAP, NO_GAP, "alarm", "indication alone ranks as well"),
+        (NO_AREA, AREA, GAP, NO_AREA, NO_GAP, NO_GAP, "alarm", "indication alone ranks as well"),
+        (AREA, AREA, LOSS, AREA, NO_GAP, GAP, "alarm", "Ranks worse when it is told"),
+        (AREA, NO_AREA, NO_GAP, AREA, NO_GAP, GAP, "caution", "than chance when it is told"),
+        (NO_AREA, NO_AREA, NO_GAP, AREA, GAP, GAP, "caution", "than chance when it is told"),
+    ],
+)
+def test_an_indication_alarms_where_the_text_answers_and_not_the_image(
+    seen, told, rise, mistaken, drop, image, tone, words
+):
+    measured = {
+        "auroc": seen,
+        "auroc_told": told,
+        "told_difference": rise,
+        "auroc_mistaken": mistaken,
+        "mistaken_difference": drop,
+        "auroc_alone": NO_AREA,
+        "image_difference": image,
+    }
+    row = IndicationAudit(
+        finding="edema",
+        n=9,
+        mean_shift=0,
+        calls_changed=0,
+        **{key: _interval(*ends) for key, ends in measured.items()},
+    )
+    found = verdict(row)
+    assert found.tone == tone
+    assert words in found.words
+    for key in measured.keys() - {"auroc_alone"}:
+        assert verdict(row.model_copy(update={key: _interval(*NOT_DEFINED)})) is None
 
 
 def test_numbers_below_0_have_a_minus_sign_and_what_is_undefined_a_dash():
