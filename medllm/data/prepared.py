@@ -8,13 +8,14 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Int32, UInt8
 
 from medllm.data.preprocessing import Preprocessing
 from medllm.data.processes import in_processes
@@ -25,7 +26,8 @@ from medllm.files import replace_file
 from medllm.phantom import make_phantom
 
 Item = TypeVar("Item")
-Row = UInt8[np.ndarray, "size size"]
+# At the model's size, with the rows and columns that it had.
+Row = tuple[UInt8[np.ndarray, "size size"], tuple[int, int]]
 
 # Images that cannot be read and are named; of the others the number is told.
 _NAMED = 5
@@ -52,24 +54,39 @@ class StoredImage(Protocol):
         """Read it."""
 
 
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Images at a model's size.
+
+    Attributes:
+        pixels: Display values, 0 to 255, mapped from the disk.
+        shapes: Rows and columns that each had before.
+        content: Hash over what they were prepared from.
+    """
+
+    pixels: UInt8[torch.Tensor, "images size size"]
+    shapes: Int32[np.ndarray, "images 2"]
+    content: str
+
+
 def prepare_images(
     images: Sequence[StoredImage],
     preprocessing: Preprocessing,
     folder: Path,
     *,
     track: Callable[[Iterable[int]], Iterable[int]] = iter,
-) -> tuple[UInt8[torch.Tensor, "images size size"], str]:
+) -> Prepared:
     """Bring images to a model's size, without normalization, and keep the result.
 
     Args:
         images: Records of a data set, which say how each is to be read.
         preprocessing: The model's contract.
-        folder: Where the result is kept, under a name that follows from the images' content and
-            the contract.
+        folder: Where the result is kept, under a name that follows from the images' content, the
+            contract and the version of medllm, by which images are read.
         track: Wraps the numbers of the images while they are read, to show progress.
 
     Returns:
-        Display values, 0 to 255, mapped from the disk; and the hash over the images' content.
+        The images.
 
     Raises:
         DicomError: Images cannot be read, or may not be scored. The others are kept for the next
@@ -106,8 +123,9 @@ def _finer(preprocessing: Preprocessing) -> int:
 
 
 def _at_size(pixels: Float32[np.ndarray, "rows columns"], preprocessing: Preprocessing) -> Row:
-    row: Row = (preprocessing.resize(pixels)[0] * 255).round().to(torch.uint8).numpy()
-    return row
+    small = (preprocessing.resize(pixels)[0] * 255).round().to(torch.uint8).numpy()
+    rows, columns = pixels.shape
+    return small, (rows, columns)
 
 
 def _told(images: Sequence[StoredImage], bad: Mapping[int, DicomError]) -> str:
@@ -126,7 +144,7 @@ def prepare_phantoms(
     folder: Path,
     *,
     track: Callable[[Iterable[int]], Iterable[int]] = iter,
-) -> tuple[UInt8[torch.Tensor, "images size size"], str]:
+) -> Prepared:
     """Make phantoms at twice a model's size and bring them to it; like `prepare_images`.
 
     Args:
@@ -136,8 +154,8 @@ def prepare_phantoms(
         track: Wraps the numbers of the images while they are made, to show progress.
 
     Returns:
-        Display values, 0 to 255; and the hash over the pixels of the first phantom and the
-        seeds, which changes with the phantoms' making.
+        The images; their hash is over the pixels of the first phantom and the seeds, and changes
+        with the phantoms' making.
     """
     content = hashlib.sha256()
     for seed in seeds[:1]:
@@ -156,10 +174,12 @@ def _kept(
     folder: Path,
     content: str,
     track: Callable[[Iterable[int]], Iterable[int]],
-) -> tuple[UInt8[torch.Tensor, "images size size"], str]:
-    contract = json.dumps(asdict(preprocessing), sort_keys=True)
+) -> Prepared:
+    contract = json.dumps(
+        {**asdict(preprocessing), "medllm": metadata.version("medllm")}, sort_keys=True
+    )
     name = hashlib.sha256(f"{content}{contract}".encode()).hexdigest()[:16]
-    kept = folder / f"{name}.npy"
+    kept, kept_shapes = folder / f"{name}.npy", folder / f"{name}-shapes.npy"
     size = preprocessing.size
     if not kept.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -169,6 +189,7 @@ def _kept(
             values = np.lib.format.open_memmap(
                 draft, mode="w+", dtype=np.uint8, shape=(len(keys), size, size)
             )
+            shapes = np.zeros((len(keys), 2), dtype=np.int32)
             done: dict[str, int] = {}
             bad: dict[int, DicomError] = {}
             before = unfinished.images
@@ -179,16 +200,23 @@ def _kept(
                 if isinstance(row, DicomError):
                     bad[index] = row
                 else:
-                    values[index], done[keys[index]] = row, index
+                    values[index], shapes[index] = row
+                    done[keys[index]] = index
             values.flush()
             del values
             if len(done) < len(set(keys)):
-                unfinished.keep(draft, done)
+                unfinished.keep(
+                    draft, {key: (at, *shapes[at].tolist()) for key, at in done.items()}
+                )
                 raise _UnfinishedError(bad)
+            # Before the images, so that these are never without.
+            np.save(Path(beside) / kept_shapes.name, shapes)
+            (Path(beside) / kept_shapes.name).rename(kept_shapes)
             draft.rename(kept)
             unfinished.drop()
     # Copy on write: torch wants an array that it might write to, the file stays as it is.
-    return torch.from_numpy(np.load(kept, mmap_mode="c")), content
+    pixels = torch.from_numpy(np.load(kept, mmap_mode="c"))
+    return Prepared(pixels, np.load(kept_shapes), content)
 
 
 def _workers(n_images: int) -> int:
@@ -210,13 +238,15 @@ class _Unfinished:
     def __init__(self, folder: Path, contract: str) -> None:
         name = f"unfinished-{hashlib.sha256(contract.encode()).hexdigest()[:16]}"
         self._values, self._list = folder / f"{name}.npy", folder / f"{name}.json"
-        self.images: Mapping[str, UInt8[np.ndarray, "size size"]] = {}
+        self.images: Mapping[str, Row] = {}
         if self._list.exists():
             values = np.load(self._values, mmap_mode="r")
             rows = json.loads(self._list.read_text(encoding="utf-8"))
-            self.images = {key: values[row] for key, row in rows.items()}
+            self.images = {
+                key: (values[at], (height, width)) for key, (at, height, width) in rows.items()
+            }
 
-    def keep(self, draft: Path, rows: Mapping[str, int]) -> None:
+    def keep(self, draft: Path, rows: Mapping[str, tuple[int, int, int]]) -> None:
         # The list goes first and comes last: it never tells of another file.
         self._list.unlink(missing_ok=True)
         draft.rename(self._values)

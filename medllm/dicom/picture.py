@@ -22,6 +22,8 @@ from medllm.errors import DicomError
 
 # Grey that went through a JPEG's colour space comes back with channels one or two apart.
 _MAX_CHANNEL_DIFFERENCE = 2
+# Place of the byte in a PNG's header (ISO/IEC 15948, 11.2.2).
+_BIT_DEPTH_AT = 24
 
 
 def read_picture(
@@ -110,6 +112,7 @@ def _grey_values(
         ):
             _bound_size(image)
             mode = image.mode
+            _require_all_bits(data, file_format, mode)
             values = _to_grey(ImageOps.exif_transpose(image))
     except DicomError:
         raise
@@ -136,6 +139,17 @@ def _not_filled_up() -> Iterator[None]:
 
 
 _NOT_FILLED_UP = ProcessSetting(_not_filled_up)
+
+
+def _require_all_bits(data: bytes, file_format: str, mode: str) -> None:
+    """Refuse a PNG of which Pillow reads 8 of 16 bits: of 12 bits' greys, 15 are left."""
+    depth = data[_BIT_DEPTH_AT] if file_format == "png" else 8
+    if depth == 16 and not mode.startswith("I;16"):
+        raise DicomError(
+            f"the PNG has 16 bits a channel and several channels (mode {mode}), of which 8 bits "
+            "can be read; save it as a grey PNG of 16 bits, or give the DICOM image.",
+            code="bits-lost",
+        )
 
 
 def _bound_size(image: Image.Image) -> None:

@@ -11,7 +11,8 @@ from medllm.dicom.attributes import items, word, words
 
 View = Literal["frontal", "lateral", "other"]
 
-# Free text in which devices name the view and the programme; never quoted in a message.
+# Free text in which devices name the view and the programme, the nearest to the image first; never
+# quoted in a message.
 _DESCRIPTIONS = (
     "SeriesDescription",
     "ProtocolName",
@@ -51,14 +52,17 @@ def view_of(dataset: Dataset) -> View | None:
 
     Returns:
         From View Position (0018,5101), else View Code Sequence (0054,0220), else the
-        descriptions, else Patient Orientation (0020,0020), whose rows run to front or back
-        in a lateral view. One that names no view (ERECT) or frontal and lateral says nothing.
+        descriptions from the series' to the study's, else Patient Orientation (0020,0020),
+        whose rows run to front or back in a lateral view. One that names no view (ERECT) or
+        frontal and lateral says nothing.
         `other` is oblique or decubitus; None where nothing says it.
     """
     view = _view_in(word(dataset, "ViewPosition") or "")
     for item in items(dataset, "ViewCodeSequence"):
         view = view or _view_of_code(item)
-    view = view or _view_in(_described(dataset, *_DESCRIPTIONS))
+    # One by one: the description of a study names all of its views.
+    for keyword in _DESCRIPTIONS:
+        view = view or _view_in(_described(dataset, keyword))
     if view is None and (word(dataset, "PatientOrientation") or "").startswith(("A", "P")):
         return "lateral"
     return view

@@ -14,6 +14,7 @@ from zipfile import BadZipFile
 import numpy as np
 from jaxtyping import Float32
 
+from medllm import __version__
 from medllm.data import Preprocessing
 from medllm.data.processes import in_processes
 from medllm.datasets import ImageRecord
@@ -51,8 +52,8 @@ class Decoder:
         preprocessing: The model's contract.
         accept: Codes of gates that shall not refuse an image.
         polarity: Override of the files'.
-        cache: Folder where images are kept, under a name that follows from their content and
-            from the fields above; None keeps none.
+        cache: Folder where images are kept, under a name that follows from their content, from the
+            fields above and from the version of medllm, by which they are read; None keeps none.
     """
 
     preprocessing: Preprocessing
@@ -83,6 +84,7 @@ class Decoder:
             sorted(self.accept),
             self.polarity,
             record.polarity,
+            __version__,
         ]
         content.update(json.dumps(rules, sort_keys=True).encode())
         name = content.hexdigest()

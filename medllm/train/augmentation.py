@@ -16,32 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
 
 from medllm.data.blur import blurred
-
-
-@dataclass(frozen=True)
-class Strength:
-    """How far images are changed.
-
-    Attributes:
-        pose: Factor on rotation to 10 degrees, scale .85 to 1.15 a direction, shift to 8%.
-        exposure: Factor on the logarithm of gamma, .6 to 1.6.
-        texture: Factor on blur (3 pixels), noise (4% of the range) and the share of images at
-            half the resolution (15%).
-        border: Share of the images whose edge is cut to black, as by a collimator.
-        hidden: Share of the images of which a random part is blurred away, up to all of it, with
-            the answers left as they are. The network so learns what can be said of what is left,
-            and nothing of a wholly blurred image but the prior (Covert et al., Learning to
-            estimate Shapley values with vision transformers, ICLR 2023, section 4): explanations
-            that blur parts then ask it nothing it has not seen. The bundled model was trained
-            without.
-    """
-
-    pose: float = 1.0
-    exposure: float = 1.0
-    texture: float = 1.0
-    border: float = 0.2
-    hidden: float = 0.0
-
+from medllm.train.recipe import Strength
 
 # Cells a side that are hidden or kept.
 _HIDDEN_CELLS = 7
@@ -183,7 +158,7 @@ def change(
         images[changes.coarse] = _coarsened(images[changes.coarse])
     if changes.noise.any():
         images = (images + _noise(images, changes)).clamp(0, 1)
-    return images * _uncut(images.shape[-1], changes.edges)
+    return images * uncut(images.shape[-1], changes.edges)
 
 
 def hide(
@@ -223,12 +198,21 @@ def _noise(
     return torch.stack(drawn).to(images.device) * changes.noise[:, None, None, None]
 
 
-def _uncut(
+def uncut(
     size: int, edges: Float32[torch.Tensor, "images 4"]
 ) -> Float32[torch.Tensor, "images 1 size size"]:
+    """Mark what the black edges leave of images.
+
+    Args:
+        size: Pixels or cells a side.
+        edges: Of `Changes`.
+
+    Returns:
+        1 where an image is left, 0 where all is black.
+    """
     at = (torch.arange(size, device=edges.device) + 0.5) / size * 2 - 1
     top, bottom, left, right = edges.T[:, :, None]
     rows = (at >= top) & (at <= bottom)
     columns = (at >= left) & (at <= right)
-    uncut: torch.Tensor = (rows[:, :, None] & columns[:, None, :])[:, None].float()
-    return uncut
+    left_over: torch.Tensor = (rows[:, :, None] & columns[:, None, :])[:, None].float()
+    return left_over

@@ -12,10 +12,10 @@ from torch import nn
 from transformers import ViTModel
 
 from medllm.data import Preprocessing
-from medllm.train.augmentation import Strength
 from medllm.train.closed_questions import layered_groups, location_loss, smoothed
 from medllm.train.labelled_images import LabelledImages
 from medllm.train.loop import Task
+from medllm.train.recipe import Strength
 
 
 class LinearHead(nn.Module):

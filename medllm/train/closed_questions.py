@@ -16,10 +16,10 @@ from medllm.models.card import Question
 from medllm.models.encoded_questions import EncodedQuestions, encode_questions
 from medllm.models.model import Model
 from medllm.models.scoring import answer_logits
-from medllm.train.augmentation import Strength
 from medllm.train.labelled_images import LabelledImages
 from medllm.train.loop import Task
 from medllm.train.questions import AskedQuestion
+from medllm.train.recipe import Strength
 from medllm.train.standardized import fold_projector, standardize_projector
 
 # About one patch in eight of an image with a finding is covered.

@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float, UInt8
 from medllm.data import Preprocessing
 from medllm.data.prepared import prepare_images, prepare_phantoms
 from medllm.datasets import ImageRecord
+from medllm.datasets.age import years_of_attribute
+from medllm.datasets.record import Box
 from medllm.models import Model
 from medllm.phantom import Lesion, Phantom, make_phantom
 from medllm.phantom.record import shown_findings
@@ -76,15 +78,18 @@ class ImageSet:
         Raises:
             DicomError: An image cannot be read, or may not be scored.
         """
-        pixels, content = prepare_images(records, preprocessing, folder, track=track)
+        prepared = prepare_images(records, preprocessing, folder, track=track)
         return cls(
             source=source,
-            pixels=pixels,
+            pixels=prepared.pixels,
             patients=[record.patient_id for record in records],
             labels=[record.labels for record in records],
             attributes=[record.attributes for record in records],
-            regions=[_boxed(record, preprocessing) for record in records],
-            content=content,
+            regions=[
+                _boxed(record, preprocessing.box(int(rows), int(columns)))
+                for record, (rows, columns) in zip(records, prepared.shapes, strict=True)
+            ],
+            content=prepared.content,
         )
 
     @classmethod
@@ -92,12 +97,12 @@ class ImageSet:
         cls, seeds: Sequence[int], preprocessing: Preprocessing, folder: Path, track: Track = iter
     ) -> ImageSet:
         """Make phantoms; each is its own patient."""
-        pixels, content = prepare_phantoms(seeds, preprocessing, folder, track=track)
+        prepared = prepare_phantoms(seeds, preprocessing, folder, track=track)
         # The truth of a phantom does not depend on its size, and a small one is quickly made.
         phantoms = [make_phantom(seed, size=4 * CELLS) for seed in seeds]
         return cls(
             source="phantom",
-            pixels=pixels,
+            pixels=prepared.pixels,
             patients=[str(seed) for seed in seeds],
             labels=[phantom_labels(phantom.lesions) for phantom in phantoms],
             attributes=[
@@ -105,7 +110,7 @@ class ImageSet:
                 for p in phantoms
             ],
             regions=[_masked(phantom) for phantom in phantoms],
-            content=content,
+            content=prepared.content,
         )
 
     def __len__(self) -> int:
@@ -197,8 +202,7 @@ def years_of(attributes: Mapping[str, str]) -> float | None:
         >>> years_of({"age_years": "12"})
         12.0
     """
-    age = attributes.get("age_years", "")
-    return float(age) if age.replace(".", "", 1).isdigit() else None
+    return years_of_attribute(attributes.get("age_years", ""))
 
 
 def phantom_labels(lesions: Sequence[Lesion]) -> dict[str, int]:
@@ -220,24 +224,28 @@ def phantom_labels(lesions: Sequence[Lesion]) -> dict[str, int]:
     return labels
 
 
-def _boxed(record: ImageRecord, preprocessing: Preprocessing) -> dict[str, Cells]:
-    """Mark the cells of the model's square whose centre lies in a box."""
-    if not any(record.labels.get(finding) == 1 for finding in record.boxes):
-        return {}
-    scan = record.radiograph()
-    left, top, width, height = preprocessing.box(scan.rows, scan.columns)
-    across = left + (torch.arange(CELLS) + 0.5) * width / CELLS
-    down = top + (torch.arange(CELLS) + 0.5) * height / CELLS
+def _boxed(record: ImageRecord, square: Box) -> dict[str, Cells]:
+    """Give the share of each cell of the model's square that boxes cover: a box may be small."""
+    left, top, width, height = square
     marked = {}
     for finding, boxes in record.boxes.items():
         if record.labels.get(finding) != 1:
             continue
-        inside = torch.zeros(CELLS, CELLS, dtype=torch.bool)
+        covered = torch.zeros(CELLS, CELLS)
         for x, y, box_width, box_height in boxes:
-            rows = (down >= y) & (down < y + box_height)
-            inside |= rows[:, None] & (across >= x) & (across < x + box_width)
-        marked[finding] = inside.to(torch.uint8) * 255
+            down = _covered((y - top) / height, box_height / height)
+            across = _covered((x - left) / width, box_width / width)
+            covered = covered.maximum(down[:, None] * across)
+        if covered.any():  # else it lies where the model does not look
+            marked[finding] = (covered * 255).round().to(torch.uint8)
     return marked
+
+
+def _covered(start: float, extent: float) -> Float[torch.Tensor, " cells"]:
+    """Give the share of each cell that a stretch covers, in units of the square's side."""
+    edges = torch.arange(CELLS + 1)
+    low, high = start * CELLS, (start + extent) * CELLS
+    return (edges[1:].clamp(max=high) - edges[:-1].clamp(min=low)).clamp(min=0)
 
 
 def _masked(phantom: Phantom) -> dict[str, Cells]:

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 
 from medllm.data import Preprocessing
-from medllm.train.augmentation import Strength, change, draw_changes, hide, move
-from medllm.train.image_set import ImageSet
+from medllm.train.augmentation import change, draw_changes, hide, move, uncut
+from medllm.train.image_set import CELLS, ImageSet
+from medllm.train.recipe import Strength
 
 # Labels rarer than this, or their opposite, weigh no more than at this share.
 _RAREST = 0.05
@@ -116,6 +117,7 @@ class LabelledImages:
         mine = chosen[share]
         display = change(self.pixels(mine).to(device), changes)
         regions = move(self.regions(mine).to(device), changes.poses, padding_mode="zeros")
+        regions = regions * uncut(CELLS, changes.edges)  # nothing lies where all is black
         return {
             "pixel_values": hide(preprocessing.pixel_values(display[:, 0]), changes.hidden),
             "labels": self.labels[mine].to(device),

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 _SAVE_SECONDS = 300.0
+# AdamW's decays of the gradients and of their squares.
+_BETAS = (0.9, 0.98)
 
 
 class Task(ABC):
@@ -84,7 +86,6 @@ class Schedule:
         warm_up: Share of a cycle in which the learning rate rises.
         cycles: How often it rises and falls.
         weight_decay: AdamW's.
-        beta2: AdamW's decay of the squared gradients.
         averaging: Last decay of the exponential average of the weights (`WeightAverage`), which
             is what is kept; 0 keeps the last weights.
         accumulation: Parts that each process computes its share of a batch in.
@@ -97,7 +98,6 @@ class Schedule:
     warm_up: float = 0.1
     cycles: int = 1
     weight_decay: float = 0.05
-    beta2: float = 0.98
     averaging: float = 0.0
     accumulation: int = 1
     seed: int = 0
@@ -152,9 +152,7 @@ def fit(
     steps = per_epoch * schedule.epochs
     groups = task.groups(schedule.learning_rate)
     rates = [float(group["lr"]) for group in groups]
-    optimizer = torch.optim.AdamW(
-        groups, betas=(0.9, schedule.beta2), weight_decay=schedule.weight_decay
-    )
+    optimizer = torch.optim.AdamW(groups, betas=_BETAS, weight_decay=schedule.weight_decay)
     wrapped, optimizer = accelerator.prepare(task.module, optimizer)
     average = _average_of(task.module, schedule, accelerator)
     states = States(folder, accelerator)

@@ -36,7 +36,8 @@ from medllm.train.recipe import MeasuredSet
 
 _LOG = logging.getLogger(__name__)
 
-Scorer = Callable[[ImageSet, str], Float[np.ndarray, " images"]]
+# None of a finding that could not be learned.
+Scorer = Callable[[ImageSet, str], Float[np.ndarray, " images"] | None]
 
 _THUMBNAIL = 32
 # Images that thumbnails are made of at a time.
@@ -235,8 +236,8 @@ def beside(
         wanted: Which of them.
 
     Returns:
-        A row a finding and set of patients: both AUROCs and their difference, each with its
-        interval.
+        A row a finding that the baseline could learn and set of patients: both AUROCs and their
+        difference, each with its interval.
     """
     rows = []
     log_odds = scores_by_source(model, sets, model.card.findings)
@@ -245,8 +246,9 @@ def beside(
         for one in measured_sets(sets, wanted, finding):
             if one.subgroup:
                 continue
-            scores = log_odds[one.source][one.rows, column], theirs[one.source][one.rows]
-            rows.append(Comparison(finding, one.name, name, *_compared(one, *scores)))
+            if (other := theirs[one.source]) is not None:
+                scores = log_odds[one.source][one.rows, column], other[one.rows]
+                rows.append(Comparison(finding, one.name, name, *_compared(one, *scores)))
     return rows
 
 
@@ -274,18 +276,26 @@ def thumbnail_baseline(train: Mapping[str, ImageSet], findings: Sequence[str]) -
         findings: Keys.
 
     Returns:
-        Its scores of a source's images, for a finding.
+        Its scores of a source's images, for a finding; None of one that all these patients have,
+        or none.
     """
     small = {name: _thumbnails(images.pixels) for name, images in patients_of(train).items()}
     fitted = {}
     for finding in findings:
         chosen = [choose(train[name], finding, name, {}) for name in small]
+        labels = np.concatenate([one.labels for one in chosen])
+        if len(np.unique(labels)) < 2:
+            continue
         classifier = LogisticRegression(C=0.01, max_iter=2000, class_weight="balanced")
         fitted[finding] = make_pipeline(StandardScaler(), classifier).fit(
-            np.concatenate([small[one.source][one.rows] for one in chosen]),
-            np.concatenate([one.labels for one in chosen]),
+            np.concatenate([small[one.source][one.rows] for one in chosen]), labels
         )
-    return lambda images, finding: fitted[finding].decision_function(_thumbnails(images.pixels))
+
+    def scores(images: ImageSet, finding: str) -> Float[np.ndarray, " images"] | None:
+        one = fitted.get(finding)
+        return None if one is None else one.decision_function(_thumbnails(images.pixels))
+
+    return scores
 
 
 def _thumbnails(

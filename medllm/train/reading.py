@@ -6,24 +6,13 @@ import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
 
 from medllm.errors import TrainingError
-from medllm.train.recipe import (
-    Answers,
-    CardPart,
-    Compute,
-    Lora,
-    MeasuredSet,
-    ModelPart,
-    Pretrain,
-    Recipe,
-    Section,
-    Source,
-)
+from medllm.train.recipe import Recipe, Section
 
 BUNDLED = Path(__file__).parent / "recipes"
 # MEDLLM_TRAIN__FINETUNE__EPOCHS=3 stands for finetune.epochs=3.
@@ -137,11 +126,10 @@ def _nearest(place: list[str]) -> str:
     for word in place[:-1]:
         if word.isdigit():
             continue
-        kinds = str(part.model_fields[word].annotation)
-        part = next((kind for kind in _parts() if kind.__name__ in kinds), part)
+        kind = part.model_fields[word].annotation
+        kinds = (kind, *get_args(kind))
+        part = next(
+            (one for one in kinds if isinstance(one, type) and issubclass(one, Section)), part
+        )
     near = difflib.get_close_matches(place[-1], part.model_fields, 1)
     return f" did you mean '{near[0]}'?" if near else ""
-
-
-def _parts() -> list[type[Section]]:
-    return [Lora, ModelPart, Source, Pretrain, Answers, Compute, MeasuredSet, CardPart]

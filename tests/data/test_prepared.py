@@ -48,8 +48,8 @@ def test_images_that_cannot_be_read_are_told_together(records, tmp_path):
 
 
 def test_processes_prepare_what_one_does(records, tmp_path, monkeypatch):
-    pixels, content = prepare_images(records, CONTRACT, tmp_path / "alone")
-    phantoms, _ = prepare_phantoms(range(6), CONTRACT, tmp_path / "alone")
+    alone = prepare_images(records, CONTRACT, tmp_path / "alone")
+    phantoms = prepare_phantoms(range(6), CONTRACT, tmp_path / "alone").pixels
     monkeypatch.setattr("medllm.data.prepared._IMAGES_A_PROCESS", 3)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     # Where this process does nothing itself, others do.
@@ -61,11 +61,11 @@ def test_processes_prepare_what_one_does(records, tmp_path, monkeypatch):
             yield number
             told.append(number)
 
-    shared, same = prepare_images(records, CONTRACT, tmp_path / "shared", track=track)
-    assert torch.equal(shared, pixels)
-    assert same == content
+    shared = prepare_images(records, CONTRACT, tmp_path / "shared", track=track)
+    assert torch.equal(shared.pixels, alone.pixels)
+    assert shared.content == alone.content
     assert told == list(range(9))
-    made, _ = prepare_phantoms(range(6), CONTRACT, tmp_path / "shared")
+    made = prepare_phantoms(range(6), CONTRACT, tmp_path / "shared").pixels
     assert torch.equal(made, phantoms)
     cut_off(records, (1, 8))
     with pytest.raises(DicomError, match=r"2 of 9 images cannot be prepared: 1\.png .*8\.png"):
@@ -83,7 +83,7 @@ def _not_in(process):
 
 
 def test_what_was_prepared_beside_them_is_not_prepared_anew(records, tmp_path, monkeypatch):
-    expected, _ = prepare_images(records, CONTRACT, tmp_path / "expected")
+    expected = prepare_images(records, CONTRACT, tmp_path / "expected")
     folder, whole = tmp_path / "kept", cut_off(records, (1, 8))
     with pytest.raises(DicomError, match="2 of 9 images"):
         prepare_images(records, CONTRACT, folder)
@@ -99,7 +99,8 @@ def test_what_was_prepared_beside_them_is_not_prepared_anew(records, tmp_path, m
         prepare_images(records, CONTRACT, folder)
     assert decoded == ["1.png", "8.png"]
     # The row is taken out of the table.
-    pixels, _ = prepare_images(records[:8], CONTRACT, folder)
+    again = prepare_images(records[:8], CONTRACT, folder)
     assert decoded == ["1.png", "8.png"]
-    assert torch.equal(pixels, expected[:8])
-    assert len(list(folder.iterdir())) == 1
+    assert torch.equal(again.pixels, expected.pixels[:8])
+    assert again.shapes.tolist() == [[64, 64]] * 8
+    assert len(list(folder.iterdir())) == 2  # the images, and what shape they had

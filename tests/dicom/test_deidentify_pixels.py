@@ -89,6 +89,28 @@ def test_bits_above_signed_values_are_refused(make_dataset, write, signed, overl
         assert not gates(deidentify_file(path, KEY, accept=["hidden-bits"]))["hidden-bits"].passed
 
 
+@pytest.mark.parametrize(
+    ("keyword", "value", "is_alarm"),
+    [
+        ("OverlayBitsAllocated", 16, True),
+        ("OverlayBitPosition", 12, True),
+        ("OverlayBitsAllocated", 1, False),
+        ("OverlayBitPosition", 0, False),
+    ],
+)
+def test_an_overlay_that_says_it_lies_in_the_pixels_is_refused(
+    make_dataset, write, keyword, value, is_alarm
+):
+    """PS3.3 C.9.2: one of its own has 1 bit allocated, at position 0; 16 and 12 are retired."""
+    dataset = make_dataset()
+    element = {"OverlayBitsAllocated": 0x0100, "OverlayBitPosition": 0x0102}[keyword]
+    dataset.add_new((0x6002, element), "US", value)
+    if is_alarm:
+        assert refusal(write(dataset)).code == "hidden-bits"
+    else:
+        assert gates(deidentify_file(write(dataset), KEY))["hidden-bits"].passed
+
+
 def test_bits_above_values_of_one_byte_and_of_four_are_refused(make_dataset, write, stored):
     for kind, bits in ((np.uint8, 7), (np.uint32, 12)):
         pixels = (stored >> (12 - bits)).astype(kind)

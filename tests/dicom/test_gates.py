@@ -188,6 +188,23 @@ def test_a_header_without_pixels_is_refused(make_dataset, write):
         ({"ViewPosition": None, "SeriesDescription": "Chest PA"}, None),
         ({"ViewPosition": None}, "view-unknown"),
         ({"ViewPosition": None, "SeriesDescription": "CHEST PA AND LAT"}, "view-unknown"),
+        # A study's description names all of its views, and an image's own comes before it.
+        (
+            {
+                "ViewPosition": None,
+                "SeriesDescription": "LATERAL",
+                "StudyDescription": "XR CHEST PA AND LATERAL",
+            },
+            "lateral-view",
+        ),
+        (
+            {
+                "ViewPosition": None,
+                "SeriesDescription": "W034 Chest PA",
+                "StudyDescription": "CHEST LAT",
+            },
+            None,
+        ),
         ({"ViewPosition": "AP"}, None),
         ({"ViewPosition": "ERECT", "SeriesDescription": "Thorax lat."}, "lateral-view"),
         ({"ViewPosition": "STANDING", "SeriesDescription": "Chest PA"}, None),

@@ -37,6 +37,28 @@ def test_16_bit_png_takes_the_percentile_window(tmp_path, stored):
     assert [step.name for step in scan.pipeline] == ["decode", "percentile-window"]
 
 
+def _png(values):
+    """Write 16 bits a channel, which Pillow does not, after ISO/IEC 15948."""
+    rows, columns, channels = values.shape
+    kind = {2: 4, 3: 2}[channels]  # grey with alpha, or colours
+    lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = columns.to_bytes(4, "big") + rows.to_bytes(4, "big") + bytes([16, kind, 0, 0, 0])
+    parts = {b"IHDR": header, b"IDAT": zlib.compress(lines), b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
+        for name, data in parts.items()
+    )
+
+
+@pytest.mark.parametrize("channels", [2, 3])
+def test_a_png_of_which_half_the_bits_would_be_lost_is_refused(tmp_path, stored, channels):
+    path = tmp_path / "scan.png"
+    path.write_bytes(_png(np.stack([stored] * channels, axis=-1)))
+    with pytest.raises(DicomError, match="save it as a grey PNG of 16 bits") as caught:
+        read_radiograph(path)
+    assert caught.value.code == "bits-lost"
+
+
 def test_jpeg_is_read_and_called_lossy(tmp_path, grey):
     scan = read_radiograph(save(tmp_path, Image.fromarray(grey), "scan.jpg", quality=95))
     assert scan.file_format == "jpeg"

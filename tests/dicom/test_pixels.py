@@ -194,6 +194,14 @@ def test_voi_table_takes_signed_rescaled_values(make_dataset, write, stored):
     assert read_radiograph(write(dataset)).pixels == pytest.approx(stored / TOP, abs=ONE_STEP)
 
 
+@pytest.mark.parametrize(("highest", "white"), [(2047, 4095), (1023, 1023)])
+def test_a_table_may_leave_one_of_its_bits_unused(make_dataset, write, stored, highest, white):
+    dataset = make_dataset()
+    dataset.VOILUTSequence = lut_item(np.arange(4096) * highest // 4095)
+    wanted = (stored.astype(int) * highest // 4095) / white
+    assert read_radiograph(write(dataset)).pixels == pytest.approx(wanted, abs=ONE_STEP)
+
+
 def test_a_12_bit_table_that_claims_16_bits_is_not_almost_black(make_dataset, write, stored):
     dataset = make_dataset()
     dataset.VOILUTSequence = lut_item(np.arange(4096), bits=16)
@@ -228,6 +236,14 @@ def test_a_wide_black_collimation_does_not_make_a_window_unusable(make_dataset, 
     scan = read_radiograph(write(dataset))
     assert steps(scan) == ["decode", "window", "polarity"]
     assert "saturated-image" in {gate.code for gate in scan.warnings}
+
+
+@pytest.mark.parametrize(("share", "is_told"), [(0.4, False), (0.6, True)])
+def test_black_over_half_of_an_image_is_told(make_dataset, write, stored, share, is_told):
+    collimated = stored.clip(100, 4000)
+    collimated[: round(share * len(stored))] = 0
+    scan = read_radiograph(write(make_dataset(collimated, WindowCenter=2048, WindowWidth=4096)))
+    assert ("saturated-image" in {gate.code for gate in scan.warnings}) == is_told
 
 
 def test_pixels_are_float32_between_0_and_1(make_dataset, write):

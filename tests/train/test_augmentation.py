@@ -6,7 +6,8 @@ import torch
 
 from medllm.data.blur import blurred
 from medllm.phantom import make_phantom
-from medllm.train.augmentation import MILD, Strength, change, draw_changes, hide, move
+from medllm.train.augmentation import MILD, change, draw_changes, hide, move
+from medllm.train.recipe import Strength
 
 CPU = torch.device("cpu")
 UNCHANGED = Strength(pose=0.0, exposure=0.0, texture=0.0, border=0.0)
@@ -68,12 +69,13 @@ def test_masked_autoencoding_is_shown_no_noise_and_no_edge():
 def test_an_edge_is_black_beyond_and_unchanged_within():
     pixels = torch.full((1, 64, 64), 200, dtype=torch.uint8)
     changes = draw(1, UNCHANGED)
-    edges = torch.tensor([[-0.5, 1.0, -1.0, 0.75]])
+    edges = torch.tensor([[-0.5, 0.875, -0.9375, 0.75]])
     cut = type(changes)(**{**vars(changes), "edges": edges})
     got = change(pixels, cut)[0, 0]
-    assert not got[:16].any()
-    assert not got[:, 56:].any()
-    assert torch.allclose(got[16:, :56], torch.tensor(200 / 255))
+    within = torch.zeros(64, 64, dtype=torch.bool)
+    within[16:60, 2:56] = True
+    assert not got[~within].any()
+    assert torch.allclose(got[within], torch.tensor(200 / 255))
 
 
 def test_hidden_cells_are_those_of_the_blurred_copy():

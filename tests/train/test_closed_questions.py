@@ -7,12 +7,14 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from medllm.train.augmentation import Strength
+from medllm.data import Preprocessing
+from medllm.train.augmentation import draw_changes, uncut
 from medllm.train.closed_questions import ClosedQuestions, answer_loss, location_loss
 from medllm.train.image_set import CELLS, ImageSet
 from medllm.train.labelled_images import LabelledImages
 from medllm.train.loop import Schedule, fit
 from medllm.train.questions import AskedQuestion
+from medllm.train.recipe import Strength
 from medllm.train.standardized import StandardizedLinear, fold_projector, standardize_projector
 
 CPU = torch.device("cpu")
@@ -140,6 +142,19 @@ def test_a_question_asked_by_chance_weighs_as_if_it_were_always_asked(new_tiny_m
     # The nodule has no labels here; the effusion was asked about every second time.
     assert total[0] == pytest.approx(float(data.weights[:4, 1].sum()), rel=0.2)
     assert total[1] == 0
+
+
+def test_nothing_lies_where_the_edge_is_black():
+    images = squares(16)
+    everywhere = torch.full((CELLS, CELLS), 255, dtype=torch.uint8)
+    images = dataclasses.replace(images, regions=[{"pneumonia": everywhere}] * 16)
+    data = LabelledImages.join([(images, 1, 1.0)], ["pneumonia"], ["pneumonia"], [1.0])
+    still = Strength(pose=0.0, exposure=0.0, texture=0.0, border=1.0)
+    generator, contract = torch.Generator().manual_seed(0), Preprocessing(size=64, channels=1)
+    batch = data.batch(torch.arange(16), generator, still, contract, slice(0, 16), CPU)
+    changes = draw_changes(16, torch.Generator().manual_seed(0), still)
+    assert torch.equal(batch["regions"], uncut(CELLS, changes.edges))
+    assert 0.5 < batch["regions"].mean() < 0.95
 
 
 def test_positives_and_negatives_of_a_source_weigh_the_same():

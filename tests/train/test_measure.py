@@ -240,6 +240,16 @@ def test_a_baseline_is_compared_on_the_same_images(model):
     assert row.difference.value == pytest.approx(ours - theirs)
 
 
+def test_a_finding_that_no_patient_has_is_not_compared(model):
+    """Phantoms alone have it, and thumbnails are of patients."""
+    train = {"csv": patients(), "phantom": patients(seed=3)}
+    for row in train["csv"].labels:
+        row["pneumonia"] = 0
+    scores_of = thumbnail_baseline(train, ["pneumonia"])
+    assert scores_of(train["csv"], "pneumonia") is None
+    assert beside(model, "thumbnails", scores_of, {"csv": patients(seed=2)}, ()) == []
+
+
 def test_thumbnails_of_many_images_are_those_of_each():
     pixels = patients(count=70).pixels
     alone = np.concatenate([_thumbnails(one[None]) for one in pixels])

@@ -25,6 +25,11 @@ def test_every_bundled_recipe_is_read_by_its_name():
 
 # Each setting with the words its message must hold: what was found, and what is wanted.
 WRONG = {
+    "finetune.augmentation.hidden=5": "finetune.augmentation.hidden",
+    "finetune.augmentation.border=-1": "finetune.augmentation.border",
+    "finetune.augmentation.pose=.nan": "finetune.augmentation.pose",
+    "finetune.augmentation.posse=1": "pose",
+    "finetune.learning_rate=.inf": "finetune.learning_rate",
     "finetune.epoch=3": "'finetune.epoch' is unknown; did you mean 'epochs'",
     "model.lora.rnak=3": "did you mean 'rank'",
     "compute.presision=auto": "did you mean 'precision'",
