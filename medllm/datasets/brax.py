@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
+from medllm.datasets.age import read_age
 from medllm.datasets.chexpert_labels import CHEXPERT_COLUMNS, CHEXPERT_POLICY, mentioned_labels
 from medllm.datasets.dataset import DataSet, Published
 from medllm.datasets.policy import LabelPolicy
 from medllm.datasets.record import ImageRecord, iterate_rows, read_given, read_word
-from medllm.errors import LabelError
 
 _TABLE = "master_spreadsheet_update.csv"
 _COLUMNS = ("PatientID", "PatientSex", "PatientAge", "AccessionNumber", "ViewPosition")
 _SEXES = {"F": "F", "M": "M", "O": "", "": ""}
 # Five years a group: the first of them stands for it, and `85 or more` for the last group.
-_AGE_GROUP = re.compile(r"(\d{1,3})(?: or more)?")
+_LAST_GROUP = " or more"
 # A blank may be a lateral, of which the set has many. Other words stand as they are.
 _VIEWS = {"L": "LATERAL", "": "UNKNOWN"}
 
@@ -42,6 +41,7 @@ def read_brax(root: Path, policy: LabelPolicy = CHEXPERT_POLICY) -> list[ImageRe
         where = f"{table}, line {line}"
         patient = read_given(where, "PatientID", row["PatientID"])
         view = row["ViewPosition"].strip().upper()
+        age = row["PatientAge"].strip().removesuffix(_LAST_GROUP)
         records.append(
             ImageRecord(
                 dataset="brax",
@@ -49,7 +49,7 @@ def read_brax(root: Path, policy: LabelPolicy = CHEXPERT_POLICY) -> list[ImageRe
                 patient_id=patient,
                 labels=mentioned_labels(where, row, policy),
                 attributes={
-                    "age_years": _age_years(where, row["PatientAge"]),
+                    "age_years": read_age(where, "PatientAge", age),
                     "sex": read_word(where, "PatientSex", row["PatientSex"], _SEXES),
                     "view_position": _VIEWS.get(view, view),
                 },
@@ -58,15 +58,6 @@ def read_brax(root: Path, policy: LabelPolicy = CHEXPERT_POLICY) -> list[ImageRe
             )
         )
     return records
-
-
-def _age_years(where: str, text: str) -> str:
-    if not text.strip():
-        return ""
-    match = _AGE_GROUP.fullmatch(text.strip())
-    if match is None:
-        raise LabelError(f"{where}: PatientAge is '{text}'; wanted is such as 60 or '85 or more'.")
-    return f"{int(match[1])}"
 
 
 BRAX = DataSet(

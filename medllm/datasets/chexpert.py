@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from medllm.datasets.age import read_age
 from medllm.datasets.chexpert_labels import CHEXPERT_COLUMNS, CHEXPERT_POLICY, mentioned_labels
 from medllm.datasets.dataset import DataSet, Published
 from medllm.datasets.policy import LabelPolicy
-from medllm.datasets.record import OLDEST_YEARS, ImageRecord, iterate_rows, read_word
+from medllm.datasets.record import ImageRecord, iterate_rows, read_word
 from medllm.errors import LabelError
 
 _FOLDERS = ("", "CheXpert-v1.0", "CheXpert-v1.0-small")
@@ -96,23 +96,12 @@ def read_attributes(
         LabelError: One is none of the wanted.
     """
     is_lateral = read_word(where, "Frontal/Lateral", side.capitalize(), _SIDES) == "lateral"
+    years = read_age(where, "Age", age)
     return {
-        "age_years": _age_years(where, age),
+        "age_years": "" if years == "0" else years,
         "sex": read_word(where, "Sex", sex, _SEXES),
         "view_position": "LATERAL" if is_lateral else projection.strip().upper(),
     }
-
-
-def _age_years(where: str, text: str) -> str:
-    if not text.strip():
-        return ""
-    try:
-        years = float(text)
-    except ValueError:
-        years = math.nan
-    if not 0 <= years <= OLDEST_YEARS:
-        raise LabelError(f"{where}: Age is '{text}'; wanted is a number of years, or blank.")
-    return f"{years:g}" if years else ""
 
 
 def read_table_records(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from medllm.datasets.age import read_age
 from medllm.datasets.dataset import DataSet, without_policy
 from medllm.datasets.record import ImageRecord, read_given, read_rows
 from medllm.datasets.terms import whole_term
@@ -88,7 +88,7 @@ def _record(root: Path, where: str, row: Mapping[str, str]) -> ImageRecord:
         patient_id=patient,
         labels=dict(_LABELS[whole_term(finding)]),
         attributes={
-            "age_years": _age_years(where, row["age"].strip()),
+            "age_years": read_age(where, "age", row["age"]),
             "sex": sex,
             "view_position": _view_position(modality, view),
             "view": view,
@@ -104,18 +104,6 @@ def _view_position(modality: str, view: str) -> str:
     if modality != _XRAY:
         return modality.upper() or "UNKNOWN"
     return _VIEWS.get(whole_term(view), view.upper())
-
-
-def _age_years(where: str, text: str) -> str:
-    if not text:
-        return ""
-    try:
-        years = float(text)
-    except ValueError:
-        years = math.nan
-    if not 0 <= years < math.inf:
-        raise LabelError(f"{where}: age is {text!r}; wanted is a number of years, or blank.")
-    return f"{years:g}"
 
 
 def _caveats(root: Path) -> dict[str, str]:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from medllm.datasets.age import read_age
 from medllm.datasets.boxes import read_box
 from medllm.datasets.dataset import DataSet, without_policy
 from medllm.datasets.record import Box, ImageRecord, iterate_rows, read_label, read_rows
@@ -19,6 +20,7 @@ from medllm.findings import FINDINGS
 _MISSPELT = 0.85
 # Column of findings that are listed, and what stands there for none.
 _LIST, _NONE = "findings", "no_finding"
+_SEXES = {"FEMALE": "F", "MALE": "M"}
 
 
 def read_csv(root: Path) -> list[ImageRecord]:
@@ -28,9 +30,10 @@ def read_csv(root: Path) -> list[ImageRecord]:
     `medllm.findings`: 1 with the finding, 0 without, blank where it is unknown. In their place
     it may have one column `findings`: names divided by `|`, or `No Finding`; a finding that
     another image has and this one does not name is 0. `patient_id` keeps a patient's images
-    together; without that column each image is a patient of its own. Any other column, such as
-    `age_years`, `sex` or `view_position`, becomes an attribute, and `split` the part too;
-    `indication`, what the request said of the patient, becomes none.
+    together; without that column each image is a patient of its own. Any other column becomes
+    an attribute as it stands, but for `age_years` (blank where nobody is of that age), `sex` and
+    `view_position` (both in capitals, and `female` and `male` as `F` and `M`); `split` becomes
+    the part too, and `indication`, what the request said of the patient, none.
     `boxes.csv` beside it is optional: `path, finding, x, y, width, height`; a box of a finding
     that its image is labelled 0 for is an error.
 
@@ -63,7 +66,9 @@ def read_csv(root: Path) -> list[ImageRecord]:
             path=root / path,
             patient_id=_patient_id(f"{table}, line {line}", row, path),
             labels=known,
-            attributes={name: _attribute(name, row[name]) for name in attributes},
+            attributes={
+                name: _attribute(f"{table}, line {line}", name, row[name]) for name in attributes
+            },
             boxes=boxes.get(path, {}),
             split=row.get("split", "").strip(),
             indication=row.get("indication", "").strip(),
@@ -144,9 +149,14 @@ def _patient_id(where: str, row: Mapping[str, str], path: str) -> str:
     return patient
 
 
-def _attribute(name: str, text: str) -> str:
-    # Views are chosen by their word in capitals.
-    return text.strip().upper() if name == "view_position" else text
+def _attribute(where: str, name: str, text: str) -> str:
+    if name == "age_years":
+        return read_age(where, name, text)
+    # Views and sexes are chosen by their word in capitals.
+    if name not in ("sex", "view_position"):
+        return text
+    word = text.strip().upper()
+    return _SEXES.get(word, word) if name == "sex" else word
 
 
 def _labels(

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from medllm.datasets.alike import Item, alike, look, readable
 from medllm.datasets.each_image import Progress, each_image
+from medllm.datasets.lookalikes import Item, alike, look, readable
 from medllm.datasets.registry import find_dataset
 from medllm.errors import LabelError
 

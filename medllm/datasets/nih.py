@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from pathlib import Path
 
+from medllm.datasets.age import read_age
 from medllm.datasets.boxes import boxes_of_positives, read_box
 from medllm.datasets.dataset import DataSet, Published, without_policy
 from medllm.datasets.nih_labels import (
@@ -16,10 +16,10 @@ from medllm.datasets.nih_labels import (
     read_google,
     rsna_opacity,
 )
-from medllm.datasets.record import OLDEST_YEARS, Box, ImageRecord, read_given, read_rows, read_word
+from medllm.datasets.record import Box, ImageRecord, read_given, read_rows, read_word
 from medllm.errors import LabelError
 
-_ATTRIBUTES = ("age_years", "sex", "view_position", "rsna_class")
+_ATTRIBUTES = ("sex", "view_position", "rsna_class")
 _EXTRACT_BOX_FINDINGS = {"Lung Opacity": "lung_opacity", "Pneumonia": "pneumonia"}
 _TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 _COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "View Position")
@@ -38,7 +38,6 @@ _BOX_FINDINGS = {
     },
 }
 _LISTS = {"train_val_list.txt": "train", "test_list.txt": "test"}
-_AGE_UNIT_YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25, "": 1.0}
 
 
 def read_nih(root: Path) -> list[ImageRecord]:
@@ -76,7 +75,9 @@ def _read_extract(root: Path) -> list[ImageRecord]:
     table = root / "labels.csv"
     boxes = _read_extract_boxes(root / "boxes.csv")
     records = []
-    for line, row in read_rows(table, ("path", "patient_id", "findings", *_ATTRIBUTES)):
+    for line, row in read_rows(
+        table, ("path", "patient_id", "findings", "age_years", *_ATTRIBUTES)
+    ):
         where = f"{table}, line {line}"
         path = read_given(where, "path", row["path"])
         labels = mined_labels(where, row["findings"])
@@ -92,7 +93,10 @@ def _read_extract(root: Path) -> list[ImageRecord]:
                 path=root / path,
                 patient_id=read_given(where, "patient_id", row["patient_id"]),
                 labels=labels,
-                attributes={name: row[name] for name in _ATTRIBUTES},
+                attributes={
+                    "age_years": read_age(where, "age_years", row["age_years"]),
+                    **{name: row[name] for name in _ATTRIBUTES},
+                },
                 boxes=boxes_of_positives(boxes[path], labels),
                 other_labels={MINED: {"pneumonia": pneumonia}},
             )
@@ -123,7 +127,7 @@ def _read_published(root: Path, table: Path) -> list[ImageRecord]:
         reading = google.get(image, GoogleReading(""))
         labels, other = reading.over(mined), reading.mined(mined)
         attributes = {
-            "age_years": _age_years(where, row["Patient Age"]),
+            "age_years": read_age(where, "Patient Age", row["Patient Age"]),
             "sex": read_word(where, sex, row[sex], _SEXES),
             "view_position": row["View Position"].strip().upper(),
         }
@@ -149,17 +153,6 @@ def _sex_column(table: Path, row: dict[str, str]) -> str:
     raise LabelError(
         f"{table} has no rows, or lacks the column {' or '.join(_SEX_COLUMNS)}; get it again."
     )
-
-
-def _age_years(where: str, text: str) -> str:
-    """Give the age in years; blank where there is none that a person can have."""
-    if not text.strip():
-        return ""
-    match = re.fullmatch(r"(\d{1,3})([YMWD]?)", text.strip())
-    if match is None:
-        raise LabelError(f"{where}: the age is '{text}'; wanted is such as 58, 058Y or 003M.")
-    years = int(match[1]) * _AGE_UNIT_YEARS[match[2]]
-    return f"{years:.3g}" if years <= OLDEST_YEARS else ""
 
 
 def _image_paths(root: Path) -> dict[str, Path]:

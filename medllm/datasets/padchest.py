@@ -6,9 +6,10 @@ import ast
 from collections.abc import Mapping
 from pathlib import Path
 
+from medllm.datasets.age import age_attribute
 from medllm.datasets.dataset import DataSet
 from medllm.datasets.policy import Blank, LabelPolicy
-from medllm.datasets.record import OLDEST_YEARS, ImageRecord, iterate_rows
+from medllm.datasets.record import ImageRecord, iterate_rows
 from medllm.datasets.terms import Vocabulary, whole_term
 from medllm.dicom.pixels import Polarity
 from medllm.errors import LabelError
@@ -193,7 +194,7 @@ def _one_of(
 
 
 def _age_years(where: str, row: Mapping[str, str]) -> str:
-    """Take the year of birth from that of the study: exact to a year; blank where absurd."""
+    """Take the year of birth from that of the study: exact to a year."""
     born, taken = _value(row, "PatientBirth"), _value(row, "StudyDate_DICOM")
     if not born or not taken:
         return ""
@@ -204,7 +205,7 @@ def _age_years(where: str, row: Mapping[str, str]) -> str:
             f"{where}: PatientBirth is no year, or StudyDate_DICOM no date such as 20120305; "
             "correct it, or leave it blank."
         ) from None
-    return str(years) if 0 <= years <= OLDEST_YEARS else ""
+    return age_attribute(years)
 
 
 def _read(root: Path, policy: LabelPolicy) -> list[ImageRecord]:

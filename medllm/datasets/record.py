@@ -20,8 +20,6 @@ from medllm.errors import LabelError
 # x, y, width, height in pixels of the file.
 Box = tuple[float, float, float, float]
 
-# Nobody has lived longer than this: a higher age is a mistake of the table.
-OLDEST_YEARS = 122
 # What spreadsheets put between columns in place of a comma.
 _MARKS = {";": "semicolons", "\t": "tabs"}
 # A column of whole numbers with blanks is written as 1.0 and 0.0 by pandas.
@@ -39,10 +37,10 @@ class ImageRecord:
         labels: 1 or 0 a finding's key, or between them where a policy makes an uncertain label
             soft; a finding that is not in it is unknown.
         attributes: What divides images into groups, as it stands in the data set's table, but
-            for `age_years` (a number), `sex` (`F` or `M`) and `view_position` (`PA`, `AP`,
-            `LATERAL` or the table's word in capitals), which are blank where unknown. A view is
-            `UNKNOWN` where the data set holds other views than frontal ones and does not tell
-            which this is, so that selection leaves it out.
+            for `age_years` (0 to 122), `sex` (`F`, `M`) and `view_position` (`PA`, `AP`,
+            `LATERAL`), the last two else the word of a table in capitals; they are blank where
+            unknown. A view is `UNKNOWN` where the data set holds other views than frontal ones
+            and does not tell which this is, so that selection leaves it out.
         boxes: Boxes a finding's key, each x, y, width, height in pixels of the file.
         masks: Outlines a finding's key.
         study_id: The data set's own pseudonym of the study; blank where there is none.

@@ -86,7 +86,8 @@ def with_split(records: Sequence[ImageRecord], path: Path) -> list[ImageRecord]:
 
     Args:
         records: Of any data set in the table.
-        path: A table that `write_split` wrote.
+        path: A table that `write_split` wrote, of these records or of a larger set that they are
+            a part of; spaces around a cell do not count.
 
     Returns:
         The records; those of patients that the table does not name have a blank split.
@@ -96,12 +97,14 @@ def with_split(records: Sequence[ImageRecord], path: Path) -> list[ImageRecord]:
             names none of the records' patients.
     """
     parts: dict[str, str] = {}
-    for line, row in read_rows(path, ("dataset", "patient_id", "split")):
-        patient = patient_name(row["dataset"], row["patient_id"])
-        if parts.setdefault(patient, row["split"]) != row["split"]:
+    columns = ("dataset", "patient_id", "split")
+    for line, row in read_rows(path, columns):
+        dataset, patient_id, part = (row[column].strip() for column in columns)
+        patient = patient_name(dataset, patient_id)
+        if parts.setdefault(patient, part) != part:
             raise LabelError(
                 f"{path}, line {line}: the patient is in '{parts[patient]}' and in "
-                f"'{row['split']}'; keep each patient in one part."
+                f"'{part}'; keep each patient in one part."
             )
     found = [
         (record, parts.get(patient_name(record.dataset, record.patient_id), ""))

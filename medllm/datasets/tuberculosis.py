@@ -7,21 +7,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from medllm.datasets.age import age_attribute
 from medllm.datasets.dataset import DataSet, Published, patients_unknown, without_policy
 from medllm.datasets.record import ImageRecord
 from medllm.errors import LabelError
 
 _MONTGOMERY_SEX = re.compile(r"Patient's Sex:\s*([FM])\b", re.IGNORECASE)
+# A number without a unit may be of months or days in these sets, and says nothing.
 _MONTGOMERY_AGE = re.compile(r"Patient's Age:\s*(\d+)\s*([A-Za-z]*)", re.IGNORECASE)
 # `male 49yrs`; also met are `female24yrs`, `male , 29yrs`, `femal 32yrs` and `male 16month`.
 _SHENZHEN = re.compile(r"\s*(female|femal|male)\s*,?\s*(?:(\d+)\s*([a-z]*))?", re.IGNORECASE)
 _SHENZHEN_SEX = {"female": "F", "femal": "F", "male": "M"}
-# A number without a unit may be of months or days in these sets, and says nothing.
-_UNIT_YEARS = {
-    **dict.fromkeys(("y", "yr", "yrs", "year", "years"), 1.0),
-    **dict.fromkeys(("m", "month", "months"), 1 / 12),
-    **dict.fromkeys(("d", "day", "days"), 1 / 365.25),
-}
 # A reading of Montgomery's names another image of its patient: (same pt as MCUCXR_0113_1).
 _SAME_PATIENT = re.compile(r"same pt as (MCUCXR_\d+)_[01]", re.IGNORECASE)
 
@@ -127,7 +123,7 @@ def _patients(names: Mapping[str, str], readings: Mapping[str, str]) -> dict[str
 def _montgomery_subject(reading: str) -> dict[str, str]:
     sex, age = _MONTGOMERY_SEX.search(reading), _MONTGOMERY_AGE.search(reading)
     return {
-        "age_years": _years(age[1], age[2]) if age else "",
+        "age_years": age_attribute(int(age[1]), age[2]) if age else "",
         "sex": sex[1].upper() if sex else "",
     }
 
@@ -137,14 +133,9 @@ def _shenzhen_subject(reading: str) -> dict[str, str]:
     if subject is None:
         return {"age_years": "", "sex": ""}
     return {
-        "age_years": _years(subject[2], subject[3]) if subject[2] else "",
+        "age_years": age_attribute(int(subject[2]), subject[3]) if subject[2] else "",
         "sex": _SHENZHEN_SEX[subject[1].lower()],
     }
-
-
-def _years(number: str, unit: str) -> str:
-    share = _UNIT_YEARS.get(unit.lower())
-    return "" if share is None else f"{round(int(number) * share, 2):g}"
 
 
 _MONTGOMERY_LAYOUT = _Layout(

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 from scipy.special import ndtri
 
+from medllm.datasets.age import years_of_attribute
 from medllm.evaluate.answers import (
     UNDEFINED,
     Answers,
@@ -68,12 +69,9 @@ def groups_of(predictions: Predictions, columns: Sequence[str] = ()) -> dict[str
 
 
 def _age_group(text: str) -> str:
-    try:
-        years = float(text)
-    except ValueError:
+    if (years := years_of_attribute(text)) is None:
         return ""
-    named = (name for low, high, name in _AGES if low <= years < high)
-    return next(named, _OLDEST if years >= _AGES[-1][1] else "")
+    return next((name for low, high, name in _AGES if low <= years < high), _OLDEST)
 
 
 def subgroup_figures(

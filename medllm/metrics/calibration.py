@@ -26,12 +26,12 @@ def brier(probabilities: Float[np.ndarray, " images"], labels: Int[np.ndarray, "
         labels: 1 or 0.
 
     Returns:
-        0 (perfect) to 1.
+        0 (perfect) to 1; NaN without images, or where a probability is NaN.
 
     Source:
         Brier, Monthly Weather Review 1950, for two classes, one of them counted.
     """
-    return float(np.mean((probabilities - labels) ** 2))
+    return float(np.mean((probabilities - labels) ** 2)) if len(labels) else float("nan")
 
 
 def expected_calibration_error(
@@ -52,11 +52,13 @@ def expected_calibration_error(
         n_bins: Bins; fewer where there are fewer images.
 
     Returns:
-        0 (perfect) to 1.
+        0 (perfect) to 1; NaN without images, or where a probability is NaN.
 
     Source:
         Nguyen and O'Connor, EMNLP 2015 (adaptive binning); Naeini et al., AAAI 2015.
     """
+    if not len(labels):
+        return float("nan")
     order = np.argsort(probabilities, kind="stable")
     ranked, n_bins = probabilities[order], min(n_bins, len(order))
     frequencies = _frequencies(ranked, labels[order])
@@ -87,8 +89,8 @@ def calibration_slope(
 
     Returns:
         1 is perfect; below 1 the probabilities are too extreme, above 1 too moderate. NaN
-        where no finite slope is the best one: a class is missing, or one value of the log-odds
-        parts the classes.
+        where no finite slope is the best one: a class is missing, one value of the log-odds
+        parts the classes, or one of them is NaN.
 
     Source:
         Cox, Biometrika 1958; Van Calster et al., BMC Medicine 2019.
@@ -97,7 +99,7 @@ def calibration_slope(
         >>> calibration_slope(np.array([-2.0, -2.0, 2.0, 2.0]), np.array([0, 1, 0, 1])) + 0.0
         0.0
     """
-    if separated(log_odds, labels):
+    if separated(log_odds, labels) or np.isnan(log_odds).any():
         return float("nan")
     # On a common scale, so that Newton's steps are well conditioned.
     scale = float(log_odds.std())
@@ -136,7 +138,8 @@ def calibration_intercept(
 
     Returns:
         0 is perfect, in log-odds; above 0 the finding is more frequent than predicted. It is
-        also called calibration in the large. NaN where a class is missing.
+        also called calibration in the large. NaN where a class is missing or one of the log-odds
+        is NaN.
 
     Source:
         Cox, Biometrika 1958; Van Calster et al., BMC Medicine 2019.
@@ -145,8 +148,8 @@ def calibration_intercept(
         >>> calibration_intercept(np.zeros(4), np.array([0, 1, 1, 1])).__round__(4)
         1.0986
     """
-    frequency = float(labels.mean())
-    if frequency in (0, 1):
+    frequency = float(labels.mean()) if len(labels) else float("nan")
+    if not 0 < frequency < 1 or np.isnan(log_odds).any():
         return float("nan")
     # If all log-odds were the highest, or the lowest, these would be the intercepts.
     target = float(logit(frequency))
@@ -211,11 +214,13 @@ def reliability_bins(
         n_bins: Bins; fewer where there are fewer images.
 
     Returns:
-        The bins, from the least probable to the most.
+        The bins, from the least probable to the most; none without images.
 
     Source:
         Wilson, J Am Stat Assoc 1927.
     """
+    if not len(labels):
+        return ()
     patients = np.asarray(clusters)
     # By patient where probabilities tie, so that the order of the rows is no matter.
     order = np.lexsort((patients, probabilities))

@@ -23,7 +23,8 @@ def net_benefit(
             says that a missed finding is nine times as bad as a false alarm.
 
     Returns:
-        At most the share of positives; below 0 the calls do more harm than good.
+        At most the share of positives; below 0 the calls do more harm than good. NaN
+        without images, or where a probability is NaN.
 
     Raises:
         ValueError: A threshold is below 0, or 1 or more.
@@ -36,6 +37,8 @@ def net_benefit(
         array([0.4375])
     """
     odds = _odds(thresholds)
+    if not len(labels) or np.isnan(probabilities).any():
+        return np.full(len(thresholds), np.nan)
     positive = labels == 1
     true_positives = _count_called(probabilities[positive], thresholds)
     false_positives = _count_called(probabilities[~positive], thresholds)
@@ -54,7 +57,8 @@ def net_benefit_of_all(
         thresholds: As for `net_benefit`.
 
     Returns:
-        The share of positives at threshold 0, falling; 0 where the threshold is that share.
+        The share of positives at threshold 0, falling; 0 where the threshold is that share. NaN
+        without images.
 
     Raises:
         ValueError: A threshold is below 0, or 1 or more.
@@ -66,7 +70,7 @@ def net_benefit_of_all(
         >>> net_benefit_of_all(np.array([0, 0, 0, 1]), np.array([0.0, 0.25]))
         array([0.25, 0.  ])
     """
-    share = float(labels.mean())
+    share = float(labels.mean()) if len(labels) else float("nan")
     benefit: Float[np.ndarray, " thresholds"] = share - (1 - share) * _odds(thresholds)
     return benefit
 

@@ -12,9 +12,12 @@ from scipy.stats import rankdata
 from medllm.metrics.bootstrap import Comparison, Estimate
 from medllm.metrics.discrimination import auroc
 
+# Of the 95% interval.
+_QUANTILE = float(ndtri(0.975))
+
 
 def delong_interval(
-    scores: Float[np.ndarray, " images"], labels: Int[np.ndarray, " images"], level: float = 0.95
+    scores: Float[np.ndarray, " images"], labels: Int[np.ndarray, " images"]
 ) -> Estimate:
     """Estimate the AUROC with DeLong's variance, the interval taken on the logit scale.
 
@@ -24,15 +27,11 @@ def delong_interval(
     Args:
         scores: Higher speaks for the finding.
         labels: 1 or 0.
-        level: Confidence of the interval, between 0 and 1.
 
     Returns:
-        The AUROC with an interval inside 0 to 1. The interval is NaN where the images show no
+        The AUROC with a 95% interval inside 0 to 1. The interval is NaN where the images show no
         spread to estimate it from: a class has fewer than two, the AUROC is 0 or 1, or all
         scores are equal. The AUROC itself is NaN where a class is missing.
-
-    Raises:
-        ValueError: `level` is not between 0 and 1.
 
     Source:
         DeLong, DeLong and Clarke-Pearson, Biometrics 1988 (variance); Sun and Xu, IEEE Signal
@@ -44,11 +43,11 @@ def delong_interval(
         >>> round(got.low, 3), got.value, round(got.high, 3)
         (0.069, 0.75, 0.992)
     """
-    quantile, value = _quantile(level), auroc(scores, labels)
+    value = auroc(scores, labels)
     error = _standard_error(*_placements(scores, labels))
     if math.isnan(error):
         return Estimate(value, error, error)
-    middle, half = logit(value), quantile * error / (value * (1 - value))
+    middle, half = logit(value), _QUANTILE * error / (value * (1 - value))
     # Rounding must not part the ends from the value.
     low, high = min(value, expit(middle - half)), max(value, expit(middle + half))
     return Estimate(value, float(low), float(high))
@@ -58,7 +57,6 @@ def delong_difference(
     first_scores: Float[np.ndarray, " images"],
     second_scores: Float[np.ndarray, " images"],
     labels: Int[np.ndarray, " images"],
-    level: float = 0.95,
 ) -> Comparison:
     """Compare the AUROCs of two models on the same images.
 
@@ -69,16 +67,12 @@ def delong_difference(
         first_scores: Of one model; higher speaks for the finding.
         second_scores: Of the other, for the same images; the scale may be another.
         labels: 1 or 0.
-        level: Confidence of the interval, between 0 and 1.
 
     Returns:
-        The first AUROC minus the second, -1 to 1. Where the images show no spread of it, as
-        between models that rank alike, the interval is NaN and the p-value is 1 if the AUROCs
-        are equal and NaN if not. A class of one image leaves the difference alone, a missing
-        class nothing.
-
-    Raises:
-        ValueError: `level` is not between 0 and 1.
+        The first AUROC minus the second, -1 to 1, with a 95% interval. Where the images show no
+        spread of it, as between models that rank alike, the interval is NaN and the p-value is 1
+        if the AUROCs are equal and NaN if not. A class of one image leaves the difference alone,
+        a missing class nothing.
 
     Source:
         DeLong, DeLong and Clarke-Pearson, Biometrics 1988; Sun and Xu, IEEE Signal Processing
@@ -90,7 +84,6 @@ def delong_difference(
         >>> got.difference.value, round(got.p_value, 3)
         (0.0, 1.0)
     """
-    quantile = _quantile(level)
     first, second = _placements(first_scores, labels), _placements(second_scores, labels)
     # The variance of a difference, so that no covariance is needed.
     of_positives, of_negatives = first[0] - second[0], first[1] - second[1]
@@ -100,7 +93,7 @@ def delong_difference(
     if math.isnan(error):
         alike = min(len(of_positives), len(of_negatives)) > 1 and value == 0
         return Comparison(Estimate(value, error, error), 1.0 if alike else error)
-    half = quantile * error
+    half = _QUANTILE * error
     return Comparison(
         Estimate(value, max(-1.0, value - half), min(1.0, value + half)),
         float(2 * ndtr(-abs(value) / error)),
@@ -136,9 +129,3 @@ def _standard_error(
         + of_negatives.var(ddof=1) / n_positive**2 / n_negative
     )
     return math.sqrt(variance) if variance > 0 else float("nan")
-
-
-def _quantile(level: float) -> float:
-    if not 0 < level < 1:
-        raise ValueError(f"level is {level}; it must be between 0 and 1, such as 0.95.")
-    return float(ndtri((1 + level) / 2))

@@ -59,7 +59,7 @@ def average_precision(
         0.8333
     """
     _, hits, alarms = _cuts(scores, labels)
-    if not hits.any() or np.isnan(scores).any():
+    if not hits.any():
         return float("nan")
     return float(np.diff(hits, prepend=0) @ (hits / (hits + alarms)) / hits[-1])
 
@@ -155,7 +155,7 @@ def youden_threshold(
 
     Returns:
         One of the scores, from which upwards a call is positive (`scores >= threshold`); of
-        several as good, the highest. NaN where a class is missing.
+        several as good, the highest. NaN where a class is missing or a score is NaN.
 
     Source:
         Youden, Cancer 1950.
@@ -185,7 +185,7 @@ def sensitivity_threshold(
 
     Returns:
         One of the scores, from which upwards a call is positive (`scores >= threshold`). NaN
-        without positives.
+        without positives, or where a score is NaN.
 
     Raises:
         ValueError: `sensitivity` is 0 or less, or above 1.
@@ -206,9 +206,12 @@ def sensitivity_threshold(
 def _cuts(
     scores: Float[np.ndarray, " images"], labels: Int[np.ndarray, " images"]
 ) -> tuple[Float[np.ndarray, " edges"], Int[np.ndarray, " edges"], Int[np.ndarray, " edges"]]:
-    """Give the distinct scores, the highest first, and the positives and negatives from each up."""
-    order = np.argsort(-scores, kind="stable")
+    """Give the distinct scores, the highest first, and the positives and negatives from each up.
+
+    There are none where a score is NaN, which has no rank.
+    """
+    order = np.argsort(-scores, kind="stable")[: 0 if np.isnan(scores).any() else None]
     falling = scores[order]
-    last = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))
+    last = np.flatnonzero(np.append(falling[1:] != falling[:-1], True)[: len(falling)])
     hits = np.cumsum(labels[order])[last]
     return falling[last], hits, last + 1 - hits

@@ -45,7 +45,8 @@ def otsu_threshold(values: Float[np.ndarray, "*shape"]) -> float:
         values: Any number of them.
 
     Returns:
-        The highest of the low values: what is above it is high. On equal values nothing is.
+        The highest of the low values: what is above it is high. On equal values nothing is. NaN
+        without values, or where one is NaN: again nothing is above it.
 
     Source:
         Otsu, IEEE Transactions on Systems, Man, and Cybernetics 1979: the largest variance
@@ -56,6 +57,9 @@ def otsu_threshold(values: Float[np.ndarray, "*shape"]) -> float:
         2.0
     """
     ordered = np.sort(values, axis=None).astype(float)
+    # NaN is sorted to the end.
+    if not len(ordered) or np.isnan(ordered[-1]):
+        return float("nan")
     below = np.arange(1, len(ordered))
     sums = np.cumsum(ordered)
     means = sums[:-1] / below

@@ -60,7 +60,7 @@ def probability(value: float) -> str:
     """
     if value < 0.0005:
         return "<0.001"
-    if value > 0.9995:
+    if value >= 0.9995:
         return ">0.999"
     return f"{value:.2f}" if 0.01 <= value <= 0.99 else f"{value:.3f}"
 
@@ -85,11 +85,12 @@ def interval(figure: Estimate) -> str:
 
     Returns:
         Such as `0.81 (0.76 to 0.86)`. Where low and high are one, as when resampling found none
-        or all of the cases each time, it says that there is no interval.
+        or all of the cases each time, or are no numbers, it says that there is no interval.
     """
     if not math.isfinite(figure.value):
         return "not defined"
-    if figure.low == figure.high:
+    has_ends = math.isfinite(figure.low) and math.isfinite(figure.high)
+    if not has_ends or figure.low == figure.high:
         return f"{figure.value:.2f} (no interval)"
     return f"{figure.value:.2f} ({figure.low:.2f} to {figure.high:.2f})"
 
@@ -139,12 +140,16 @@ def odds(log_odds: float) -> str:
 
 
 def age(years: float | None) -> str:
-    """Say an age; 90 stands for everybody over 89, below 2 years it is in months."""
+    """Say an age in completed years; 90 stands for everybody over 89, below 2 it is in months."""
     if years is None:
         return "not stated"
     if years >= 90:
         return "90 years or over"
-    return f"{years:.0f} years" if years >= 2 else f"{years * 12:.0f} months"
+    # Seven twelfths are a rounding error short of seven months.
+    months = int(years * 12 + 1e-9)
+    if months >= 24:
+        return f"{months // 12} years"
+    return f"{months} month{'' if months == 1 else 's'}" if months else "under 1 month"
 
 
 def sex(code: str | None) -> str:

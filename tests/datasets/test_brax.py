@@ -58,6 +58,12 @@ def test_every_field_is_as_the_table_has_it(root):
     assert [record.patient_id for record in select(records).records] == ["aa", "bb"]
 
 
+def test_an_age_that_nobody_can_have_is_unknown(root):
+    table = root / "master_spreadsheet_update.csv"
+    table.write_text(table.read_text().replace("F,60,", "F,414,"))
+    assert [r.attributes["age_years"] for r in read_brax(root)] == ["", "", "85", "", "5"]
+
+
 def test_labels_are_read_by_the_policy(root):
     first, _, third, silent, _ = read_brax(root)
     assert set(first.labels.values()) == {0}
@@ -101,7 +107,7 @@ def test_png_files_are_read_and_dicom_files_where_there_are_no_others(root):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("85 or more", "old", "line 4: PatientAge is 'old'; wanted is such as 60"),
+        ("85 or more", "old", "line 4: PatientAge is 'old'; wanted is a number of years"),
         ("aa,F", "aa,female", "line 2: PatientSex is 'female'; wanted is 'F' or 'M'"),
         (",aa,F", ",,F", "line 2: PatientID is blank"),
         ("-1.0", "yes", "line 4: Consolidation is 'yes'"),

@@ -80,6 +80,16 @@ def test_every_field_is_as_the_tables_have_it(tmp_path):
     assert {record.dataset for record in records} == {"chexpert"}
 
 
+# 0 stands for an unknown age, and the others are nobody's.
+@pytest.mark.parametrize(
+    ("age", "years"), [("45.5", "45.5"), ("0", ""), ("0.0", ""), ("414", ""), ("-4", "")]
+)
+def test_an_age_that_no_patient_can_have_is_unknown(tmp_path, age, years):
+    table = write_chexpert(tmp_path, "") / "train.csv"
+    table.write_text(table.read_text().replace(",68,", f",{age},"))
+    assert read_chexpert(tmp_path)[0].attributes["age_years"] == years
+
+
 @pytest.mark.parametrize(
     ("policy", "pneumonia", "edema", "fracture"),
     [
@@ -133,8 +143,7 @@ def test_an_image_is_read_where_the_record_says(tmp_path):
     ("old", "new", "message"),
     [
         ("Female,68", "Woman,68", "line 2: Sex is 'Woman'; wanted is 'Female' or 'Male' or"),
-        (",68,", ",-4,", "line 2: Age is '-4'; wanted is a number of years"),
-        (",68,", ",old,", "line 2: Age is 'old'"),
+        (",68,", ",old,", "line 2: Age is 'old'; wanted is a number of years"),
         ("68,Frontal", "68,Oblique", "line 2: Frontal/Lateral is 'Oblique'"),
         ("-1.0", "-2", "line 2: Pneumonia is '-2'; wanted is 1"),
         ("Pleural Other", "Pleural other", "lacks the column.s. Pleural Other; it has Path, Sex"),

@@ -110,6 +110,7 @@ _ONE = "path,pneumonia\n"
         (_ONE + "a.png\n", "line 2: the row has fewer fields than the 2 of the header"),
         ("path,mass,mass\na.png,1,0\n", "has the column 'mass' twice"),
         ("path,patient_id,mass\na.png,,1\n", "line 2: patient_id is blank"),
+        ("path,mass,age_years\na.png,1,old\n", "line 2: age_years is 'old'; wanted is a number"),
     ],
 )
 def test_a_table_that_is_not_as_wanted_is_refused_in_one_line(tmp_path, labels, message):
@@ -197,3 +198,16 @@ def test_views_are_in_capitals_so_that_they_are_chosen(tmp_path):
     records = read_csv(_write(tmp_path, table))
     assert [r.attributes["view_position"] for r in records] == ["PA", "LATERAL", ""]
     assert [r.path.name for r in select(records).records] == ["a.png", "c.png"]
+
+
+def test_a_sex_is_f_or_m_however_it_is_written(tmp_path):
+    words = ("F", "f", " m", "Female", "MALE", "other", "")
+    rows = "".join(f"{at}.png,{word},1\n" for at, word in enumerate(words))
+    records = read_csv(_write(tmp_path, "path,sex,nodule\n" + rows))
+    assert [r.attributes["sex"] for r in records] == ["F", "F", "M", "F", "M", "OTHER", ""]
+
+
+def test_an_age_that_nobody_can_have_is_unknown(tmp_path):
+    table = "path,age_years,nodule\na.png, 61.0,1\nb.png,414,1\nc.png,,1\n"
+    records = read_csv(_write(tmp_path, table))
+    assert [r.attributes["age_years"] for r in records] == ["61", "", ""]

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from medllm.datasets.leakage import find_leakage
-from medllm.datasets.likeness import (
+from medllm.datasets.lookalikes import (
     CORRELATION,
     HASH_DISTANCE,
     correlation_aligned,

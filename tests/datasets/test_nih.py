@@ -76,7 +76,7 @@ def test_the_published_table_gives_every_label_and_group(tmp_path):
 
 
 def test_the_older_table_has_a_nameless_column_and_ages_with_units(tmp_path):
-    ages = ["058Y", "006M", "010D", "155Y", ""]
+    ages = ["058Y", "006M", "010D", "155Y", "003W"]
     rows = [row.split(",") for row in _ROWS]
     for row, age in zip(rows, ages, strict=True):
         row[4] = age
@@ -87,7 +87,7 @@ def test_the_older_table_has_a_nameless_column_and_ages_with_units(tmp_path):
         rows=[",".join(row) + "," for row in rows],
     )
     records = read_nih(root)
-    assert [r.attributes["age_years"] for r in records] == ["58", "0.5", "0.0274", "", ""]
+    assert [r.attributes["age_years"] for r in records] == ["58", "0.5", "0.0274", "", "0.0575"]
     assert [r.attributes["sex"] for r in records] == ["M", "M", "F", "F", "M"]
 
 
@@ -250,7 +250,7 @@ def test_where_googles_rows_differ_the_mined_label_does_not_stand_in(tmp_path):
         ("Pleural_Thickening", "Pleural Thickening", "line 5: the findings name 'Pleural Thick"),
         ("No Finding", "No Finding|Mass", "line 3: the findings name some and 'No Finding'"),
         ("No Finding", "", "line 3: the findings name ''; wanted are Atelectasis"),
-        (",411,F", ",unknown,F", "line 4: the age is 'unknown'; wanted is such as 58, 058Y"),
+        (",411,F", ",unknown,F", "line 4: Patient Age is 'unknown'; wanted is a number of years"),
         (",411,F", ",41,X", "line 4: Patient Gender is 'X'; wanted is 'F' or 'M'"),
         (",0,2,411", ",0,,411", "line 4: Patient ID is blank"),
         ("00000002_000.png", "", "line 4: Image Index is blank"),
@@ -329,9 +329,16 @@ def test_the_extract_keeps_the_mined_pneumonia_beside_rsnas_reading(tmp_path):
     ]
 
 
+def test_an_age_of_the_extract_that_nobody_can_have_is_unknown(tmp_path):
+    (tmp_path / "labels.csv").write_text(_EXTRACT + "a.jpg,1,414,F,PA,Mass,\n")
+    (tmp_path / "boxes.csv").write_text(_EXTRACT_BOXES)
+    assert read_nih(tmp_path)[0].attributes["age_years"] == ""
+
+
 @pytest.mark.parametrize(
     ("row", "box", "message"),
     [
+        ("a.jpg,1,old,F,PA,Mass,", "", "line 2: age_years is 'old'; wanted is a number of years"),
         ("a.jpg,1,30,F,PA,Mass,Opacity", "", "line 2: RSNA's class is 'Opacity'; wanted is one"),
         ("a.jpg,1,30,F,PA,Lump,", "", "line 2: the findings name 'Lump'"),
         ("a.jpg,,30,F,PA,Mass,", "", "line 2: patient_id is blank"),

@@ -116,3 +116,13 @@ def test_a_split_of_one_data_set_divides_another_of_the_same_patients(tmp_path):
     other = [ImageRecord("kermany", tmp_path / "a.png", "1", {})]
     with pytest.raises(LabelError, match="names no patient"):
         with_split(other, tmp_path / "split.csv")
+
+
+def test_spaces_in_a_split_count_for_nothing_and_a_larger_sets_serves_a_part_of_it(tmp_path):
+    records = [ImageRecord("kermany", tmp_path / f"{n}.png", str(n), {}) for n in range(4)]
+    table = tmp_path / "split.csv"
+    table.write_text(
+        "dataset,patient_id,split\nkermany,0 ,train\n kermany,1,test\nkermany,2,train \n"
+        "kermany,99,train\n"
+    )
+    assert [record.split for record in with_split(records, table)] == ["train", "test", "train", ""]

@@ -125,7 +125,7 @@ def test_a_swapped_polarity_is_seen_on_frontal_views_only(copy, pictures):
     assert "polarity-doubtful" not in found.warnings
 
 
-def test_boxes_of_the_original_do_not_fit_a_scaled_copy(copy):
+def test_boxes_of_the_original_do_not_fit_a_scaled_copy(copy, pictures):
     (copy / "boxes.csv").write_text(
         "path,finding,x,y,width,height\n"
         "1.png,pneumonia,10,20,30,40\n"
@@ -133,9 +133,13 @@ def test_boxes_of_the_original_do_not_fit_a_scaled_copy(copy):
         "1.png,pneumonia,66,0,31,97\n"  # a pixel over: a rounded corner
         "3.png,pneumonia,500,400,100,100\n"
         "5.png,pneumonia,0,0,10,98\n"
+        "2.png,effusion,100,40,28,24\n"  # the image is 128 wide and 64 high
+        "2.png,effusion,0,0,64,128\n"
+        "2.png,effusion,0,40,64,26\n"
     )
+    Image.fromarray(np.tile(pictures[2][:64], 2)[:, :128]).save(copy / "2.png")
     found = verify("csv", copy)
-    assert (found.boxes, found.boxes_outside) == (4, 2)
+    assert (found.boxes, found.boxes_outside) == (7, 4)
 
 
 def test_bit_depth_and_sizes_are_told_the_commonest_first(copy, pictures):

@@ -10,12 +10,32 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from medllm.metrics import (
     auroc,
+    average_precision,
     brier,
+    calibration_intercept,
+    calibration_slope,
     clustered_bootstrap,
+    delong_difference,
+    delong_interval,
     expected_calibration_error,
+    f1,
+    negative_predictive_value,
+    net_benefit,
+    net_benefit_of_all,
+    otsu_threshold,
+    positive_predictive_value,
+    reliability_bins,
     sensitivity,
+    sensitivity_threshold,
     specificity,
+    youden_threshold,
 )
+
+_OF_SCORES = (
+    *(auroc, average_precision, brier, calibration_intercept, calibration_slope),
+    *(expected_calibration_error, youden_threshold),
+)
+_OF_CALLS = (f1, negative_predictive_value, positive_predictive_value, sensitivity, specificity)
 
 
 @given(
@@ -81,3 +101,30 @@ def test_images_of_one_patient_widen_the_interval():
 def test_a_bootstrap_of_nothing_is_refused():
     with pytest.raises(ValueError, match="at least one image"):
         clustered_bootstrap(lambda _: 0.0, [])
+
+
+def test_of_no_image_each_figure_is_no_number():
+    scores, labels, called = np.zeros(0), np.zeros(0, dtype=int), np.zeros(0, dtype=bool)
+    compared = delong_difference(scores, scores, labels)
+    figures = {
+        **{figure.__name__: figure(scores, labels) for figure in _OF_SCORES},
+        **{figure.__name__: figure(called, labels) for figure in _OF_CALLS},
+        "sensitivity_threshold": sensitivity_threshold(scores, labels, 0.9),
+        "otsu_threshold": otsu_threshold(scores),
+        "delong_interval": delong_interval(scores, labels).value,
+        "delong_difference": compared.difference.value,
+        "p_value": compared.p_value,
+        "net_benefit": net_benefit(scores, labels, np.array([0.2])).item(),
+        "net_benefit_of_all": net_benefit_of_all(labels, np.array([0.2])).item(),
+    }
+    assert {name for name, value in figures.items() if not math.isnan(value)} == set()
+    assert reliability_bins(scores, labels, []) == ()
+
+
+def test_a_score_that_is_no_number_leaves_no_figure_of_its_images():
+    scores, labels = np.array([0.1, np.nan, 0.3, 0.4]), np.array([0, 1, 0, 1])
+    figures = {figure.__name__: figure(scores, labels) for figure in _OF_SCORES}
+    figures["sensitivity_threshold"] = sensitivity_threshold(scores, labels, 0.5)
+    figures["net_benefit"] = net_benefit(scores, labels, np.array([0.2])).item()
+    figures["otsu_threshold"] = otsu_threshold(scores)
+    assert {name for name, value in figures.items() if not math.isnan(value)} == set()

@@ -26,6 +26,9 @@ from medllm.report.gate_names import gate_name
         (0.5, "0.50"),
         (0.99, "0.99"),
         (0.9961, "0.996"),
+        (0.99949, "0.999"),
+        (0.9995, ">0.999"),
+        (0.0005, "0.001"),
         (1.0, ">0.999"),
     ],
 )
@@ -108,10 +111,31 @@ def test_a_lateral_view_has_no_sides_whatever_its_header_says(scan):
 
 @pytest.mark.parametrize(
     ("years", "said"),
-    [(None, "not stated"), (0.5, "6 months"), (54.0, "54 years"), (90.0, "90 years or over")],
+    [(None, "not stated"), (54.0, "54 years"), (89.0, "89 years"), (90.0, "90 years or over")],
 )
 def test_an_age_over_89_is_not_told(years, said):
     assert wording.age(years) == said
+
+
+@pytest.mark.parametrize(
+    ("months", "said"),
+    [
+        (10 / 30, "under 1 month"),
+        (1, "1 month"),
+        (1.9, "1 month"),
+        *((n, f"{n} months") for n in range(2, 24)),
+        (23.9, "23 months"),
+        (24, "2 years"),
+        (30, "2 years"),
+        (35, "2 years"),
+        (42, "3 years"),
+        (17 * 12 + 11, "17 years"),
+        *((12 * n, f"{n} years") for n in range(3, 90)),
+    ],
+)
+def test_an_age_is_in_completed_years_and_of_small_children_in_months(months, said):
+    # As a header's Patient's Age in months becomes years.
+    assert wording.age(months * (1 / 12)) == said
 
 
 def test_odds_turn_with_the_sign():
@@ -131,6 +155,9 @@ def test_a_figure_that_is_not_defined_is_not_a_number():
 def test_an_interval_without_width_is_not_told_as_one():
     # Of 30 none was found: every resample has none too, which says nothing of how sure that is.
     assert wording.interval(Estimate(0.0, 0.0, 0.0)) == "0.00 (no interval)"
+    # Of too few images DeLong's has no ends.
+    nan = float("nan")
+    assert wording.interval(Estimate(0.8, nan, nan)) == "0.80 (no interval)"
 
 
 @pytest.mark.parametrize(

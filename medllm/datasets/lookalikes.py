@@ -1,15 +1,23 @@
-"""Whether two files show one image, whatever was done to its bytes, size and grey curve."""
+"""Which images look alike, whatever was done to their bytes, size and grey curve."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float16, Float32, Int
 from PIL import Image
 from scipy.fft import dctn
 from scipy.ndimage import gaussian_filter
 from scipy.stats import rankdata
 
-SIDE = 32
+from medllm.datasets.each_image import Progress
+from medllm.datasets.record import ImageRecord
+from medllm.dicom import ACCEPTABLE
+from medllm.errors import DicomError
+
+_SIDE = 32
 # Two images are compared whose hashes differ in at most this many of 64 bits. Of copies of
 # radiographs of two public sets all that were written as JPEG of quality 20, scaled to 28 pixels,
 # or given another contrast are within, .995 of those cropped by 2% and .9 of those by 4%. So is
@@ -29,6 +37,80 @@ _FINE = 2
 # A frame may differ by this share of half its side, scale and shift, each way: a crop of 4% by .04.
 _MAX_MOVE = 0.1
 _STEPS = 6
+# Whether an image should be scored is no matter here, but a flat one is like every other.
+_ACCEPTED = tuple(sorted(ACCEPTABLE - {"flat-image"}))
+# Rows of the table of distances at once, and pairs that are aligned at once: tens of MB.
+_ROWS, _PAIRS = 64, 512
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is kept of an image; `error` is the gate's code, and then the rest is blank."""
+
+    error: str = ""
+    sha256: str = ""
+    hash: int = 0
+    fine: Float16[np.ndarray, "side side"] | None = None
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image among those of all sets."""
+
+    record: ImageRecord
+    set: int
+    place: str
+    patient: tuple[str, str]
+    seen: Seen | None
+
+
+def look(record: ImageRecord) -> Seen:
+    """Keep of an image what it is compared by, or why it cannot be read."""
+    try:
+        scan = record.radiograph(accept=_ACCEPTED)
+    except DicomError as error:
+        return Seen(error=error.code)
+    ranks = grey_ranks(scan.pixels)
+    fine = fine_structure(ranks).astype(np.float16)
+    return Seen(sha256=scan.sha256, hash=perceptual_hash(ranks), fine=fine)
+
+
+def alike(items: Sequence[Item], progress: Progress | None) -> Iterator[tuple[int, int]]:
+    """Find the pairs that look alike, of different places or patients, with other bytes."""
+    read = readable(items)
+    if not read:
+        return
+    index = np.array([i for i, _ in read])
+    hashes = np.array([one.hash for _, one in read], np.uint64)
+    fine = np.stack([one.fine for _, one in read if one.fine is not None])
+    content = _coded([one.sha256 for _, one in read])
+    place, patient = (
+        _coded([getattr(items[i], name) for i in index]) for name in ("place", "patient")
+    )
+    for start in range(0, len(read), _ROWS):
+        distance = np.bitwise_count(hashes[start : start + _ROWS, None] ^ hashes[start:])
+        near = np.argwhere((distance <= HASH_DISTANCE) | (distance >= 64 - HASH_DISTANCE))
+        sign = np.where(distance[*near.T] > 32, -1, 1)
+        first, second = near.T + start
+        apart = (place[first] != place[second]) | (patient[first] != patient[second])
+        kept = np.flatnonzero((first < second) & apart & (content[first] != content[second]))
+        for part in np.split(kept, range(_PAIRS, len(kept), _PAIRS)):
+            ours = fine[first[part]].astype(np.float32)
+            theirs = fine[second[part]].astype(np.float32) * sign[part, None, None]
+            for pair in part[same_image(ours, theirs.astype(np.float32))]:
+                yield int(index[first[pair]]), int(index[second[pair]])
+        if progress:
+            progress("comparing images", min(start + _ROWS, len(read)), len(read))
+
+
+def _coded(values: Sequence[object]) -> Int[np.ndarray, " n"]:
+    numbers: dict[object, int] = {}
+    return np.array([numbers.setdefault(value, len(numbers)) for value in values])
+
+
+def readable(items: Sequence[Item]) -> list[tuple[int, Seen]]:
+    """Give the images that could be read, each with its number."""
+    return [(i, item.seen) for i, item in enumerate(items) if item.seen and not item.seen.error]
 
 
 def grey_ranks(pixels: Float32[np.ndarray, "rows columns"]) -> Float32[np.ndarray, "side side"]:
@@ -43,8 +125,8 @@ def grey_ranks(pixels: Float32[np.ndarray, "rows columns"]) -> Float32[np.ndarra
     Returns:
         Ranks from 1, 32 x 32; equal values share their mean rank.
     """
-    image = Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-    ranks: np.ndarray = rankdata(np.asarray(image), axis=None).reshape(SIDE, SIDE)
+    image = Image.fromarray(pixels).resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    ranks: np.ndarray = rankdata(np.asarray(image), axis=None).reshape(_SIDE, _SIDE)
     return ranks.astype(np.float32)
 
 
@@ -100,10 +182,10 @@ def _correlation_moved(
     still: Float32[np.ndarray, "n side side"], moved: Float32[np.ndarray, "n side side"], steps: int
 ) -> Float32[np.ndarray, " n"]:
     """Move by scale and shift in both directions, to the least squared difference."""
-    x = np.linspace(-1, 1, SIDE, dtype=np.float32)
-    down, right = np.gradient(still, 2 / (SIDE - 1), axis=(1, 2))
+    x = np.linspace(-1, 1, _SIDE, dtype=np.float32)
+    down, right = np.gradient(still, 2 / (_SIDE - 1), axis=(1, 2))
     slopes = np.stack([down * x[:, None], down, right * x, right], 1).reshape(
-        len(still), 4, SIDE**2
+        len(still), 4, _SIDE**2
     )
     # A blank direction has no slope; the small diagonal keeps it where it is.
     squares = slopes @ slopes.transpose(0, 2, 1) + 1e-6 * np.eye(4, dtype=np.float32)
@@ -114,7 +196,7 @@ def _correlation_moved(
         rows, columns = _sampling(move[:, 0], move[:, 1]), _sampling(move[:, 2], move[:, 3])
         placed = _unit(rows @ moved @ columns.transpose(0, 2, 1))
         best = np.maximum(best, (still * placed).sum((1, 2)))
-        step = (solved @ (still - placed).reshape(len(still), SIDE**2, 1))[..., 0]
+        step = (solved @ (still - placed).reshape(len(still), _SIDE**2, 1))[..., 0]
         move = np.clip(move + step, -_MAX_MOVE, _MAX_MOVE)
     return best
 
@@ -123,9 +205,9 @@ def _sampling(
     scale: Float32[np.ndarray, " n"], shift: Float32[np.ndarray, " n"]
 ) -> Float32[np.ndarray, "n side side"]:
     """Make the matrices that take values at scaled and shifted places, linearly between pixels."""
-    x = np.linspace(-1, 1, SIDE, dtype=np.float32)
-    place = (x * (1 + scale[:, None]) + shift[:, None] + 1) * (SIDE - 1) / 2
-    distance = np.clip(place, 0, SIDE - 1)[..., None] - np.arange(SIDE, dtype=np.float32)
+    x = np.linspace(-1, 1, _SIDE, dtype=np.float32)
+    place = (x * (1 + scale[:, None]) + shift[:, None] + 1) * (_SIDE - 1) / 2
+    distance = np.clip(place, 0, _SIDE - 1)[..., None] - np.arange(_SIDE, dtype=np.float32)
     weights: np.ndarray = np.maximum(0, 1 - np.abs(distance)).astype(np.float32)
     return weights
 
