@@ -31,7 +31,9 @@ TlsCa = Annotated[
 TlsCert = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="Our certificate, PEM, if the PACS asks for one.", show_default=False
+        metavar="FILE",
+        help="Our certificate, PEM: for a PACS that asks for one, and to fetch from dicoms://.",
+        show_default=False,
     ),
 ]
 TlsKey = Annotated[

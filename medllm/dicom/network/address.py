@@ -26,7 +26,8 @@ class Tls:
     """Files that secure a connection.
 
     Attributes:
-        ca: Certificates that the peer's is checked against, PEM; the system's when None.
+        ca: Certificates that the peer's is checked against, PEM. When None, those of the system
+            for a peer that we connect to; a peer that connects to us is asked for none.
         cert: Our certificate, PEM; for a peer that asks for one, and for our own server.
         key: Private key of `cert`, PEM; None where `cert` holds it.
     """
@@ -36,7 +37,11 @@ class Tls:
     key: Path | None = None
 
     def context(self, *, server: bool = False) -> ssl.SSLContext:
-        """Make the settings of a connection; the peer's certificate is always checked.
+        """Make the settings of a connection.
+
+        The certificate of a peer that we connect to is always checked. That of a peer that
+        connects to us is wanted and checked where `ca` is given, and else not asked for:
+        PS3.15 B.1 leaves it to the site.
 
         Args:
             server: For connections that a peer opens to us.
@@ -45,8 +50,15 @@ class Tls:
             The settings.
 
         Raises:
-            NetworkError: A file is missing or holds no such thing.
+            NetworkError: A file is missing or holds no such thing, or our own server has no
+                certificate (`tls-failed`).
         """
+        if server and self.cert is None:
+            raise NetworkError(
+                "a peer shall connect to us over TLS, and there is no certificate of ours; give it "
+                "as --tls-cert, and its private key as --tls-key.",
+                code="tls-failed",
+            )
         purpose = ssl.Purpose.CLIENT_AUTH if server else ssl.Purpose.SERVER_AUTH
         try:
             context = ssl.create_default_context(purpose, cafile=self.ca)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,11 +71,18 @@ def hold(path: Path) -> int:
         Descriptor, to be closed when the folder is let go.
 
     Raises:
-        MedllmError: Another process holds it (`inbox-in-use`).
+        MedllmError: Another process holds it (`inbox-in-use`), or the system has no such locks
+            (`unsupported-system`).
         OSError: It cannot be made.
     """
-    import fcntl  # there is none on Windows, where nothing else of medllm needs it
-
+    try:
+        import fcntl  # there is none on Windows, where nothing else of medllm needs it
+    except ImportError:
+        raise MedllmError(
+            f"the inbox {path.parent} cannot be locked: {sys.platform} has no fcntl; wanted is "
+            "Linux or macOS. On Windows, run medllm listen under WSL.",
+            code="unsupported-system",
+        ) from None
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

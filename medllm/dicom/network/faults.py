@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from contextlib import suppress
 
 from medllm.dicom.network.address import Peer, Tls
 from medllm.errors import NetworkError
@@ -56,17 +57,22 @@ def probed(peer: Peer, host: str, port: int, tls: Tls | None, wait_s: float) -> 
     wait_s = min(wait_s, 5.0)
     try:
         with socket.create_connection((host, port), timeout=wait_s) as plain:
-            if tls is None:
-                return None
-            with tls.context().wrap_socket(plain, server_hostname=host) as secure:
-                # In TLS 1.3 the peer judges our certificate after our side has finished.
-                secure.settimeout(min(wait_s, 1.0))
-                secure.recv(1)
-    except TimeoutError as error:
-        return unreachable(peer, error) if tls is None else None
+            if tls is not None:
+                _shake_hands(plain, host, tls, wait_s)
     except OSError as error:
         return unreachable(peer, error)
     return None
+
+
+def _shake_hands(plain: socket.socket, host: str, tls: Tls, wait_s: float) -> None:
+    # Silence is no fault of the connection: it is there.
+    with (
+        suppress(TimeoutError),
+        tls.context().wrap_socket(plain, server_hostname=host) as secure,
+    ):
+        # In TLS 1.3 the peer judges our certificate after our side has finished.
+        secure.settimeout(min(wait_s, 1.0))
+        secure.recv(1)
 
 
 def lost(peer: Peer) -> NetworkError:

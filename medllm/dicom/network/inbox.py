@@ -130,8 +130,12 @@ class Inbox:
             replace_file(folder / f"{name}.dcm", data)
 
     def waiting(self) -> list[str]:
-        """List the studies that have images to be explained."""
-        return sorted({path.parent.name for path in (self.root / "waiting").glob("*/*.dcm")})
+        """List the studies that have images to be explained, while none is claimed.
+
+        Those are among them that a failing disk kept from being given back.
+        """
+        states = (self.root / "waiting", self.root / "working")
+        return sorted({path.parent.name for state in states for path in state.glob("*/*.dcm")})
 
     def claim(self, study: str) -> list[Path]:
         """Take a study's images out of the queue.
@@ -143,6 +147,8 @@ class Inbox:
             Its images that are still to be explained; those that come later queue anew.
         """
         folder = self.root / "working" / study
+        if folder.exists():  # a failing disk kept it from being given back
+            self.give_back(study)
         with self._moves:
             (self.root / "waiting" / study).rename(folder)
         images = sorted(folder.glob("*.dcm"))

@@ -111,7 +111,8 @@ class Node:
                 self._work(study)
                 return
         except OSError as error:
-            # The inbox's disk fails: what was acknowledged stays where it is until that passes.
+            # The inbox's disk fails: what was acknowledged stays where it is until that passes, and
+            # is then claimed from there.
             tell("failed", cause=cause(error))
         time.sleep(min(_POLL_S, self._pace.quiet_s))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydicom import Dataset
 from pydicom.uid import UID, ImplicitVRLittleEndian
@@ -98,13 +98,21 @@ def _find(
     for keyword, value in keys.items():
         setattr(identifier, keyword, value)
     with held(association, peer):
-        answers = association.send_c_find(identifier, _FIND)
+        answers: Any = association.send_c_find(identifier, _FIND)
     for status, found in answers:
         if "Status" not in status:
             raise lost(peer)
         if found is not None:
             yield found
-        elif status.Status not in (0x0000, 0xFF00, 0xFF01):
+        elif status.Status in (0xFF00, 0xFF01):
+            answers.close()  # it may hold a lock here that hanging up waits for
+            raise NetworkError(
+                f"{peer} answers the query (status 0x{status.Status:04X}) with what cannot be "
+                "read, so that objects would be left out; let its administrator look for a damaged "
+                "entry, or use its DICOMweb address.",
+                code="bad-answer",
+            )
+        elif status.Status != 0x0000:
             known = QR_FIND_SERVICE_CLASS_STATUS.get(status.Status, ("", "of no known meaning"))
             raise NetworkError(
                 f"{peer} does not answer the query: status 0x{status.Status:04X}, {known[1]}; its "

@@ -11,6 +11,7 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom import evt
+from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelMove,
@@ -304,6 +305,18 @@ def test_a_query_that_fails_is_told(node, quick, contexts, answer, code, words):
     with pytest.raises(NetworkError, match=words) as raised:
         find_study(made.peer, study_instance_uid="1.2.3", patience=quick)
     assert raised.value.code == code
+
+
+def test_an_answer_that_cannot_be_read_is_told_and_not_left_out(node, quick, monkeypatch):
+    # A Specific Character Set with a zero in it; a node of pynetdicom would not send such a thing.
+    written = [encode(_found(SeriesInstanceUID="1.2")[1], True, True), b"\x08\0\x05\0\2\0\0\0\0A"]
+    encoded = iter(written)
+    monkeypatch.setattr("pynetdicom.service_class.encode", lambda *_: next(encoded))
+    answers = [_found(SeriesInstanceUID="1.2")] * len(written)
+    made = node(contexts=[FIND], handlers=[(evt.EVT_C_FIND, lambda _: iter(answers))])
+    with pytest.raises(NetworkError, match="0xFF00.*cannot be read") as raised:
+        find_study(made.peer, study_instance_uid="1.2.3", patience=quick)
+    assert raised.value.code == "bad-answer"
 
 
 def _moving(datasets, statuses=(0x0000,)):

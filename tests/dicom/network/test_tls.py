@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import ssl
 import subprocess
 from dataclasses import replace
 
+import pydicom
 import pytest
+from pydicom.uid import ImplicitVRLittleEndian
+from pynetdicom import build_context, evt
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelMove
 
-from medllm.dicom.network import Tls, WebPeer, store
+from medllm.dicom.network import (
+    Fetched,
+    Instance,
+    Patience,
+    Study,
+    Tls,
+    WebPeer,
+    fetch,
+    parse_peer,
+    store,
+)
 from medllm.errors import NetworkError
 
 
@@ -99,6 +114,77 @@ def test_plain_to_a_port_that_wants_tls_is_told(authority, node, study, quick):
     peer = replace(node(ssl_context=_server(authority, ask=False)).peer, tls=None)
     with pytest.raises(NetworkError, match="whether it wants TLS"):
         list(store(study, peer, patience=replace(quick, answer_s=1)))
+
+
+@pytest.mark.parametrize("scheme", ["dicom", "dicoms"])
+def test_a_port_behind_a_firewall_is_told(study, scheme):
+    with socket.socket() as deaf, socket.socket() as first:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)  # the next that calls finds the queue full, and hears nothing
+        first.connect(deaf.getsockname())
+        peer = parse_peer(f"{scheme}://PACS@127.0.0.1:{deaf.getsockname()[1]}")
+        with pytest.raises(NetworkError, match="nobody answers.*firewall") as raised:
+            list(store(study, peer, patience=Patience(tries=1, answer_s=0.2)))
+    assert raised.value.code == "peer-away"
+
+
+def test_a_peer_that_leaves_our_greeting_unanswered_is_told_from_one_that_is_away(study):
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        peer = parse_peer(f"dicoms://PACS@127.0.0.1:{mute.getsockname()[1]}")
+        with pytest.raises(NetworkError, match="took the connection.*speaks TLS"):
+            list(store(study, peer, patience=Patience(tries=1, answer_s=0.2)))
+
+
+@pytest.fixture
+def moved(authority, node, study, uids, tmp_path, free_port, monkeypatch):
+    """Have a PACS over TLS move one object to us; give what became of it."""
+    (dataset, uid), port = (pydicom.dcmread(study[0]), uids[0]), free_port()
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority / "ca.pem"))  # the system's
+
+    def move(ours: Tls, pacs: Tls) -> Fetched:
+        def answer(_):
+            context = build_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
+            secured = (pacs.context(), "127.0.0.1")
+            yield "127.0.0.1", port, {"contexts": [context], "tls_args": secured}
+            yield 1
+            yield 0xFF00, dataset
+
+        syntax = (StudyRootQueryRetrieveInformationModelMove, ImplicitVRLittleEndian)
+        server = _server(authority, ask=False)
+        made = node(contexts=[syntax], handlers=[(evt.EVT_C_MOVE, answer)], ssl_context=server)
+        wanted = Study(dataset.StudyInstanceUID, (Instance("1.2", uid),))
+        peer = replace(made.peer, tls=ours)
+        (one,) = fetch(peer, wanted, tmp_path, port=port, patience=Patience(1, 0, 5))
+        return one
+
+    return move
+
+
+def test_who_shows_a_certificate_of_the_authorities_that_are_named_may_send_to_us(moved, authority):
+    ca, ours = authority / "ca.pem", (authority / "client.pem", authority / "client.key")
+    one = moved(Tls(ca, *ours), Tls(ca, authority / "server.pem", authority / "server.key"))
+    assert (one.new, one.error) == (True, None)
+
+
+def test_where_no_authorities_are_named_who_sends_to_us_is_asked_for_none(moved, authority):
+    ours = (authority / "client.pem", authority / "client.key")
+    one = moved(Tls(None, *ours), Tls(authority / "ca.pem"))
+    assert (one.new, one.error) == (True, None)
+
+
+def test_who_shows_none_where_authorities_are_named_is_turned_away(moved, authority):
+    ca, ours = authority / "ca.pem", (authority / "client.pem", authority / "client.key")
+    with pytest.raises(NetworkError, match="does not send"):
+        moved(Tls(ca, *ours), Tls(ca))
+
+
+def test_to_be_sent_to_over_tls_wants_a_certificate_of_ours(moved, authority):
+    ca = authority / "ca.pem"
+    with pytest.raises(NetworkError, match="--tls-cert.*--tls-key") as raised:
+        moved(Tls(ca), Tls(ca))
+    assert raised.value.code == "tls-failed"
 
 
 @pytest.mark.parametrize("name", ["absent.pem", "ext"])

@@ -195,6 +195,56 @@ def test_a_kill_between_keeping_results_and_removing_the_image_explains_nothing_
         assert len(second.outgoing()) == 1
 
 
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("n_moved", [0, 1])
+def test_what_a_failing_disk_kept_from_being_given_back_is_claimed_again(
+    root, monkeypatch, n_moved, late
+):
+    names = [f"{digit * 16}-{digit * 16}" for digit in "12"]
+    with Inbox(root) as inbox:
+        for name in names:
+            inbox.take_in(STUDY, name, b"image")
+        inbox.claim(STUDY)
+        left, rename = iter(range(n_moved)), type(root).rename
+
+        def fail(path, target):
+            if next(left, None) is None:
+                raise OSError(errno.ENOSPC, "no room")
+            return rename(path, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(root), "rename", fail)
+            with pytest.raises(OSError, match="no room"):
+                inbox.give_back(STUDY)
+        if late:
+            names.append("9" * 16 + "-" + "9" * 16)
+            inbox.take_in(STUDY, names[-1], b"late")
+        assert inbox.waiting() == [STUDY]
+        assert [image.stem for image in inbox.claim(STUDY)] == names
+        inbox.give_back(STUDY)
+        assert files(root) == {f"waiting/{STUDY}/{name}.dcm" for name in names}
+
+
+def test_a_disk_that_fails_while_a_study_is_claimed_strands_nothing(root, monkeypatch):
+    def fail(_):
+        raise OSError(errno.EIO, "broken")
+
+    with Inbox(root) as inbox:
+        inbox.take_in(STUDY, NAME, b"image")
+        with monkeypatch.context() as patch:
+            patch.setattr(inbox_module, "_remove", fail)
+            with pytest.raises(OSError, match="broken"):
+                explain(inbox)  # the results are kept, the image is not removed
+            inbox.give_back(STUDY)
+            with pytest.raises(OSError, match="broken"):
+                inbox.claim(STUDY)
+        assert inbox.waiting() == [STUDY]
+        assert inbox.claim(STUDY) == []
+        inbox.give_back(STUDY)
+        assert inbox.waiting() == []
+        assert len(inbox.outgoing()) == 1
+
+
 def test_a_second_node_is_kept_out_until_the_first_is_gone(root):
     with Inbox(root), pytest.raises(MedllmError, match="another medllm listen") as caught:
         Inbox(root)
@@ -213,6 +263,13 @@ def test_an_inbox_that_cannot_be_made_says_so(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(MedllmError, match="cannot be written to"):
         Inbox(tmp_path / "file" / "inbox")
+
+
+def test_a_system_without_file_locks_is_told(root, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows
+    with pytest.raises(MedllmError, match="wanted is Linux or macOS") as caught:
+        Inbox(root)
+    assert caught.value.code == "unsupported-system"
 
 
 def test_nobody_else_may_read_an_inbox(root):

@@ -74,6 +74,33 @@ def test_a_disk_that_is_full_for_results_does_not_count_against_the_image(
     assert len(explain.given) == 6
 
 
+def test_a_disk_fault_that_passes_strands_no_image(
+    run_node, explain, pacs, make, monkeypatch, tmp_path, wait_until, store, left
+):
+    failing, refused, rename = threading.Event(), [], type(tmp_path).rename
+
+    def fail(path, target):
+        if failing.is_set() and path.parent.parent.name == "working":
+            refused.append(path)
+            raise OSError(errno.ENOSPC, "no room")
+        return rename(path, target)
+
+    def fill():
+        failing.set()
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(type(tmp_path), "rename", fail)
+    explain.does["1.2.3.1"] = fill
+    with run_node() as node:
+        store(node, make(1))
+        wait_until(lambda: refused)
+        assert store(node, make(2)) == [0], "of the same study, while its folder is stuck"
+        assert left("working")
+        explain.does = {}
+        failing.clear()
+        wait_until(lambda: sorted(pacs.taken) == ["1.2.3.1", "1.2.3.2"])
+
+
 def test_other_objects_of_a_study_are_taken_and_passed_over(
     run_node, explain, pacs, make, tmp_path, wait_until, store, reasons
 ):
