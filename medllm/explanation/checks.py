@@ -13,9 +13,9 @@ from medllm.explanation.anatomy import REGIONS
 from medllm.explanation.record import Check
 
 # Completeness follows from the method's own promise. The marks of deletion, faithfulness,
-# agreement and confirmation were learned on phantoms with known truth, by
-# benchmarks/checks_tell_good_from_bad.py (ADR 16, 17). The others are provisional: they stand for
-# what would be unreasonable to fail.
+# agreement, confirmation and stability were learned on phantoms with known truth, by
+# benchmarks/checks_tell_good_from_bad.py (ADR 16, 17). The others say by definition what would be
+# unreasonable to fail, and tell networks apart whose cause is known (ADR 23).
 
 # A change of the odds by a fifth; less leaves nothing to explain.
 LEAST_EFFECT = 0.2
@@ -43,7 +43,7 @@ def image_use(effect: float) -> Check:
     return Check(
         "image-use",
         abs(effect),
-        f"at least {LEAST_EFFECT} log-odds (provisional)",
+        f"at least {LEAST_EFFECT} log-odds",
         passed,
         f"{found}: the model looked at the image."
         if passed
@@ -176,7 +176,7 @@ def outside_thorax(
     return Check(
         "outside-thorax",
         share,
-        f"at most {bound:.2f}: half, or the share of an even spread if less (provisional)",
+        f"at most {bound:.2f}: half, or the share of an even spread if less",
         passed,
         f"{share:.0%} of the attribution lies outside the thorax; an even spread would put "
         f"{even:.0%} there.",
@@ -209,8 +209,7 @@ def on_text(
     return Check(
         "on-text",
         share,
-        f"at most {bound:.3f}: {MOST_ON_TEXT}, or the share of an even spread if more "
-        "(provisional)",
+        f"at most {bound:.3f}: {MOST_ON_TEXT}, or the share of an even spread if more",
         passed,
         "No letters or markers were found in the image; that is no promise that there are none."
         if not coverage.any()
@@ -266,7 +265,7 @@ def contrast(
     return Check(
         "contrast",
         found,
-        f"rank correlation with the map of {other_finding} of at most {MOST_ALIKE} (provisional)",
+        f"rank correlation with the map of {other_finding} of at most {MOST_ALIKE}",
         passed,
         f"The map of another finding ({other_finding}), whose answer differs, differs too."
         if passed
