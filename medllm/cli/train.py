@@ -35,7 +35,7 @@ def train(
     """Train or fine-tune a model; goes on where it was when it is started again."""
     from rich.console import Console
 
-    from medllm.train.reading import read_recipe
+    from medllm.train.recipe_file import read_recipe
     from medllm.train.run import train as run
 
     read = read_recipe(recipe, settings or ())

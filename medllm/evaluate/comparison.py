@@ -10,7 +10,7 @@ from jaxtyping import Int
 
 from medllm.errors import LabelError
 from medllm.evaluate.answers import Answers, intervals, resamples_for
-from medllm.evaluate.bench import EXPLANATIONS, ModelFigures, figures_of_models
+from medllm.evaluate.compared_models import EXPLANATIONS, ModelFigures, figures_of_models
 from medllm.evaluate.section import RESEARCH_USE, Figure, Interval, Section
 from medllm.evaluate.table import Predictions, read_predictions
 from medllm.metrics import (

@@ -10,11 +10,11 @@ from pathlib import Path
 from medllm.datasets import ImageRecord
 from medllm.dicom.pixels import Polarity
 from medllm.errors import LabelError
-from medllm.evaluate.bench import write_cost
+from medllm.evaluate.compared_models import write_cost
 from medllm.evaluate.decoding import Decoder, default_workers
 from medllm.evaluate.document import Evaluation
 from medllm.evaluate.evaluation import measure
-from medllm.evaluate.foreign import THRESHOLD, foreign_rows
+from medllm.evaluate.given_predictions import THRESHOLD, given_rows
 from medllm.evaluate.predictions import ScoredRecord, score_records
 from medllm.evaluate.probes import probes_of, sampler
 from medllm.evaluate.results import writing
@@ -174,7 +174,7 @@ def evaluate_predictions(
     """
     if study.thresholds is not None:
         study.thresholds.require("", {})
-    rows = foreign_rows(file, study.selection.records, study.root, findings)
+    rows = given_rows(file, study.selection.records, study.root, findings)
     path = out / "predictions.parquet"
     told = {
         PREDICTIONS: file.name,

@@ -13,7 +13,7 @@ from medllm.errors import TrainingError
 from medllm.phantom import make_phantom
 from medllm.train.claim import CLAIM_FILE, claim, claim_images
 from medllm.train.parts import divide
-from medllm.train.reading import read_recipe
+from medllm.train.recipe_file import read_recipe
 from medllm.train.run import train
 
 CONTRACT = Preprocessing(size=64)

@@ -9,7 +9,7 @@ from medllm.datasets import DATASETS
 from medllm.errors import TrainingError
 from medllm.evaluate import open_study
 from medllm.train.parts import PARTS, divide
-from medllm.train.reading import read_recipe
+from medllm.train.recipe_file import read_recipe
 
 
 def _read(values, write_recipe, **data):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from medllm.errors import TrainingError
-from medllm.train.reading import BUNDLED, read_recipe
+from medllm.train.recipe_file import BUNDLED, read_recipe
 
 
 def test_the_command_line_goes_over_the_environment_and_that_over_the_file(

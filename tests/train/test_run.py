@@ -25,7 +25,7 @@ from medllm.models.checkpoint import BUNDLED
 from medllm.train import measure, network
 from medllm.train.network import new_model
 from medllm.train.parts import divide
-from medllm.train.reading import read_recipe
+from medllm.train.recipe_file import read_recipe
 from medllm.train.run import _accelerator, train, with_self_test
 from medllm.train.stages import Stages, Watch
 

@@ -8,7 +8,7 @@ import pytest
 
 from medllm.datasets import ImageRecord
 from medllm.errors import LabelError
-from medllm.evaluate.foreign import foreign_rows
+from medllm.evaluate.given_predictions import given_rows
 
 HEADER = "path,finding,probability\n"
 
@@ -24,7 +24,7 @@ def records(tmp_path):
 
 def _rows(tmp_path, records, text):
     (tmp_path / "peer.csv").write_text(HEADER + text)
-    return foreign_rows(tmp_path / "peer.csv", records, tmp_path)
+    return given_rows(tmp_path / "peer.csv", records, tmp_path)
 
 
 def test_probabilities_are_joined_by_path_or_by_a_name_that_is_the_only_one(tmp_path, records):
@@ -51,7 +51,7 @@ def test_parquet_is_read_too_and_our_own_rows_without_a_score_are_passed_over(tm
         "probability": [0.5, None],
     }
     pq.write_table(pa.table(table), tmp_path / "peer.parquet")
-    rows = foreign_rows(tmp_path / "peer.parquet", records, tmp_path)
+    rows = given_rows(tmp_path / "peer.parquet", records, tmp_path)
     assert [row.get("probability") for row in rows] == [0.5, None, None]
 
 
@@ -76,24 +76,24 @@ def test_a_file_that_is_not_as_wanted_is_refused_in_one_line(tmp_path, records, 
 
 def test_only_the_findings_that_are_asked_for_are_taken(tmp_path, records):
     (tmp_path / "peer.csv").write_text(HEADER + "a/1.png,mass,0.75\na/1.png,nodule,0.5\n")
-    rows = foreign_rows(tmp_path / "peer.csv", records, tmp_path, ["nodule", "nodule"])
+    rows = given_rows(tmp_path / "peer.csv", records, tmp_path, ["nodule", "nodule"])
     assert [row["finding"] for row in rows] == ["nodule"] * len(records)
     with pytest.raises(LabelError, match="has no prediction of edema; it has mass, nodule"):
-        foreign_rows(tmp_path / "peer.csv", records, tmp_path, ["edema"])
+        given_rows(tmp_path / "peer.csv", records, tmp_path, ["edema"])
 
 
 def test_a_table_that_is_not_utf_8_is_refused(tmp_path, records):
     (tmp_path / "peer.csv").write_bytes(HEADER.encode() + b"r\xf6ntgen.png,mass,0.5\n")
     with pytest.raises(LabelError, match="is not UTF-8"):
-        foreign_rows(tmp_path / "peer.csv", records, tmp_path)
+        given_rows(tmp_path / "peer.csv", records, tmp_path)
 
 
 def test_a_missing_file_and_a_missing_column_are_named(tmp_path, records):
     with pytest.raises(LabelError, match="is not there; check --predictions"):
-        foreign_rows(tmp_path / "peer.csv", records, tmp_path)
+        given_rows(tmp_path / "peer.csv", records, tmp_path)
     (tmp_path / "peer.csv").write_text("path,score\na,1\n")
     with pytest.raises(LabelError, match=r"lacks the column\(s\) finding, probability; it has pa"):
-        foreign_rows(tmp_path / "peer.csv", records, tmp_path)
+        given_rows(tmp_path / "peer.csv", records, tmp_path)
     (tmp_path / "peer.parquet").write_text("no table")
     with pytest.raises(LabelError, match="no Parquet file"):
-        foreign_rows(tmp_path / "peer.parquet", records, tmp_path)
+        given_rows(tmp_path / "peer.parquet", records, tmp_path)

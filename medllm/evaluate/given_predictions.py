@@ -24,7 +24,7 @@ THRESHOLD = 0.5
 _CERTAIN = 1e-12
 
 
-def foreign_rows(
+def given_rows(
     file: Path, records: Sequence[ImageRecord], root: Path, wanted: Sequence[str] | None = None
 ) -> list[dict[str, Any]]:
     """Read probabilities and join them to a data set's records.
