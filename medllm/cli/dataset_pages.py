@@ -95,6 +95,7 @@ def _own_layout() -> Iterator[str]:
     yield _row("", "or one column findings: names divided by |, or No Finding")
     yield _row("", "patient_id, a pseudonym; without it each image counts as a patient")
     yield _row("", "age_years, sex, view_position (PA, AP, LATERAL), split and any others")
+    yield _row("", "indication, what the request said: told to models that read one")
     yield _row("boxes.csv", "path, finding, x, y, width, height in pixels; only for boxes")
     words = textwrap.wrap(", ".join(FINDINGS), 80)
     for line, text in enumerate(words):

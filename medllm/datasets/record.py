@@ -196,12 +196,14 @@ def _open_text(path: Path) -> io.TextIOWrapper:
 
 def _require_columns(path: Path, names: list[str], wanted: Sequence[str]) -> None:
     if missing := [column for column in wanted if column not in names]:
-        # Where the header is missing, the first line is a patient's, and is not repeated.
         if len(missing) < len(wanted):
             has = f"it has {', '.join(names)}"
         elif other := [words for mark, words in _MARKS.items() if _divided(mark, names, wanted)]:
             has = f"its columns are divided by {other[0]}; save it with commas"
+        elif not set("".join(names)) & set("0123456789./\\"):
+            has = f"it has {', '.join(names)}; rename what holds them"
         else:
+            # A file's name or a number: the first line may be a patient's, and is not repeated.
             has = "its first line names none of them; it must be a line of column names"
         raise LabelError(f"{path} lacks the column(s) {', '.join(missing)}; {has}.")
     if twice := [name for index, name in enumerate(names) if name and name in names[:index]]:

@@ -92,6 +92,27 @@ class Prediction:
             code="unknown-finding",
         )
 
+    def as_rows(self) -> list[dict[str, str | float]]:
+        """Give a row a finding, such as for a table of pandas.
+
+        Returns:
+            Path, finding, log-odds, probability and call of each answer.
+
+        Example:
+            >>> rows = [row for one in model.predict(scans) for row in one.as_rows()]
+            ... # doctest: +SKIP
+        """
+        return [
+            {
+                "path": self.path,
+                "finding": answer.finding,
+                "log_odds": answer.log_odds,
+                "probability": answer.probability,
+                "call": answer.call,
+            }
+            for answer in self.findings
+        ]
+
     def __repr__(self) -> str:
         """Name the file and each answer; a notebook shows this."""
         return f"Prediction({Path(self.path).name}: {', '.join(self.in_words())})"

@@ -147,6 +147,7 @@ def wrap(
             finding by the network's own list, its values or its range are not what was said, or
             it does not look at the image.
         LabelError: A finding is not known.
+        TypeError: `outputs` is no mapping, or `preprocessing` no `Preprocessing`.
         ValueError: `outputs` is empty, or `output` is none of the three.
 
     Example:
@@ -156,6 +157,16 @@ def wrap(
         >>> wrap(net, {"pneumonia": 0, "effusion": 1}, contract, output="logits").card.findings
         ('pneumonia', 'effusion')
     """
+    if not isinstance(outputs, Mapping):
+        raise TypeError(
+            f"outputs is a {type(outputs).__name__}; wanted is the place of each finding's output: "
+            '{"pneumonia": 0}.'
+        )
+    if not isinstance(preprocessing, Preprocessing):
+        raise TypeError(
+            f"preprocessing is a {type(preprocessing).__name__}; wanted is a "
+            "medllm.data.Preprocessing, such as Preprocessing(size=224, channels=1)."
+        )
     if not outputs:
         raise ValueError("outputs is empty; name at least one finding and its output.")
     if output not in OUTPUTS:

@@ -92,7 +92,11 @@ _ONE = "path,pneumonia\n"
         ("path,effusion,PNEUMONIA\na.png,1,0\n", "did you mean 'pneumonia'? Rename it"),
         ("path,findings\na.png,Mass|Lump\n", "line 2: findings names 'Lump', which is no finding"),
         ("path,findings\na.png,Mass|No Finding\n", "findings names findings and 'No Finding'"),
-        ("image,pneumonia\na.png,1\n", "lacks the column(s) path; its first line names none"),
+        (
+            "Image Index,Mass\na.png,1\n",
+            "lacks the column(s) path; it has Image Index, Mass;",
+        ),
+        ("a.png,1\nb.png,0\n", "lacks the column(s) path; its first line names none"),
         ("path;mass\na.png;1\n", "lacks the column(s) path; its columns are divided by semicolons"),
         ("path\tmass\na.png\t1\n", "its columns are divided by tabs; save it with commas"),
         (_ONE, "has no rows"),
@@ -171,6 +175,10 @@ def test_columns_about_a_finding_stay_attributes(tmp_path):
 
 def test_no_message_tells_a_patient(tmp_path):
     root = _write(tmp_path, "path,patient_id,mass\na.png,LM-1605,1\na.png,LM-1605,1\n")
+    with pytest.raises(LabelError) as caught:
+        read_csv(root)
+    assert "LM-1605" not in str(caught.value)
+    (root / "labels.csv").write_text("a.png,LM-1605,1\n")
     with pytest.raises(LabelError) as caught:
         read_csv(root)
     assert "LM-1605" not in str(caught.value)

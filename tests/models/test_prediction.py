@@ -63,3 +63,15 @@ def test_an_answer_is_looked_up_by_its_finding(predicted):
 
 def test_a_model_is_named_with_its_findings(tiny_model):
     assert repr(tiny_model) == "Model(tiny 0: pneumonia, effusion, nodule)"
+
+
+def test_answers_are_rows_of_a_table(predicted):
+    assert predicted(0.95, 0.2, 0.84, "positive").as_rows() == [
+        {
+            "path": "in/study.dcm",
+            "finding": "pneumonia",
+            "log_odds": 1.0,
+            "probability": 0.95,
+            "call": "positive",
+        }
+    ]
