@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,18 +21,23 @@ from medllm.cli.inputs import (
     Polarity,
     Prevalence,
     as_key,
+    check_accept,
     chosen_names,
+    find_each,
     load_for,
-    read_each,
     tell_error,
 )
+from medllm.cli.progress import steps
 from medllm.errors import AttributionError, MedllmError, ReportError
 from medllm.files import replace_file
 
 if TYPE_CHECKING:
     from medllm.dicom import Radiograph
     from medllm.explanation import Explanation
+    from medllm.explanation.composition import Watch
     from medllm.models import Model, Prediction
+    from medllm.report import Report
+    from medllm.report.formats import Written
 
 # These state the hash of their image. Where neither is written, the last is: it holds nothing else.
 _TELLING = ("report.json", "report.html", "image.sha256")
@@ -81,11 +86,13 @@ def explain(
 
     Findings called positive or indeterminate are explained; where there is none, the most
     probable one. --finding chooses others. Where DIR/NAME holds the report of another image, a
-    report goes to DIR/NAME-HASH. A bad input is reported and the others are done; the exit
-    status is then 1.
+    report goes to DIR/NAME-HASH; files there of another model, or of other questions, are
+    removed. A bad input, or a format that cannot hold a report, is told and the others are done;
+    the exit status is then 1.
     """
+    from medllm.dicom import find_images, read_radiograph
     from medllm.explanation import DEFAULT_METHOD, METHODS
-    from medllm.report.formats import FORMATS
+    from medllm.report.formats import FORMATS, write_possible
 
     names = chosen_names(formats, FORMATS, "--format")
     every = ",".join(sorted(METHODS, key=lambda name: name != DEFAULT_METHOD))
@@ -93,35 +100,53 @@ def explain(
     _check_contrast(finding, against)
     loaded = load_for(model, prevalence, context)
     require_findings(loaded, [*(finding or []), *([against] if against else [])])
+    check_accept(accept)
+    found = find_each(inputs, find_images, "DICOM, PNG or JPEG")
     failed = False
-    for path, read in read_each(inputs, accept, polarity):
+    for number, (path, error) in enumerate(found, 1):
         try:
-            scan = read()
-            if context and not with_identity:
-                _refuse_identity(scan, context)
-            folder, elsewhere = _folder_for(scan, out)
-            written, refused = write_report(
-                loaded,
-                scan,
-                folder,
-                names,
-                finding,
-                methods,
-                against=against,
-                with_identity=with_identity,
-            )
-        except MedllmError as error:
+            if error is not None:
+                raise error
+            with steps(f"radiograph {number} of {len(found)}") as watch:
+                scan = read_radiograph(path, accept=accept or (), polarity=polarity)
+                if context and not with_identity:
+                    _refuse_identity(scan, context)
+                folder, elsewhere = _folder_for(scan, out)
+                report, reasons = _made(
+                    *(loaded, scan, finding, methods, against),
+                    with_identity=with_identity,
+                    watch=watch,
+                )
+                written = write_possible(report, folder, names)
+                if written.files:
+                    _note_image(scan, folder)
+        except MedllmError as refused:
             failed = True
-            tell_error(path, error)
+            tell_error(path, refused)
             continue
-        if elsewhere:
+        if elsewhere and written.files:
             typer.echo(f"{path}: {elsewhere}; written to {folder}", err=True)
-        for reason in refused:
-            failed = True
-            tell_error(path, reason)
-        typer.echo(f"{path}  {'  '.join(str(file) for file in written)}")
+        failed |= not _tell_written(path, folder, written, reasons)
     if failed:
         raise typer.Exit(1)
+
+
+def _tell_written(
+    path: Path, folder: Path, written: Written, reasons: Sequence[AttributionError]
+) -> bool:
+    """Say what was written and what was not; give whether it was all that was asked for."""
+    from medllm.report.formats import told_names
+
+    if written.removed:
+        gone = told_names(written.removed, folder)
+        typer.echo(f"{path}: removed from {folder}, of another report: {gone}", err=True)
+    # Several formats can fail for one cause, such as a library that is not there.
+    causes = {str(cause): cause for cause in (*reasons, *written.refused.values())}
+    for cause in causes.values():
+        tell_error(path, cause)
+    if files := _all(written.files):
+        typer.echo(f"{path}  {'  '.join(map(str, files))}")
+    return not causes
 
 
 def require_findings(model: Model, asked: Sequence[str]) -> None:
@@ -179,9 +204,6 @@ def write_report(
     formats: list[str],
     findings: list[str] | None,
     methods: Sequence[str],
-    *,
-    against: str | None = None,
-    with_identity: bool = False,
 ) -> tuple[list[Path], list[AttributionError]]:
     """Predict, explain and write the report of one radiograph.
 
@@ -189,15 +211,34 @@ def write_report(
         model: The model.
         scan: The radiograph.
         folder: Where the report goes.
-        formats: Encodings.
+        formats: Encodings; nothing is written where one of them cannot hold the report.
         findings: Findings to explain; chosen from the calls when None.
         methods: Attribution methods; the first explains, the others stand beside it.
-        against: Finding that the others are explained against.
-        with_identity: Put the identifying header in.
 
     Returns:
         The files written, and why explanations were refused.
     """
+    report, refused = _made(model, scan, findings, methods)
+    files = report.write(folder, formats=formats)
+    _note_image(scan, folder)
+    return _all(files), refused
+
+
+def _all(files: Mapping[str, Sequence[Path]]) -> list[Path]:
+    return [file for each in files.values() for file in each]
+
+
+def _made(
+    model: Model,
+    scan: Radiograph,
+    findings: list[str] | None,
+    methods: Sequence[str],
+    against: str | None = None,
+    *,
+    with_identity: bool = False,
+    watch: Watch = lambda methods: methods,
+) -> tuple[Report, list[AttributionError]]:
+    """Make the report of one radiograph; say why explanations were refused."""
     from medllm.dicom import read_identity
     from medllm.explanation import explain_findings
     from medllm.report import build_report
@@ -207,16 +248,19 @@ def write_report(
     told = asked if asked and model.card.calls_nothing else None
     prediction = model.predict([scan], told)[0]
     run = partial(
-        explain_findings, model, scan, method=methods[0], against=against, others=methods[1:]
+        explain_findings,
+        *(model, scan),
+        method=methods[0],
+        against=against,
+        others=methods[1:],
+        watch=watch,
     )
     keys = list(dict.fromkeys(findings or _worth_explaining(prediction)))
     explanations, refused = _explained(run, keys)
     identity = read_identity(scan.path) if with_identity else None
     why_not = {key: str(error) for key, error in refused.items()}
     report = build_report(scan, prediction, explanations, refused=why_not, identity=identity)
-    files = report.write(folder, formats=formats).values()
-    _note_image(scan, folder)
-    return [file for each in files for file in each], list(refused.values())
+    return report, list(refused.values())
 
 
 def _explained(

@@ -22,7 +22,7 @@ from medllm.models.scoring import log_odds_at, read_prompt
 
 # Those whose encoder's patches are the LLM's image tokens, one for one and from one image: there
 # attention can be followed through the encoder, too. Others merge, pool or tile the patches.
-_WITH_ENCODER = (Llava, PaliGemma)
+WITH_ENCODER = (Llava, PaliGemma)
 
 
 def gradient_attention(case: Case) -> tuple[PatchAttribution, ...]:
@@ -200,7 +200,7 @@ def _image(case: Case) -> tuple[Float[torch.Tensor, "1 tokens width"], list[torc
     What is given asks for a gradient itself, since the parameters of a network need not.
     """
     network = case.model.network
-    if not isinstance(case.model.architecture, _WITH_ENCODER):
+    if not isinstance(case.model.architecture, WITH_ENCODER):
         return case.features.detach().requires_grad_(), []
     placed = case.pixel_values.to(case.model.device, network.dtype).detach().requires_grad_()
     seen = network.model.get_image_features(
@@ -270,7 +270,7 @@ def _on_grid(
 @contextlib.contextmanager
 def _eager(case: Case) -> Iterator[None]:
     """Compute attention so that its weights can be had; sdpa gives none, and only logs it."""
-    reads_encoder = isinstance(_family(case), _WITH_ENCODER)
+    reads_encoder = isinstance(_family(case), WITH_ENCODER)
     halves = ("vision_config", "text_config") if reads_encoder else ("text_config",)
     network = case.model.network
     before = {half: getattr(network.config, half)._attn_implementation for half in halves}

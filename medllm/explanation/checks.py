@@ -78,7 +78,7 @@ def agreement(
     other: Float64[np.ndarray, "rows columns"],
     other_method: str,
 ) -> Check:
-    """Test whether an unlike method points to the same places.
+    """Test whether an unlike method gives a like map.
 
     Most patches of a map are near nothing, and their order says nothing. So the values are
     compared and not their ranks, among which the few that matter are lost.
@@ -98,9 +98,9 @@ def agreement(
         found,
         f"correlation with {other_method} of at least {LEAST_AGREEMENT}",
         passed,
-        "A second method, which works otherwise, points to the same places."
+        "A second method, which works otherwise, gives much the same map."
         if passed
-        else "A second method, which works otherwise, points to other places.",
+        else "A second method, which works otherwise, gives another map.",
     )
 
 

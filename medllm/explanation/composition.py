@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from medllm.dicom.radiograph import Radiograph
 from medllm.errors import AttributionError, did_you_mean
@@ -13,8 +13,8 @@ from medllm.explanation.attribution import PatchAttribution
 from medllm.explanation.case import Case
 from medllm.explanation.integrated_gradients import completeness_bound
 from medllm.explanation.judgement import judge, judge_place, tried
-from medllm.explanation.methods import DEFAULT_METHOD, METHODS
-from medllm.explanation.record import AttributionMap, Check, Explanation, Layer, OtherMethod
+from medllm.explanation.methods import DEFAULT_METHOD, METHODS, layer_of
+from medllm.explanation.record import AttributionMap, Check, Explanation, OtherMethod
 from medllm.explanation.regions import regions_of
 from medllm.explanation.shapley import zone_effects
 from medllm.explanation.verdict import verdict_of
@@ -23,6 +23,9 @@ from medllm.machine import out_of_memory_told
 from medllm.models import Model
 from medllm.models.architectures import VisionLanguage
 from medllm.models.model import require_radiograph
+
+# Is given the methods, and passes each on as it begins: to show progress.
+Watch = Callable[[Sequence[str]], Iterable[str]]
 
 
 def explain(
@@ -68,6 +71,7 @@ def explain_findings(
     method: str = DEFAULT_METHOD,
     against: str | None = None,
     others: Sequence[str] = (),
+    watch: Watch = lambda methods: methods,
 ) -> tuple[Explanation, ...]:
     """Explain several findings on one radiograph; what they share is computed once.
 
@@ -78,6 +82,7 @@ def explain_findings(
         method: Key of `METHODS`.
         against: Key of another finding, to explain each finding's difference from it.
         others: Keys of methods that are to explain the same beside.
+        watch: Passes on the method and the others, each as it begins, to show progress.
 
     Returns:
         An explanation a finding, in order.
@@ -105,16 +110,31 @@ def explain_findings(
         return ()
     case = Case(model, scan, keys, against=against)
     with out_of_memory_told(AttributionError):
-        return _explained(case, method, others)
+        return _explained(case, (method, *others), watch)
 
 
-def _explained(case: Case, method: str, others: Sequence[str]) -> tuple[Explanation, ...]:
+def _explained(case: Case, methods: Sequence[str], watch: Watch) -> tuple[Explanation, ...]:
+    """Explain by the first method, and set what the others give beside it."""
+    at_work = iter(watch(methods))
+    explained = _by_first(case, next(at_work))
+    alone = [case.asking((first.finding,)) for first in explained]
+    beside: list[list[OtherMethod]] = [[] for _ in explained]
+    for name in at_work:
+        for one, first, found in zip(alone, explained, beside, strict=True):
+            found.append(_by_other(one, first, name))
+    return tuple(
+        dataclasses.replace(first, others=tuple(found))
+        for first, found in zip(explained, beside, strict=True)
+    )
+
+
+def _by_first(case: Case, method: str) -> list[Explanation]:
+    """Explain by one method, with what is of the answer: the zones' effects and the words."""
     started = time.monotonic()
-    keys = case.findings
     has_words = isinstance(case.model.architecture, VisionLanguage)
     explanations = []
     for index, explanation in enumerate(explain_case(case, method)):
-        words = _words(case, keys[index]) if has_words else None
+        words = _words(case, case.findings[index]) if has_words else None
         explanations.append(
             dataclasses.replace(
                 explanation,
@@ -123,11 +143,8 @@ def _explained(case: Case, method: str, others: Sequence[str]) -> tuple[Explanat
                 tokens_completeness_error=words.completeness_error if words else None,
             )
         )
-    seconds = (time.monotonic() - started) / len(keys)
-    return tuple(
-        dataclasses.replace(first, seconds=seconds, others=_by_others(case, first, others))
-        for first in explanations
-    )
+    seconds = (time.monotonic() - started) / len(explanations)
+    return [dataclasses.replace(one, seconds=seconds) for one in explanations]
 
 
 def _words(case: Case, finding: str) -> PromptAttribution:
@@ -167,27 +184,16 @@ def explain_case(case: Case, method: str) -> list[Explanation]:
     ]
 
 
-def _by_others(case: Case, first: Explanation, methods: Sequence[str]) -> tuple[OtherMethod, ...]:
-    """Explain one finding by other methods; one that refuses says why."""
-    alone = case.asking((first.finding,))
-    found = []
-    for name in methods:
-        started = time.monotonic()
-        try:
-            (explanation,) = explain_case(alone, name)
-        except AttributionError as error:
-            found.append(OtherMethod(name, refusal=str(error)))
-            continue
-        explanation = dataclasses.replace(explanation, seconds=time.monotonic() - started)
-        alike = tests.correlation(explanation.map.values, first.map.values)
-        found.append(OtherMethod(name, explanation, alike))
-    return tuple(found)
-
-
-def _layer(case: Case, method: str) -> Layer:
-    """Say what a method attributes to; a network without image tokens has its pixels instead."""
-    layer = METHODS[method].layer
-    return case.model.architecture.tokens if layer == "image tokens" else layer
+def _by_other(alone: Case, first: Explanation, method: str) -> OtherMethod:
+    """Explain one finding by another method; where it refuses, say why."""
+    started = time.monotonic()
+    try:
+        (explanation,) = explain_case(alone, method)
+    except AttributionError as error:
+        return OtherMethod(method, refusal=str(error))
+    explanation = dataclasses.replace(explanation, seconds=time.monotonic() - started)
+    alike = tests.correlation(explanation.map.values, first.map.values)
+    return OtherMethod(method, explanation, alike)
 
 
 def _explanation(
@@ -203,7 +209,7 @@ def _explanation(
     return Explanation(
         finding=case.findings[index],
         method=method,
-        layer=_layer(case, method),
+        layer=layer_of(case.model, method),
         baseline=case.baseline,
         n_steps=attribution.n_steps,
         log_odds=float(case.log_odds[index]),

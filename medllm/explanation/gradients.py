@@ -11,6 +11,10 @@ from medllm.errors import AttributionError
 from medllm.explanation.attribution import PatchAttribution
 from medllm.explanation.case import Case
 from medllm.models import Model
+from medllm.models.architectures import Llava
+
+# Those whose architecture gives Grad-CAM the encoder's tokens, and not those behind a projector.
+BEFORE_PROJECTOR = (Llava,)
 
 
 def gradient_x_activation(case: Case) -> tuple[PatchAttribution, ...]:
@@ -37,13 +41,13 @@ def gradient_x_activation(case: Case) -> tuple[PatchAttribution, ...]:
 
 
 def grad_cam(case: Case) -> tuple[PatchAttribution, ...]:
-    """Attribute each finding to the encoder's patch tokens by Grad-CAM.
+    """Attribute each finding to the tokens of the patches by Grad-CAM.
 
     The channels of a ViT are the hidden axis, so each channel's weight is the mean of its
-    gradient over the patches, and a patch's value is the weighted sum of its channels. The
-    tokens are those that the projector is given, where no class token stands between a patch and
-    the answer; of a network that merges patches behind its encoder, the merged ones. The sign is
-    kept: the paper's ReLU would drop what lowers the finding.
+    gradient over the patches, and a patch's value is the weighted sum of its channels. Of LLaVA
+    the tokens are the encoder's, as the projector is given them, where no class token stands
+    between a patch and the answer; of all other families they are the image tokens behind the
+    projector. The sign is kept: the paper's ReLU would drop what lowers the finding.
 
     Args:
         case: The radiograph and its findings.

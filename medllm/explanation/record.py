@@ -8,10 +8,12 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float64
 
+from medllm.dicom.radiograph import Radiograph
+
 Verdict = Literal["supported", "weak", "do not use"]
 Zone = Literal["upper", "middle", "lower", "mediastinum", "outside"]
 Side = Literal["right", "left"]
-Layer = Literal["image tokens", "pixels", "regions"]
+Layer = Literal["encoder tokens", "image tokens", "pixels", "regions"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +28,32 @@ class AttributionMap:
 
     values: Float64[np.ndarray, "rows columns"]
     box: tuple[float, float, float, float]
+
+    def on(self, scan: Radiograph) -> Float64[np.ndarray, "rows columns"]:
+        """Bring the map to the pixels of its radiograph, as the report draws it.
+
+        A patch's value stands at the patch's centre; between centres the interpolation is smooth,
+        and no value appears that no patch has.
+
+        Args:
+            scan: The radiograph that was explained.
+
+        Returns:
+            Log-odds a patch at each of `scan.pixels`; positive raises the finding, 0 lies outside
+            the box. They are not divided among the pixels: what adds up is `values`.
+
+        Example:
+            >>> from pathlib import Path
+            >>> pixels = np.zeros((4, 8), dtype=np.float32)
+            >>> scan = Radiograph(pixels, Path("a.png"), file_format="png", sha256="0" * 64)
+            >>> attribution = AttributionMap(np.array([[0.5, -0.2]]), box=(1, 0, 6, 4))
+            >>> attribution.on(scan)[0].round(2)
+            array([ 0.  ,  0.5 ,  0.5 ,  0.27,  0.03, -0.2 , -0.2 ,  0.  ])
+        """
+        # Drawing needs this module, and who only reads values needs no drawing.
+        from medllm.explanation.overlay import spread
+
+        return spread(self, scan.pixels.shape, size=scan.pixels.shape)
 
 
 @dataclass(frozen=True)
@@ -115,7 +143,8 @@ class Explanation:
     Attributes:
         finding: Key of the finding.
         method: Key of the method, such as `integrated-gradients`.
-        layer: What was attributed to: `image tokens`, `pixels` or `regions`.
+        layer: What was attributed to: `encoder tokens` before a projector, `image tokens` behind
+            it, `pixels` or `regions`.
         baseline: What the image was compared with, in words.
         n_steps: Integration steps, or forward passes for a perturbation method.
         log_odds: Uncalibrated log-odds of the image; the number that was attributed.

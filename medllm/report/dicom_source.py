@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,9 +18,9 @@ from medllm.dicom.files import read_image_file
 from medllm.dicom.radiograph import Radiograph
 from medllm.dicom.silence import in_silence
 from medllm.errors import DicomError, ReportError
-from medllm.models import FindingPrediction
 from medllm.report.dicom_header import UTC_OFFSET, take_image, take_patient
 from medllm.report.document import Report
+from medllm.report.origin import made_from
 
 MANUFACTURER = "medllm"
 # Holds every text that a source can, whatever its own character set is (PS3.3 C.12.1.1.2).
@@ -194,6 +193,18 @@ def stable_uid(*parts: str) -> UID:
     return UID(f"2.25.{uuid.uuid5(_NAMESPACE, name).int}")
 
 
+def series_uids(report: Report) -> tuple[UID, ...]:
+    """Give the Series Instance UIDs of a report's objects, whatever its radiograph is.
+
+    Args:
+        report: The report.
+
+    Returns:
+        A UID a kind of object.
+    """
+    return tuple(stable_uid(made_from(report), "series", kind) for kind in _SERIES)
+
+
 def long_string(text: str) -> str:
     """Make a text fit VR LO: 64 characters, and no backslash, which would part two values."""
     return text.replace("\\", "/")[:64].strip()
@@ -219,38 +230,3 @@ def _equipment(report: Report) -> dict[str, Any]:
         ],
         "device_serial_number": prediction.model_sha256,
     }
-
-
-def made_from(report: Report) -> str:
-    """Say what a report follows from; its numbers can differ in the last digit between machines.
-
-    Args:
-        report: The report.
-
-    Returns:
-        Image, model, version of medllm and what was asked, as one text.
-    """
-    prediction = report.prediction
-    explained = [
-        [
-            *(why.finding, why.method, why.baseline, why.n_steps, why.against),
-            *(other.method for other in why.others),
-        ]
-        for entry in report.findings
-        if (why := entry.explanation) is not None
-    ]
-    asked = [
-        (entry.finding.key, entry.question.calibration.prevalence, *_told(entry.prediction))
-        for entry in report.findings
-    ]
-    pipeline = [(step.name, step.detail) for step in report.scan.pipeline]
-    parts = (
-        *(report.scan.sha256, prediction.model_sha256, report.software["medllm"]),
-        *(pipeline, asked, explained),
-    )
-    return json.dumps(parts)
-
-
-def _told(answer: FindingPrediction) -> tuple[str, ...]:
-    """Give the prompt of a model that was told of a patient: another context, another report."""
-    return () if answer.without_context is None else (answer.prompt,)

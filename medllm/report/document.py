@@ -159,10 +159,12 @@ class Report:
     def write(
         self, out_dir: str | Path, formats: Sequence[str] = ("html", "json")
     ) -> dict[str, tuple[Path, ...]]:
-        """Write the report; a file is there whole or not at all.
+        """Write the report; a file is there whole or not at all, and all formats or none.
 
         Args:
-            out_dir: Folder to write to; made where it is missing.
+            out_dir: Folder to write to; made where it is missing. It holds one report: files of a
+                report of another image, model or question are removed from it, and a warning
+                logged, once the new ones are there. Other formats of the same report stay.
             formats: `html`, `json`, `pdf`, `pdf-letter`, `fhir`, and `dicom`, which wants a DICOM
                 radiograph; one may stand by itself.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from medllm.report.dicom_source import made_from
 from medllm.report.document import Report
 from medllm.report.fhir_datatypes import (
     HL7,
@@ -17,6 +16,7 @@ from medllm.report.fhir_datatypes import (
     urn,
     usable_uid,
 )
+from medllm.report.origin import made_from
 
 # Security labels: made for research, and asserted by AI (HL7 AI Transparency on FHIR).
 RESEARCH = {"system": HL7 + "v3-ActReason", "code": "HRESCH", "display": "healthcare research"}
@@ -25,6 +25,8 @@ _BY_AI = {
     "code": "AIAST",
     "display": "Artificial Intelligence asserted",
 }
+
+_OPENNESS = ("pseudonymous", "named")
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +105,18 @@ def open_context(report: Report) -> Context:
     )
 
 
+def report_names(report: Report) -> tuple[str, ...]:
+    """Name a report's DiagnosticReport, with and without the patient's name.
+
+    Args:
+        report: The report.
+
+    Returns:
+        Both as a `urn:uuid:`.
+    """
+    return tuple(urn(made_from(report), openness, "report") for openness in _OPENNESS)
+
+
 def accession(context: Context) -> Resource | None:
     """Give the accession number as an Identifier; None where it may not be told."""
     who = context.report.identity
@@ -130,4 +144,4 @@ def sop_class(context: Context) -> Resource | None:
 
 def _openness(report: Report) -> str:
     # Else a server that has the pseudonymous report would take it for the one with a name.
-    return "pseudonymous" if report.identity is None else "named"
+    return _OPENNESS[report.identity is not None]

@@ -11,6 +11,7 @@ from medllm.explanation.record import Check, Explanation
 from medllm.models.card import Measurement, ModelCard
 from medllm.report import wording
 from medllm.report.document import BANNER, Report, ReportedFinding, usual_ranges
+from medllm.report.origin import digest
 
 SCHEMA_VERSION = 1
 
@@ -43,6 +44,7 @@ def as_dict(report: Report) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "report_id": report.report_id,
         "made_at": report.made_at.isoformat(),
+        "made_from": digest(report),
         "banner": BANNER,
         "patient": {
             "age_years": scan.age_years,

@@ -18,6 +18,7 @@ from medllm.explanation.overlay import display_image
 from medllm.report import view, wording
 from medllm.report.document import BANNER, Report, usual_ranges
 from medllm.report.gate_names import gate_name
+from medllm.report.origin import digest
 from medllm.report.sentences import (
     called,
     checks_in_short,
@@ -81,6 +82,7 @@ def render_page(report: Report, style: str, *, paged: bool = False, **added: Any
             report=report,
             card=report.prediction.card,
             banner=BANNER,
+            made_from=digest(report),
             marks=wording.MARKS,
             radiograph=png(image),
             rows=rows,

@@ -17,6 +17,7 @@ from PIL import ImageFile
 from medllm.errors import ReportError
 from medllm.explanation.overlay import display_size
 from medllm.report.document import Report
+from medllm.report.origin import digest
 from medllm.report.page import asset, render_page
 
 Paper = Literal["A4", "Letter"]
@@ -63,7 +64,7 @@ def encode(report: Report, paper: Paper = "A4") -> bytes:
             stylesheets=[faces],
             font_config=fonts,
             pdf_variant="pdf/ua-1",
-            pdf_identifier=report.report_id.encode(),
+            pdf_identifier=f"{report.report_id} {digest(report)}".encode(),
         )
     return content
 

@@ -265,14 +265,18 @@ def alike(correlation: float) -> str:
         correlation: Pearson's, over the patches.
 
     Returns:
-        The value, and whether it is what an agreeing method has.
+        The value, and whether the maps are much alike, as those of an agreeing method are. It
+        says nothing of the place: maps that are unlike can be strongest in the same zone.
 
     Example:
         >>> alike(0.712), alike(0.054)
-        ('0.71, much the same places', '0.05, other places')
+        ('0.71, much alike', '0.05, unlike')
     """
-    places = "much the same" if correlation >= LEAST_AGREEMENT else "other"
-    return f"{signed(correlation).lstrip('+')}, {places} places"
+    if correlation >= LEAST_AGREEMENT:
+        likeness = "much alike"
+    else:
+        likeness = "partly alike" if correlation >= LEAST_AGREEMENT / 2 else "unlike"
+    return f"{signed(correlation).lstrip('+')}, {likeness}"
 
 
 def contract(preprocessing: Preprocessing) -> str:

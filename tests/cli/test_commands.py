@@ -19,6 +19,7 @@ from medllm.cli import app, main
 from medllm.cli.classify import as_line
 from medllm.cli.inputs import FORMAT_NAMES, METHOD_NAMES
 from medllm.dicom import read_radiograph
+from medllm.errors import MedllmError
 from medllm.explanation import DEFAULT_METHOD, METHODS, methods
 from medllm.explanation.attribution import PatchAttribution
 from medllm.models import Calibration, save_model
@@ -60,10 +61,21 @@ def test_classify_prints_the_documented_line(checkpoint, phantom_file):
     assert line["error"] is None
     (answer,) = line["findings"]
     told = {"finding", "log_odds", "probability", "call", "low", "high", "calibrated"}
-    assert set(answer) == told
+    assert set(answer) == told | {"prevalence"}
+    assert answer["prevalence"] is None
     assert (answer["low"], answer["high"], answer["calibrated"]) == (0.0, 0.0, True)
     # The tiny model is not calibrated: its probability is the logistic function of its log-odds.
     assert answer["probability"] == pytest.approx(1 / (1 + np.exp(-answer["log_odds"])))
+
+
+def test_classify_tells_which_share_of_positives_a_probability_supposes(tiny_model, phantom_file):
+    fitted = Calibration(fitted_on="a site", prevalence=0.5)
+    question = dataclasses.replace(tiny_model.card.questions[0], calibration=fitted)
+    card = dataclasses.replace(tiny_model.card, questions=(question,))
+    model = dataclasses.replace(tiny_model, card=card)
+    for asked, prevalence in ((model, 0.5), (model.at_prevalence(0.1), 0.1)):
+        (answer,) = as_line(asked.predict([read_radiograph(phantom_file)])[0])["findings"]
+        assert answer["prevalence"] == prevalence
 
 
 @pytest.fixture
@@ -182,14 +194,13 @@ def test_explain_sets_other_methods_beside_the_first(checkpoint, phantom_file, t
 def test_every_method_is_asked_for_at_once_the_default_first(checkpoint, phantom_file, monkeypatch):
     asked = []
 
-    def write_report(model, scan, folder, formats, findings, methods, **_):
-        asked.extend(methods)
-        return [], []
+    def explain_findings(model, scan, findings, *, method, others, **_):
+        asked.extend((method, *others))
+        raise MedllmError("enough")
 
-    # In the package, the command stands for its module's name.
-    monkeypatch.setattr(sys.modules["medllm.cli.explain"], "write_report", write_report)
+    monkeypatch.setattr("medllm.explanation.explain_findings", explain_findings)
     result = run("explain", phantom_file, "--model", checkpoint, "--method", "all")
-    assert result.exit_code == 0, result.output
+    assert result.stderr == f"{phantom_file}: enough\n"
     assert asked[0] == DEFAULT_METHOD
     assert sorted(asked) == sorted(METHODS)
 
@@ -380,7 +391,7 @@ def test_a_finding_may_be_written_as_people_write_it(tiny_model, phantom_file, t
     save_model(dataclasses.replace(tiny_model, card=card), tmp_path / "model")
     result = run(
         *("classify", phantom_file, "--model", tmp_path / "model", "--json"),
-        *("--finding", "Lung opacity", "--finding", "PNEUMONIA", "--finding", "lung-opacity"),
+        *("--finding", "Lung opacity, PNEUMONIA,", "--finding", "lung-opacity"),
     )
     assert result.exit_code == 0, result.output
     found = [answer["finding"] for answer in json.loads(result.stdout)["findings"]]
@@ -420,6 +431,9 @@ def test_who_stops_a_command_is_told_what_there_is(checkpoint, phantom_file, mon
         (["classify", "FILE", "--model", "/nowhere"], 1, "neither a folder nor a hub name"),
         (["classify", "FILE", "--finding", "gout"], 1, "does not answer for 'gout'"),
         (["classify", "FILE", "--finding", "Pnuemonia"], 1, "Did you mean 'pneumonia'?"),
+        (["classify", "FILE", "--finding", "pneumonia,gout"], 1, "does not answer for 'gout'"),
+        (["classify", "FILE", "--finding", ","], 2, "names no finding"),
+        ([*CONTRAST, "nodule", "--finding", "edema,mass"], 2, "and 3 are given"),
         (["explain", "FILE", "--model", "/nowhere", "--out", "FILE"], 2, "chest.dcm' is a file"),
         ([*CONTRAST, "Pneumonia"], 2, "'pneumonia' is the --finding itself"),
         (["classify", "/nowhere.dcm"], 1, "nowhere.dcm"),

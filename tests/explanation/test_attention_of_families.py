@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from medllm.errors import AttributionError
-from medllm.explanation import attention
+from medllm.explanation import attention, methods
 from medllm.explanation.attention import attention_rollout, gradient_attention
 from medllm.explanation.case import Case
 from medllm.explanation.methods import METHODS, refusals
@@ -22,6 +22,7 @@ from tests.models.architectures.checkpoints import (
     CLASSIFIERS,
     CONTRASTIVE,
     GENERATIVE,
+    KINDS,
     Opened,
     image_size,
     opened_once,
@@ -74,6 +75,28 @@ def test_both_maps_are_of_the_usual_log_odds_and_leave_the_network_as_it_was(
         assert item.values.shape == model.grid
         assert item.values.sum() == pytest.approx(effect, abs=1e-6)
         assert (item.values * effect > 0).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_method_says_what_it_attributes_to_in_this_network(opened, kind):
+    _, model = opened(kind)
+    said = {method: methods.layer_of(model, method) for method in METHODS}
+    without_tokens = kind not in GENERATIVE
+    ends = "pixels" if without_tokens else "image tokens"
+    assert said["integrated-gradients"] == said["gradient-x-activation"] == ends
+    assert said["occlusion"] == said["smooth-integrated-gradients"] == "pixels"
+    assert said["zone-shapley"] == "regions"
+    if without_tokens:  # the others refuse
+        return
+    followed = "encoder tokens" if kind in WITH_ENCODER else "image tokens"
+    assert {said[method] for method in BOTH} == {followed}
+    # Grad-CAM weighs what the architecture gives it, before the projector or behind it.
+    pixel_values = case_of(kind, model).pixel_values
+    with torch.no_grad():
+        weighed, _ = model.architecture.encoder_tokens(model.network, pixel_values)
+        behind = model.architecture.image_features(model.network, pixel_values)
+    is_behind = torch.equal(weighed, behind)
+    assert said["grad-cam"] == ("image tokens" if is_behind else "encoder tokens")
 
 
 def draw(model: Model, tokens: torch.Tensor, by: float) -> None:

@@ -98,6 +98,23 @@ def test_unknown_names_are_refused_with_the_known_ones(tiny_model, scan):
         explain(tiny_model, scan, "hernia")
 
 
+def test_who_watches_is_told_each_method_as_it_begins(tiny_model, scan):
+    told = []
+
+    def watch(methods):
+        for name in methods:
+            told.append(name)
+            yield name
+
+    methods = ("gradient-x-activation", "grad-cam", "occlusion")
+    watched = explain_findings(
+        tiny_model, scan, FINDINGS, method=methods[0], others=methods[1:], watch=watch
+    )
+    assert told == [*methods]
+    for one in watched:
+        assert (one.method, *(other.method for other in one.others)) == methods
+
+
 def test_no_finding_has_no_explanation(tiny_model, scan):
     assert explain_findings(tiny_model, scan, []) == ()
 

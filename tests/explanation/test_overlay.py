@@ -167,3 +167,19 @@ def test_dashes_and_gaps_alternate_along_the_line():
     assert first == pytest.approx(np.array([[0, 0], [2.5, 0]]))
     assert second == pytest.approx(np.array([[3, 2], [3, 4], [3.5, 4]]))
     assert third == pytest.approx(np.array([[6, 4], [8.5, 4]]))
+
+
+def test_a_map_can_be_had_in_the_pixels_of_its_radiograph():
+    scan = _scan(2 * LONGEST_SIDE, LONGEST_SIDE)
+    attribution = AttributionMap(
+        np.random.default_rng(0).normal(size=(4, 5)), (-100.0, 50.0, 900.0, 1200.0)
+    )
+    on_pixels = attribution.on(scan)
+    assert on_pixels.shape == scan.pixels.shape
+    expected = spread(attribution, scan.pixels.shape, size=scan.pixels.shape)
+    np.testing.assert_array_equal(on_pixels, expected)
+    # Rows 50 to 1249, and the columns of the box that are in the image.
+    assert not on_pixels[:50].any()
+    assert not on_pixels[1250:].any()
+    assert not on_pixels[:, 800:].any()
+    assert on_pixels[50:1250, :800].all()

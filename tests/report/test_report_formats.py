@@ -1,6 +1,8 @@
 import base64
 import json
+import logging
 from dataclasses import replace
+from fnmatch import fnmatch
 from io import BytesIO
 
 import pytest
@@ -8,7 +10,7 @@ from pydicom import dcmread
 from pypdf import PdfReader
 
 from medllm.errors import ReportError
-from medllm.report import formats
+from medllm.report import formats, leftovers
 
 
 def test_each_format_is_a_file_in_a_folder_made_for_it(report, tmp_path):
@@ -95,3 +97,84 @@ def test_the_pages_are_set_once_and_are_the_same_wherever_they_are(
 def test_without_a_format_that_holds_the_pages_none_are_set(report, settings, tmp_path):
     report.write(tmp_path, ["html", "json"])
     assert settings == []
+
+
+def names(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def other_model(report):
+    """The report of another model on the same image."""
+    return replace(report, prediction=replace(report.prediction, model_sha256="0d" * 32))
+
+
+def test_what_another_model_said_does_not_stay_beside_the_new_report(
+    report, other_model, tmp_path, caplog
+):
+    report.write(tmp_path, ["html", "json"])
+    with caplog.at_level(logging.WARNING):
+        other_model.write(tmp_path, ["html"])
+    assert names(tmp_path) == {"report.html"}
+    assert "of another report: report.json" in caplog.text
+
+
+def test_a_later_format_of_the_same_report_stands_beside_the_earlier_ones(report, tmp_path, caplog):
+    report.write(tmp_path, ["html"])
+    later = replace(report, report_id="R-0123456789ab")
+    later.write(tmp_path, ["json"])
+    assert names(tmp_path) == {"report.html", "report.json"}
+    assert caplog.text == ""
+
+
+def test_only_a_report_of_ours_is_removed(report, other_model, tmp_path):
+    theirs = {
+        "report.pdf": "%PDF-1.7 a thesis about medllm",
+        "report.html": "<title>medllm evaluation</title>",
+        "dicom/sr.dcm": "DICM of another maker",
+        "report.docx": "R-0123456789ab by medllm",
+    }
+    (tmp_path / "dicom").mkdir()
+    for name, text in theirs.items():
+        (tmp_path / name).write_text(text)
+    report.write(tmp_path, ["json"])
+    other_model.write(tmp_path, ["json"])
+    assert names(tmp_path) == {*theirs, "report.json"}
+    assert {name: (tmp_path / name).read_text() for name in theirs} == theirs
+
+
+@pytest.mark.usefixtures("pango")
+def test_every_format_says_which_report_it_is_of(report_of, dicom_phantoms, explanations, tmp_path):
+    report = report_of(dicom_phantoms["dx"])
+    written = report.write(tmp_path, list(formats.FORMATS))
+    every = names(tmp_path)
+    assert {tmp_path / name for name in every} == {path for of in written.values() for path in of}
+    assert all(any(fnmatch(name, known) for known in leftovers.NAMES) for name in every)
+    # Another time of the day: the same report.
+    replace(report, report_id="R-0123456789ab").write(tmp_path, ["json"])
+    assert names(tmp_path) == every
+    # Without the explanation of an effusion its objects are of no report that is there.
+    fewer = report_of(dicom_phantoms["dx"], why=explanations[:1])
+    fewer.write(tmp_path, ["dicom"])
+    assert names(tmp_path) == {
+        f"dicom/{name}.dcm"
+        for name in ("sr", "seg", "sc-summary", "sc-pneumonia", "gsps-pneumonia", "pdf")
+    }
+    fewer_still = report_of(dicom_phantoms["dx"], why=[])
+    fewer_still.write(tmp_path, ["html"])
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_what_cannot_be_encoded_may_be_left_out(report, tmp_path, monkeypatch):
+    def fail(*_):
+        raise ReportError("no")
+
+    monkeypatch.setitem(formats.FORMATS, "json", fail)
+    done = formats.write_possible(report, tmp_path / "out", ["json", "html"])
+    assert list(done.files) == ["html"]
+    assert {name: str(error) for name, error in done.refused.items()} == {"json": "no"}
+    assert names(tmp_path / "out") == {"report.html"}
+    with pytest.raises(ReportError, match="not a report format"):
+        formats.write_possible(report, tmp_path / "new", ["docx", "html"])
+    assert not formats.write_possible(report, tmp_path / "new", ["json"]).files
+    assert not (tmp_path / "new").exists()

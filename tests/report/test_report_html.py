@@ -375,6 +375,17 @@ def test_the_regions_sides_are_said_to_be_the_patients_only_where_they_are(
     assert "attribution), if the image's left is the patient's right; hiding" in seen.text
 
 
+@pytest.mark.parametrize(
+    ("file_format", "modality", "said"),
+    [("dicom", "CR", ("CR", "DICOM")), ("jpeg", None, ("not stated", "JPEG"))],
+)
+def test_the_format_of_a_file_is_not_its_modality(scan, prediction, file_format, modality, said):
+    read = replace(scan, file_format=file_format, modality=modality)
+    content = encode_html.encode(build_report(read, prediction)).decode()
+    assert f"<dt>Modality</dt><dd>{said[0]}</dd>" in content
+    assert f"File format</th><td><code>{said[1]}</code></td>" in content
+
+
 def test_a_lateral_view_is_called_one_and_has_no_sides(scan, prediction, explanations):
     gates = (
         Gate("lateral-view", "warning", False, "The header says lateral."),
@@ -410,10 +421,10 @@ def test_other_methods_stand_beside_the_first_on_one_scale(compared, page):
     methods = ("occlusion", "rise", "grad-cam", "attention-rollout")
     rows = {name: row for name in methods for row in told if row.startswith(name)}
     assert "supported strongest in the patient's right lower zone" in rows["occlusion"]
-    assert "0.86, much the same places" in rows["occlusion"]
+    assert "0.86, much alike" in rows["occlusion"]
     assert "weak" in rows["rise"]
-    assert "\N{MINUS SIGN}0.19, other places" in rows["rise"]
-    assert "do not use not drawn deletion 0.12, other places" in rows["grad-cam"]
+    assert "\N{MINUS SIGN}0.19, unlike" in rows["rise"]
+    assert "do not use not drawn deletion 0.12, unlike" in rows["grad-cam"]
     assert rows["attention-rollout"].endswith("It refused: the encoder gives no attention weights.")
     assert "One scale for all of these maps" in seen.text
 

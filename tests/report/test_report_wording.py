@@ -67,6 +67,22 @@ def test_a_side_is_the_patients(part, said):
 
 
 @pytest.mark.parametrize(
+    ("correlation", "said"),
+    [
+        (0.86, "0.86, much alike"),
+        (0.4, "0.40, much alike"),
+        (0.39, "0.39, partly alike"),
+        (0.2, "0.20, partly alike"),
+        (0.19, "0.19, unlike"),
+        (-0.19, "\N{MINUS SIGN}0.19, unlike"),
+    ],
+)
+def test_maps_are_compared_without_a_word_on_the_place(correlation, said):
+    # Maps that are unlike patch by patch can be strongest in the same zone.
+    assert wording.alike(correlation) == said
+
+
+@pytest.mark.parametrize(
     ("orientation", "end"),
     [
         (("L", "F"), "attribution)"),
