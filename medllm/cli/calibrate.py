@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +20,7 @@ from medllm.cli.inputs import (
     check_accept,
 )
 from medllm.cli.progress import watched
+from medllm.cli.training_data import training_data_lines
 
 if TYPE_CHECKING:
     from medllm.evaluate import Recalibration, Refitted
@@ -122,9 +122,7 @@ def _table(result: Recalibration, left_out: Mapping[str, int]) -> Iterator[str]:
     )
     for reason, count in left_out.items():
         yield f"  left out, {reason}: {count}"
-    trained = "; ".join(text.strip(". ") for text in result.source.card.training_data)
-    said = f"the model says it was trained on: {trained or 'not stated'}"
-    yield from textwrap.wrap(said, 100, initial_indent="  ", subsequent_indent="  ")
+    yield from training_data_lines(result.source.card.training_data)
     yield ""
     heads = "".join(f"{name:<15}" for name in ("Brier", "ECE", "slope", "intercept"))
     yield f"{'finding':<28}{'positive':<14}{heads}".rstrip()

@@ -77,6 +77,7 @@ def as_line(prediction: Prediction) -> dict[str, Any]:
                 "finding": answer.finding,
                 "log_odds": answer.log_odds,
                 "probability": answer.probability,
+                "prevalence": fitted[answer.finding].prevalence,
                 "call": answer.call,
                 "low": fitted[answer.finding].low,
                 "high": fitted[answer.finding].high,

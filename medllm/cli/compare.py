@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medllm.cli.inputs import AsJson
+from medllm.cli.training_data import training_data_lines
 
 if TYPE_CHECKING:
     from medllm.evaluate import Comparison
@@ -95,3 +96,5 @@ def _models(comparison: Comparison) -> Iterator[str]:
             if of.n_judged
         ]
         yield f"{name}: {', '.join(told) or 'nothing more is known'}"
+        if one.model_sha256:  # predictions that were given come without a card
+            yield from training_data_lines(one.training_data)

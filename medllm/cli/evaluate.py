@@ -22,9 +22,11 @@ from medllm.cli.inputs import (
     load_for,
 )
 from medllm.cli.progress import watched
+from medllm.cli.training_data import training_data_lines
 
 if TYPE_CHECKING:
     from medllm.evaluate import Evaluation
+    from medllm.evaluate.document import FindingFigures
 
 DataSetName = Annotated[
     str,
@@ -87,7 +89,7 @@ def evaluate(
         typer.Option(
             metavar="FILE",
             help="Another classifier's predictions instead of a model: CSV or Parquet of path, "
-            "finding, probability.",
+            "finding, probability, and threshold or call where it has them.",
             show_default=False,
         ),
     ] = None,
@@ -172,9 +174,9 @@ def evaluate(
         )
     write_evaluation(evaluation, study, out, accept=accept or (), polarity=polarity)
     if as_json:
-        typer.echo((out / "metrics.json").read_text(encoding="utf-8"), nl=False)
+        typer.echo(evaluation.model_dump_json())
     else:
-        for line in _table(evaluation):
+        for line in _table(evaluation, limit):
             typer.echo(line)
         typer.echo(f"\n{out / 'report.html'}")
     if evaluation.errors:
@@ -190,7 +192,7 @@ def _refuse_beside_predictions(**options: object) -> None:
         )
 
 
-def _table(evaluation: Evaluation) -> Iterator[str]:
+def _table(evaluation: Evaluation, limit: int | None) -> Iterator[str]:
     left_out = sum(evaluation.left_out.values())
     failed = sum(evaluation.errors.values())
     yield (
@@ -202,6 +204,8 @@ def _table(evaluation: Evaluation) -> Iterator[str]:
         yield f"  {reason}: {count}"
     for caveat in evaluation.caveats:
         yield f"  {caveat}"
+    if evaluation.model_sha256:  # predictions that were given come without a card
+        yield from training_data_lines(evaluation.training_data)
     yield ""
     yield (
         f"{'finding':<28}{'positive':<14}{'AUROC (95%)':<24}{'AUPRC':<8}{'sens.':<8}{'spec.':<8}"
@@ -212,6 +216,9 @@ def _table(evaluation: Evaluation) -> Iterator[str]:
         cells = "".join(f"{_number(figure.value):<8}" for figure in figures)
         area = f"{_number(one.auroc.value)} ({_number(one.auroc.low)} to {_number(one.auroc.high)})"
         yield f"{finding:<28}{f'{one.n_positive} of {one.n}':<14}{area:<24}{cells}".rstrip()
+        yield from _calls(one)
+        if one.n_positive in (0, one.n):
+            yield _one_class(finding, limit, none=not one.n_positive)
     flagged = [row for row in evaluation.subgroups if row.larger_than_noise]
     for row in flagged:
         gap = row.auroc_difference
@@ -219,6 +226,32 @@ def _table(evaluation: Evaluation) -> Iterator[str]:
             f"  {row.finding}, {row.attribute} {row.group}: AUROC {gap.value if gap else 0:+.3f} "
             "against the others, more than noise"
         )
+
+
+def _calls(one: FindingFigures) -> Iterator[str]:
+    """Say what the two thresholds leave open and rule out, or why nothing is called."""
+    if one.true_positive is None:
+        yield f"  no calls: {one.threshold_source}"
+    if (three := one.three_way) is not None:
+        found = three.lower_threshold.sensitivity
+        n_open = three.indeterminate.with_finding + three.indeterminate.without_finding
+        yield (
+            f"  indeterminate: {n_open} of {one.n}; called negative: "
+            f"{three.negative.with_finding} of {one.n_positive} with it; sensitivity at the lower "
+            f"threshold {_number(found.value)} ({_number(found.low)} to {_number(found.high)})"
+        )
+
+
+def _one_class(finding: str, limit: int | None, *, none: bool) -> str:
+    """Say why figures of a finding are missing that all images have, or none."""
+    found = "none of these images has it" if none else "all of these images have it"
+    remedy = (
+        "choose another --split or --view, or add images"
+        if limit is None
+        else "--limit takes the first images of the table, name a larger one or leave it out"
+    )
+    lost = "sensitivity" if none else "specificity"
+    return f"  {finding}: {found}, so AUROC and {lost} are not defined; {remedy}"
 
 
 def _number(value: float | None) -> str:

@@ -21,6 +21,7 @@ from medllm.cli.inputs import (
     chosen_names,
 )
 from medllm.cli.progress import watched
+from medllm.cli.training_data import training_data_lines
 
 if TYPE_CHECKING:
     from medllm.evaluate import ExplanationEvaluation
@@ -162,7 +163,7 @@ def evaluate_explanations(
         keep_measured(folder, loaded.sha256, essence_of(evaluation))
         write_page(folder)
     if as_json:
-        typer.echo((out / "metrics.json").read_text(encoding="utf-8"), nl=False)
+        typer.echo(evaluation.model_dump_json())
     else:
         for line in _table(evaluation):
             typer.echo(line)
@@ -204,6 +205,7 @@ def _table(evaluation: ExplanationEvaluation) -> Iterator[str]:
         yield f"  {reason}: {count}"
     for caveat in evaluation.caveats:
         yield f"  {caveat}"
+    yield from training_data_lines(evaluation.training_data)
     for finding in evaluation.cases:
         yield ""
         yield (

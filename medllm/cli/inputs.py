@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from medllm.errors import DicomError, MedllmError
+from medllm.errors import DicomError, MedllmError, did_you_mean
 
 if TYPE_CHECKING:
     from medllm.dicom import Radiograph
@@ -28,6 +28,14 @@ FORMAT_NAMES = "html, json, pdf, pdf-letter, dicom, fhir"
 def as_key(finding: str) -> str:
     """Write a finding as its key is written: in lower case, with underscores."""
     return re.sub(r"[\s_-]+", "_", finding.strip().lower())
+
+
+def _as_keys(given: list[str] | None) -> list[str] | None:
+    """Take findings apart at their commas; one that is empty is wrong usage."""
+    keys = [as_key(name) for one in given or () for name in one.split(",") if name.strip()]
+    if given and not keys:
+        raise typer.BadParameter(f"'{given[0]}' names no finding.")
+    return keys or None
 
 
 Inputs = Annotated[
@@ -52,8 +60,9 @@ Findings = Annotated[
     typer.Option(
         "--finding",
         metavar="F",
-        parser=as_key,
-        help="Finding, such as pneumonia; may be repeated. 'medllm models show' lists a model's.",
+        callback=_as_keys,
+        help="Finding, such as pneumonia; several separated by commas. 'medllm models show' lists "
+        "a model's.",
         show_default=False,
     ),
 ]
@@ -230,8 +239,10 @@ def chosen_names(given: str, known: Iterable[str], option: str) -> list[str]:
     names = list(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
     unknown = [name for name in names if name not in known]
     if unknown or not names:
+        name = (unknown or [given])[0]
         raise typer.BadParameter(
-            f"'{(unknown or [given])[0]}' is not one of: {', '.join(known)}.", param_hint=option
+            f"'{name}' is not one of: {', '.join(known)}.{did_you_mean(name, known)}",
+            param_hint=option,
         )
     return names
 

@@ -30,6 +30,7 @@ class Answers:
         log_odds: Uncalibrated.
         probabilities: Calibrated.
         called: Whether the call is positive.
+        ruled_out: Whether the call is negative; what is neither is indeterminate.
         patients: Their patients.
     """
 
@@ -39,6 +40,7 @@ class Answers:
     log_odds: Float[np.ndarray, " images"]
     probabilities: Float[np.ndarray, " images"]
     called: Bool[np.ndarray, " images"]
+    ruled_out: Bool[np.ndarray, " images"]
     patients: Sequence[str]
 
     @classmethod
@@ -56,13 +58,32 @@ class Answers:
             log_odds=predictions.log_odds[at, column],
             probabilities=predictions.probabilities[at, column],
             called=predictions.called[at, column],
+            ruled_out=predictions.ruled_out[at, column],
             patients=[predictions.patients[index] for index in at.tolist()],
+        )
+
+    def chosen(self, at: Int[np.ndarray, " chosen"]) -> Answers:
+        """Take those at some places among these."""
+        return Answers(
+            finding=self.finding,
+            at=self.at[at],
+            labels=self.labels[at],
+            log_odds=self.log_odds[at],
+            probabilities=self.probabilities[at],
+            called=self.called[at],
+            ruled_out=self.ruled_out[at],
+            patients=[self.patients[index] for index in at.tolist()],
         )
 
     @property
     def both(self) -> bool:
         """Whether there are images with the finding and images without it."""
         return bool(0 < self.labels.sum() < len(self.labels))
+
+    @property
+    def decided(self) -> bool:
+        """Whether anything was called: not of a model without thresholds."""
+        return bool((self.called | self.ruled_out).any())
 
 
 def resamples_for(n_images: int) -> int:

@@ -58,7 +58,8 @@ class PromptAudit(Section):
         auroc: Of the finding's labels by the answer to this question.
         auroc_difference: Minus that of the model's own question.
         mean_shift: Mean absolute difference of the log-odds from those of the own question.
-        calls_changed: Share of the images whose call differs; null for another finding.
+        calls_changed: Share of the images whose call differs; null for another finding, and for a
+            model that calls nothing.
     """
 
     finding: str
@@ -85,7 +86,8 @@ class IndicationAudit(Section):
         auroc_alone: With the image's own indication and a blank image.
         image_difference: With indication and image, minus that of the indication alone.
         mean_shift: Mean absolute difference of the log-odds that the own indication makes.
-        calls_changed: Share of the images whose call another patient's indication changes.
+        calls_changed: Share of the images whose call another patient's indication changes; null for
+            a model that calls nothing.
     """
 
     finding: str
@@ -98,7 +100,7 @@ class IndicationAudit(Section):
     auroc_alone: Interval
     image_difference: Interval
     mean_shift: float
-    calls_changed: float
+    calls_changed: Figure
 
 
 class LabelNoiseAudit(Section):

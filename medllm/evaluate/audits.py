@@ -170,13 +170,12 @@ def _prompt(
 
 def _calls_changed(
     sample: _Sample, log_odds: Float[np.ndarray, " images"], calibration: Calibration
-) -> float:
+) -> float | None:
+    if not 0 < calibration.high < 1:
+        return None  # it calls nothing
     # The log-odds from which on the call is positive.
-    edge = calibration.temperature * (
-        np.log(calibration.high / (1 - calibration.high)) - calibration.bias
-        if 0 < calibration.high < 1
-        else np.inf
-    )
+    odds = calibration.high / (1 - calibration.high)
+    edge = calibration.temperature * (np.log(odds) - calibration.bias)
     return float(((log_odds >= edge) != (sample.log_odds >= edge)).mean())
 
 

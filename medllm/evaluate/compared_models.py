@@ -116,6 +116,7 @@ class ModelFigures(Section):
         dataset: Name of the data set's reader; blank where not told.
         split: Part of it; `all` for all of it, blank where not told.
         caveats: What its figures must be read with, in sentences.
+        training_data: What the model says it was trained on.
         n_images: Images that it scored for each of its findings.
         n_refused: Images that it did not.
         cost: What its answers took; null where that was not written down.
@@ -128,6 +129,7 @@ class ModelFigures(Section):
     dataset: str = ""
     split: str = ""
     caveats: tuple[str, ...] = ()
+    training_data: tuple[str, ...] = ()
     n_images: int
     n_refused: int
     cost: Cost | None
@@ -187,6 +189,7 @@ def _model(file: Path, predictions: Predictions) -> ModelFigures:
         dataset=str(told.get("dataset", "")),
         split=str(told.get("split", "")),
         caveats=tuple(told.get("caveats", ())),
+        training_data=tuple(told.get("training_data", ())),
         n_images=int(scored.sum()),
         n_refused=int((~scored).sum()),
         cost=_cost(file.parent),

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Int
 
 from medllm.errors import LabelError
-from medllm.evaluate.answers import Answers, intervals, resamples_for
+from medllm.evaluate.answers import UNDEFINED, Answers, Resampled, intervals, resamples_for
+from medllm.evaluate.compared_curves import ComparedCurves, curves_of_models
 from medllm.evaluate.compared_models import EXPLANATIONS, ModelFigures, figures_of_models
 from medllm.evaluate.section import RESEARCH_USE, Figure, Interval, Section
 from medllm.evaluate.table import Predictions, read_predictions
@@ -40,8 +41,8 @@ class PairedFigures(Section):
             in its sign, by a normal distribution as wide as they are.
         p_value_delong: DeLong's, as if each image were a patient.
         p_value_holm: The former, corrected over the findings of this comparison.
-        sensitivity_difference: At each model's own threshold.
-        specificity_difference: At each model's own threshold.
+        sensitivity_difference: At each model's own threshold; null where one called nothing.
+        specificity_difference: The same.
         brier_difference: Below 0 the second is better.
     """
 
@@ -71,6 +72,8 @@ class Comparison(Section):
         others: The others' figures, by the name of their results.
         unpaired: Images that only one of the two has scored for a finding of both, by the same
             name.
+        curves: Of all models that answer for a finding, on the images that all of them scored, by
+            finding.
     """
 
     use: str = RESEARCH_USE
@@ -78,6 +81,7 @@ class Comparison(Section):
     models: dict[str, ModelFigures]
     others: dict[str, tuple[PairedFigures, ...]]
     unpaired: dict[str, int]
+    curves: dict[str, ComparedCurves]
 
     @property
     def caveats(self) -> tuple[str, ...]:
@@ -127,8 +131,10 @@ def compare(paths: Sequence[Path]) -> Comparison:
         for name, file in zip(_names(scored), files, strict=True)
     }
     (name, (_, first)), *others = results.items()
+    predictions = {key: told for key, (_, told) in results.items()}
     return Comparison(
         first=name,
+        curves=curves_of_models(predictions),
         models=figures_of_models(results, explained),
         others={other: _paired(first, told, other) for other, (_, told) in others},
         unpaired={other: _unpaired(first, told) for other, (_, told) in others},
@@ -199,23 +205,20 @@ def _figures(
     ours, theirs = first.probabilities[one], second.probabilities[two]
     our_calls, their_calls = first.called[one], second.called[two]
     n_resamples = resamples_for(len(labels))
-    measured = intervals(
-        {
-            "first_auroc": lambda at: auroc(ours[at], labels[at]),
-            "second_auroc": lambda at: auroc(theirs[at], labels[at]),
-            "sensitivity_difference": lambda at: (
-                sensitivity(their_calls[at], labels[at]) - sensitivity(our_calls[at], labels[at])
-            ),
-            "specificity_difference": lambda at: (
-                specificity(their_calls[at], labels[at]) - specificity(our_calls[at], labels[at])
-            ),
-            "brier_difference": lambda at: (
-                brier(theirs[at], labels[at]) - brier(ours[at], labels[at])
-            ),
-        },
-        patients,
-        n_resamples,
-    )
+    told: dict[str, Resampled] = {
+        "first_auroc": lambda at: auroc(ours[at], labels[at]),
+        "second_auroc": lambda at: auroc(theirs[at], labels[at]),
+        "brier_difference": lambda at: brier(theirs[at], labels[at]) - brier(ours[at], labels[at]),
+    }
+    undefined = dict.fromkeys(("sensitivity_difference", "specificity_difference"), UNDEFINED)
+    if first.decided and second.decided:
+        told["sensitivity_difference"] = lambda at: (
+            sensitivity(their_calls[at], labels[at]) - sensitivity(our_calls[at], labels[at])
+        )
+        told["specificity_difference"] = lambda at: (
+            specificity(their_calls[at], labels[at]) - specificity(our_calls[at], labels[at])
+        )
+    measured = undefined | intervals(told, patients, n_resamples)
     difference = clustered_difference(
         lambda at: auroc(theirs[at], labels[at]),
         lambda at: auroc(ours[at], labels[at]),

@@ -8,6 +8,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from medllm import __version__
+from medllm.evaluate.compared_plots import compared_reliability, compared_roc
 from medllm.evaluate.comparison import Comparison, PairedFigures
 from medllm.evaluate.forest import Compared, draw_differences
 from medllm.evaluate.page import fill
@@ -48,6 +49,7 @@ def render(comparison: Comparison) -> bytes:
         version=__version__,
         names={key: title(finding(key)) for key in _named(comparison)},
         pairs={key: _pairs(comparison, key) for key in keys},
+        plots={key: _plots(comparison, key) for key in keys if key in comparison.curves},
         differences={key: _differences(comparison, key) for key in keys},
     )
 
@@ -72,6 +74,12 @@ def _pairs(comparison: Comparison, key: str) -> Mapping[str, PairedFigures]:
     return {
         name: row for name, rows in comparison.others.items() for row in rows if row.finding == key
     }
+
+
+def _plots(comparison: Comparison, key: str) -> tuple[Markup, Markup]:
+    """Draw the ROC curves and the reliability of all models."""
+    name, curves = title(finding(key)), comparison.curves[key]
+    return compared_roc(name, curves), compared_reliability(name, curves)
 
 
 def _differences(comparison: Comparison, key: str) -> Markup:

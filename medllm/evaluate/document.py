@@ -12,8 +12,9 @@ class OperatingPoint(Section):
     """What calls at one threshold are worth; intervals by patient.
 
     Attributes:
-        threshold: Probability from which on a call is positive.
-        threshold_source: Where it is from, in words.
+        threshold: Probability from which on an image is called; null where that is not known, and
+            where nothing was called: then the counts and figures are null, too.
+        threshold_source: Where it is from, or why there is none, in words.
         true_positive: Images.
         false_positive: Images.
         true_negative: Images.
@@ -25,17 +26,44 @@ class OperatingPoint(Section):
         f1: Harmonic mean of sensitivity and positive predictive value.
     """
 
-    threshold: float
+    threshold: Figure
     threshold_source: str
-    true_positive: int
-    false_positive: int
-    true_negative: int
-    false_negative: int
+    true_positive: int | None
+    false_positive: int | None
+    true_negative: int | None
+    false_negative: int | None
     sensitivity: Interval
     specificity: Interval
     positive_predictive_value: Interval
     negative_predictive_value: Interval
     f1: Interval
+
+
+class CallCounts(Section):
+    """Images with one call: those with the finding, and those without it."""
+
+    with_finding: int
+    without_finding: int
+
+
+class ThreeWayCalls(Section):
+    """Calls by two thresholds: negative below the lower, positive from the upper on.
+
+    Attributes:
+        negative: Images with this call.
+        indeterminate: Those between the thresholds.
+        positive: The rest.
+        indeterminate_share: Of all images with a label; interval by patient.
+        lower_threshold: The same calls with indeterminate taken for called, which is what ruling
+            out is worth: its sensitivity is the share of images with the finding that are not
+            called negative.
+    """
+
+    negative: CallCounts
+    indeterminate: CallCounts
+    positive: CallCounts
+    indeterminate_share: Interval
+    lower_threshold: OperatingPoint
 
 
 class Curve(Section):
@@ -75,6 +103,8 @@ class NetBenefit(Section):
 class FindingFigures(OperatingPoint):
     """Figures of one finding; those of the operating point are at the threshold of the model.
 
+    Of two thresholds that is the upper one: indeterminate counts as not called.
+
     Attributes:
         n: Images with a label that were scored.
         n_positive: Those with the finding.
@@ -92,6 +122,7 @@ class FindingFigures(OperatingPoint):
         youden_threshold: Probability at which sensitivity and specificity add up to most, on
             these images; to be taken over to other patients, not to be reported on these.
         fixed_threshold: Calls at a threshold taken over from other images; null without.
+        three_way: Calls by two thresholds; null where there is one or none.
         roc: False positive share against sensitivity.
         precision_recall: Sensitivity against positive predictive value.
         reliability: Probability against frequency.
@@ -112,6 +143,7 @@ class FindingFigures(OperatingPoint):
     calibration_intercept: Interval
     youden_threshold: Figure
     fixed_threshold: OperatingPoint | None
+    three_way: ThreeWayCalls | None = None
     roc: Curve
     precision_recall: Curve
     reliability: tuple[Bin, ...]
@@ -133,13 +165,14 @@ class SubgroupFigures(Section):
     Attributes:
         finding: Its key.
         attribute: What divides the images, such as `sex`.
-        group: Its value, such as `F`.
+        group: Its value, such as `F`; `unknown` counts the images where it is blank.
         n: Images of the group with a label.
         n_positive: Those with the finding.
         auroc: In the group; null where there are too few cases.
         auroc_difference: The group's minus the others'.
-        sensitivity: At the threshold of the model.
-        specificity: At the threshold of the model.
+        sensitivity: At the threshold of the model; null with fewer than 5 images with the finding.
+            With fewer than 20 its interval is the exact one, as if each patient were an image.
+        specificity: The same of the images without it.
         p_value: Two-sided, that the difference of AUROC is chance; corrected by Holm over all
             groups and findings.
         larger_than_noise: Whether that is below .05.

@@ -25,6 +25,7 @@ from medllm.evaluate.results import folder_from, write_results
 from medllm.evaluate.study import Study
 from medllm.evaluate.subgroups import groups_of, subgroup_figures
 from medllm.evaluate.table import Predictions
+from medllm.evaluate.thresholds import OwnThresholds
 from medllm.models import Model
 
 # Of each kind, images that were called and have not the finding, and the reverse.
@@ -39,7 +40,7 @@ def measure(
     *,
     model: Model | None = None,
     probes: Sequence[Probe] = (),
-    shipped: Callable[[str], tuple[float, str]] = lambda finding: (0.5, "even odds"),
+    shipped: Callable[[str], OwnThresholds] = lambda finding: OwnThresholds(0.5, "even odds"),
     settings: Mapping[str, str] | None = None,
 ) -> Evaluation:
     """Measure predictions.
@@ -50,7 +51,7 @@ def measure(
         name: Name of the model.
         model: The model; None for predictions that were given.
         probes: What was asked of the sample.
-        shipped: Threshold of a finding, and where it is from.
+        shipped: What a finding was called by.
         settings: How it was scored, in words.
 
     Returns:
@@ -71,8 +72,10 @@ def measure(
     findings = {
         one.finding: figures_of(
             one,
-            *shipped(one.finding),
+            (own := shipped(one.finding)).upper,
+            own.source,
             fixed.values.get(one.finding) if fixed else None,
+            lower=own.lower,
             fixed_source=fixed.source if fixed else "",
             supposed=supposed.get(one.finding),
         )
@@ -109,7 +112,7 @@ def measure(
             blank=None if model is None else _blank(model, predictions.findings),
             calibrations={key: one.calibration for key, one in questions.items()} or None,
         ),
-        worst={one.finding: _worst(one, predictions) for one in answers},
+        worst={one.finding: _worst(one, predictions) for one in answers if one.decided},
     )
 
 

@@ -22,9 +22,9 @@ from medllm.evaluate.panel import (
     text,
 )
 from medllm.evaluate.section import Interval
+from medllm.evaluate.subgroups import UNKNOWN
 from medllm.evaluate.wording import attribute, count, number, with_ends
 
-TOO_FEW = "too few cases"
 # Beside the marker's shape and colour, so that a flag is seen without either.
 FLAG = "\N{BLACK UP-POINTING TRIANGLE}"
 
@@ -72,7 +72,7 @@ def draw_forest(name: str, overall: Interval, groups: Sequence[SubgroupFigures])
         counts = f"{count(row.n)} ({count(row.n_positive)})"
         parts.append(text(_COUNTS, top + 14, counts, anchor="end"))
         if row.auroc is None:
-            parts.append(text(_WORDS, top + 14, TOO_FEW, color=GREY))
+            parts.append(text(_WORDS, top + 14, no_area(row), color=GREY))
             continue
         color = VERMILLION if flagged else BLUE
         parts += _estimate(row.auroc, top + 10, across, color, "diamond" if flagged else "circle")
@@ -142,6 +142,11 @@ def draw_differences(name: str, rows: Sequence[Compared], *, against: str = "mea
             Markup("</svg>"),
         )
     )
+
+
+def no_area(row: SubgroupFigures) -> str:
+    """Say why a group has no AUROC."""
+    return "counted alone" if row.group == UNKNOWN else "too few cases"
 
 
 def _beyond_zero(interval: Interval) -> bool:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from medllm.evaluate import audit_wording, forest, plots, wording
+from medllm.evaluate import audit_wording, forest, plots, subgroups, wording
 from medllm.evaluate.document import Evaluation, SubgroupFigures
 from medllm.findings import finding
 from medllm.report.wording import probability, signed, title
@@ -103,7 +103,10 @@ def _environment() -> Environment:
         "plots": plots,
         "draw_forest": forest.draw_forest,
         "flag": forest.FLAG,
-        "too_few": forest.TOO_FEW,
+        "no_area": forest.no_area,
+        "min_cases": subgroups.MIN_CASES,
+        "min_of_share": subgroups.MIN_OF_SHARE,
+        "unknown": subgroups.UNKNOWN,
     }
     return made
 

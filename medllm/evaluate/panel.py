@@ -14,7 +14,7 @@ from typing import Literal
 from markupsafe import Markup, escape
 
 # Of Okabe and Ito's colours, told apart with any colour vision; text is dark enough to read.
-BLUE, VERMILLION = "#0072B2", "#D55E00"
+BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
 INK, GREY, GRID = "#14202b", "#5b6670", "#e4e8ec"
 _FONT = "system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif"
 
@@ -87,7 +87,14 @@ class Panel:
         self._above: list[Markup] = []
         self._key: list[Markup] = []
 
-    def line(self, x: Sequence[float], y: Sequence[float], look: Line, name: str = "") -> None:
+    def line(
+        self,
+        x: Sequence[float],
+        y: Sequence[float],
+        look: Line,
+        name: str = "",
+        marker: Marker | None = None,
+    ) -> None:
         """Draw a line; what lies outside of the axes is cut off.
 
         Args:
@@ -95,6 +102,7 @@ class Panel:
             y: Of the points.
             look: How it is drawn.
             name: Its line in the key; none where it is empty.
+            marker: Shape of the points that stand on it, for the key.
         """
         points = " ".join(
             f"{self._across(a):.1f},{self._up(b):.1f}" for a, b in zip(x, y, strict=True)
@@ -108,6 +116,8 @@ class Panel:
         if name:
             at = self._key_height()
             sign = Markup('<path d="M{} {}h24" {}/>').format(_LEFT, at, style)
+            if marker is not None:
+                sign += mark(_LEFT + 12, at, look.color, marker)
             self._key.append(sign + text(_LEFT + 32, at + 4, name))
 
     def point(self, x: float, y: float, color: str, marker: Marker, name: str = "") -> None:
@@ -160,7 +170,9 @@ class Panel:
         Returns:
             The `svg` element.
         """
-        height = _TOP + _SIDE + _BELOW_AXIS + _KEY_LINE * _KEY_LINES
+        # Plots side by side are as high as each other, unless a key is long.
+        n_lines = max(_KEY_LINES, len(self._key))
+        height = _TOP + _SIDE + _BELOW_AXIS + _KEY_LINE * n_lines
         clip = Markup('<svg x="{0}" y="{1}" width="{2}" height="{2}" viewBox="{0} {1} {2} {2}">')
         return Markup("").join(
             (

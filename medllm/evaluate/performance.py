@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from scipy.special import logit
-from sklearn.metrics import precision_recall_curve, roc_curve
 
 from medllm.evaluate.answers import (
+    UNDEFINED,
     Answers,
     Resampled,
     changed,
@@ -17,14 +17,13 @@ from medllm.evaluate.answers import (
     intervals,
     resamples_for,
 )
-from medllm.evaluate.calibration_figures import bins_of
+from medllm.evaluate.curves import net_benefit_of, precision_recall_of, reliability_of, roc_of
 from medllm.evaluate.document import (
     Averages,
-    Bin,
-    Curve,
+    CallCounts,
     FindingFigures,
-    NetBenefit,
     OperatingPoint,
+    ThreeWayCalls,
 )
 from medllm.evaluate.section import Interval
 from medllm.evaluate.table import Predictions
@@ -39,26 +38,30 @@ from medllm.metrics import (
     expected_calibration_error,
     f1,
     negative_predictive_value,
-    net_benefit,
-    net_benefit_of_all,
     positive_predictive_value,
-    reliability_bins,
     sensitivity,
     specificity,
     youden_threshold,
 )
 
-# Points of a curve that a picture can show.
-_POINTS = 200
-_ACTED_ON = np.linspace(0.01, 0.99, 99)
+# By call, then label, positive first.
+_COUNTS = ("true_positive", "false_positive", "false_negative", "true_negative")
+_SHARES: dict[str, Callable[..., float]] = {
+    "sensitivity": sensitivity,
+    "specificity": specificity,
+    "positive_predictive_value": positive_predictive_value,
+    "negative_predictive_value": negative_predictive_value,
+    "f1": f1,
+}
 
 
 def figures_of(
     answers: Answers,
-    threshold: float,
+    threshold: float | None,
     source: str,
     fixed: float | None = None,
     *,
+    lower: float | None = None,
     fixed_source: str = "",
     supposed: float | None = None,
 ) -> FindingFigures:
@@ -66,9 +69,10 @@ def figures_of(
 
     Args:
         answers: Its answers; at least one.
-        threshold: Probability from which on the call is positive.
+        threshold: Probability from which on the call is positive; None where that is not known.
         source: Where that is from, in words.
         fixed: A threshold taken over from other images; None without.
+        lower: Probability below which the call is negative; None where that is not known.
         fixed_source: What that was fixed on, in words.
         supposed: Share of positives that the probabilities suppose; None where not known.
 
@@ -91,11 +95,15 @@ def figures_of(
         resamples_for(len(labels)),
     )
     measured["ece"] = changed(measured["ece"], basic_interval)
-    point = operating_point(answers, answers.called, threshold, source)
+    nothing_called = threshold is None and not answers.decided
+    point = operating_point(answers, None if nothing_called else answers.called, threshold, source)
     figures = {
         **point.model_dump(),
         **measured,
-        **_curves(answers),
+        "roc": roc_of(answers),
+        "precision_recall": precision_recall_of(answers),
+        "reliability": reliability_of(answers),
+        "net_benefit": net_benefit_of(answers),
         "n": len(labels),
         "n_positive": int(labels.sum()),
         "n_patients": len(set(answers.patients)),
@@ -106,38 +114,39 @@ def figures_of(
         "fixed_threshold": None
         if fixed is None
         else operating_point(answers, probabilities >= fixed, fixed, fixed_source),
+        "three_way": _three_way(answers, lower, threshold, source),
     }
     return FindingFigures.model_validate(figures)
 
 
 def operating_point(
-    answers: Answers, called: Bool[np.ndarray, " images"], threshold: float, source: str
+    answers: Answers,
+    called: Bool[np.ndarray, " images"] | None,
+    threshold: float | None,
+    source: str,
 ) -> OperatingPoint:
     """Measure calls.
 
     Args:
         answers: The answers.
-        called: Whether each is called positive.
-        threshold: At which probability.
+        called: Whether each is called positive; None where there are no calls.
+        threshold: At which probability; None where that is not known.
         source: Where that is from, in words.
 
     Returns:
         The figures.
     """
+    told: dict[str, object] = {"threshold": threshold, "threshold_source": source}
+    if called is None:
+        undefined = dict.fromkeys(_COUNTS) | dict.fromkeys(_SHARES, UNDEFINED)
+        return OperatingPoint.model_validate(told | undefined)
     labels = answers.labels
-    shares: dict[str, Callable[..., float]] = {
-        "sensitivity": sensitivity,
-        "specificity": specificity,
-        "positive_predictive_value": positive_predictive_value,
-        "negative_predictive_value": negative_predictive_value,
-        "f1": f1,
-    }
 
     def resampled(share: Callable[..., float]) -> Resampled:
         return lambda at: share(called[at], labels[at])
 
     measured = intervals(
-        {name: resampled(share) for name, share in shares.items()},
+        {name: resampled(share) for name, share in _SHARES.items()},
         answers.patients,
         resamples_for(len(labels)),
     )
@@ -149,14 +158,42 @@ def operating_point(
     }
     for name, among in of_whom.items():
         measured[name] = exact_interval(measured[name], among, answers.patients)
-    return OperatingPoint(
-        threshold=threshold,
-        threshold_source=source,
-        true_positive=int((called & (labels == 1)).sum()),
-        false_positive=int((called & (labels == 0)).sum()),
-        true_negative=int((~called & (labels == 0)).sum()),
-        false_negative=int((~called & (labels == 1)).sum()),
-        **measured,
+    counts = (
+        int((side & (labels == label)).sum()) for side in (called, ~called) for label in (1, 0)
+    )
+    return OperatingPoint.model_validate(
+        {**told, **dict(zip(_COUNTS, counts, strict=True)), **measured}
+    )
+
+
+def _three_way(
+    answers: Answers, lower: float | None, upper: float | None, source: str
+) -> ThreeWayCalls | None:
+    """Count the calls by label, and measure what ruling out is worth."""
+    indeterminate = ~(answers.called | answers.ruled_out)
+    # Calls that were given come without thresholds, and tell of two by an indeterminate one.
+    given = upper is None and answers.decided and bool(indeterminate.any())
+    if not given and (lower is None or lower == upper):
+        return None
+
+    def count(chosen: Bool[np.ndarray, " images"]) -> CallCounts:
+        labels = answers.labels[chosen]
+        return CallCounts(
+            with_finding=int((labels == 1).sum()), without_finding=int((labels == 0).sum())
+        )
+
+    share = intervals(
+        {"share": lambda at: float(indeterminate[at].mean())},
+        answers.patients,
+        resamples_for(len(answers.labels)),
+    )["share"]
+    everyone = np.ones(len(answers.labels), bool)
+    return ThreeWayCalls(
+        negative=count(answers.ruled_out),
+        indeterminate=count(indeterminate),
+        positive=count(answers.called),
+        indeterminate_share=exact_interval(share, everyone, answers.patients),
+        lower_threshold=operating_point(answers, ~answers.ruled_out, lower, source),
     )
 
 
@@ -208,39 +245,3 @@ def averages(predictions: Predictions, answers: Sequence[Answers]) -> Averages |
         resamples_for(len(kept) * len(answers)),
     )
     return Averages(**measured)
-
-
-def _curves(answers: Answers) -> dict[str, object]:
-    labels, probabilities = answers.labels, answers.probabilities
-    empty = Curve(x=(), y=())
-    roc = precision_recall = empty
-    if answers.both:
-        fall_out, recall, _ = roc_curve(labels, probabilities)
-        roc = _thinned(fall_out, recall)
-        precision, recall, _ = precision_recall_curve(labels, probabilities)
-        precision_recall = _thinned(recall[::-1], precision[::-1])
-    bins = reliability_bins(probabilities, labels, answers.patients, n_bins=bins_of(len(labels)))
-    return {
-        "roc": roc,
-        "precision_recall": precision_recall,
-        "reliability": tuple(
-            Bin(probability=one.probability, frequency=Interval.of(one.frequency), n=one.n)
-            for one in bins
-        ),
-        "net_benefit": NetBenefit(
-            thresholds=tuple(_ACTED_ON.round(2).tolist()),
-            model=tuple(net_benefit(probabilities, labels, _ACTED_ON).tolist()),
-            everyone=tuple(net_benefit_of_all(labels, _ACTED_ON).tolist()),
-        ),
-    }
-
-
-def _thinned(x: Float[np.ndarray, " points"], y: Float[np.ndarray, " points"]) -> Curve:
-    """Keep the points nearest to equal steps along the curve, both ends among them."""
-    along = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
-    if len(x) > _POINTS:
-        wanted = np.linspace(0, along[-1], _POINTS)
-        kept = np.unique(np.searchsorted(along, wanted, side="left").clip(0, len(x) - 1))
-        kept = np.union1d(kept, [0, len(x) - 1])
-        x, y = x[kept], y[kept]
-    return Curve(x=tuple(x.tolist()), y=tuple(y.tolist()))

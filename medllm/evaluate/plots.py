@@ -7,7 +7,7 @@ from itertools import pairwise
 from markupsafe import Markup
 
 from medllm.evaluate.document import FindingFigures, OperatingPoint
-from medllm.evaluate.panel import BLUE, GREY, INK, VERMILLION, Axis, Line, Marker, Panel
+from medllm.evaluate.panel import BLUE, GREEN, GREY, INK, VERMILLION, Axis, Line, Marker, Panel
 from medllm.evaluate.section import Interval
 from medllm.evaluate.wording import number, with_ends
 
@@ -142,13 +142,19 @@ def _curve(panel: Panel, x: tuple[float, ...], y: tuple[float, ...]) -> None:
 def _operating_points(
     figures: FindingFigures,
 ) -> list[tuple[OperatingPoint, str, Marker, str]]:
-    points: list[tuple[OperatingPoint, str, Marker, str]] = [
-        (figures, INK, "circle", f"model's threshold, {number(figures.threshold)}")
-    ]
+    points: list[tuple[OperatingPoint, str, Marker, str]] = []
+    if figures.true_positive is not None:
+        points.append((figures, INK, "circle", _named("model's threshold", figures)))
+    if figures.three_way is not None:
+        lower = figures.three_way.lower_threshold
+        points.append((lower, GREEN, "diamond", _named("lower threshold", lower)))
     if (fixed := figures.fixed_threshold) is not None:
-        words = f"threshold taken over, {number(fixed.threshold)}"
-        points.append((fixed, VERMILLION, "square", words))
+        points.append((fixed, VERMILLION, "square", _named("threshold taken over", fixed)))
     return points
+
+
+def _named(words: str, point: OperatingPoint) -> str:
+    return words if point.threshold is None else f"{words}, {number(point.threshold)}"
 
 
 def _mark(panel: Panel, x: Interval, y: Interval, color: str, marker: Marker, words: str) -> None:

@@ -21,7 +21,9 @@ from medllm.evaluate.reliability import reliability_svg
 from medllm.files import replace_file
 from medllm.metrics import Estimate
 from medllm.models import Model, save_model
+from medllm.models.card_file import has_card, read_card, sha256_of
 from medllm.models.checkpoint import require_replaceable
+from medllm.models.hub import sha256_of_files
 
 FIGURES_FILE = "calibration.json"
 PLOT_FILE = "reliability.svg"
@@ -45,8 +47,8 @@ def require_destination(folder: Path, source: Path) -> None:
         source: The folder of the model that is recalibrated.
 
     Raises:
-        CheckpointError: The folder is the model's own, is something else than a checkpoint, or
-            cannot be written.
+        CheckpointError: The folder is the model's own, holds something else than an earlier
+            calibration of the same model, or cannot be written.
     """
     if folder.resolve() == source.resolve():
         raise CheckpointError(
@@ -54,12 +56,43 @@ def require_destination(folder: Path, source: Path) -> None:
         )
     if folder.is_dir():
         require_replaceable(folder)
+        if has_card(folder):
+            is_own = has_card(source)
+            _require_earlier(folder, sha256_of(source) if is_own else sha256_of_files(source))
     nearest = next(place for place in (folder, *folder.parents) if place.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise CheckpointError(
             f"{folder} cannot be written, since {nearest} is a file or read-only; name another "
             "folder."
         )
+
+
+def _require_earlier(folder: Path, sha256: str) -> None:
+    """Refuse to replace a checkpoint that is no earlier calibration of the model with this hash.
+
+    Weights may lie there of which there is no other copy.
+    """
+    held = read_card(folder)
+    name = f"'{held.name} {held.version}'"
+    model = _calibrated_model(folder)
+    if model is None:
+        found = f"{name}, which medllm calibrate did not write"
+    elif model["sha256"] != sha256:
+        of = f"'{model['name']} {model['version']}' (sha256 {model['sha256'][:12]})"
+        found = f"a calibration of {of}, and not of this model ({sha256[:12]})"
+    else:
+        return
+    raise CheckpointError(f"{folder} holds {found}; name another folder, or move that one away.")
+
+
+def _calibrated_model(folder: Path) -> Mapping[str, str] | None:
+    """Find what a checkpoint is a calibration of; None of one that is none."""
+    try:
+        told = json.loads((folder / FIGURES_FILE).read_text(encoding="utf-8"))
+        model = {name: str(told["model"][name]) for name in ("name", "version", "sha256")}
+        return model if told["checkpoint"]["sha256"] == sha256_of(folder) else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def stored_precision(folder: Path) -> torch.dtype:
@@ -89,7 +122,7 @@ def write_recalibrated(
 
     Args:
         recalibration: The recalibrated model with its figures.
-        folder: Where; replaced when it holds a checkpoint already.
+        folder: Where; replaced when it holds an earlier calibration of the same model.
         precision: Precision of the stored weights, from `stored_precision` of the source; of no
             consequence where none are stored.
 
@@ -97,8 +130,12 @@ def write_recalibrated(
         The model as it loads from the folder.
 
     Raises:
-        CheckpointError: The folder cannot be written.
+        CheckpointError: The folder holds something else than an earlier calibration of the same
+            model, or cannot be written.
     """
+    require_replaceable(folder)
+    if has_card(folder):
+        _require_earlier(folder, recalibration.source.sha256)
     # Drawn first: what can fail without the disk fails before anything is written.
     plot = reliability_svg(recalibration)
     try:

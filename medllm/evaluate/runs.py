@@ -14,13 +14,14 @@ from medllm.evaluate.compared_models import write_cost
 from medllm.evaluate.decoding import Decoder, default_workers
 from medllm.evaluate.document import Evaluation
 from medllm.evaluate.evaluation import measure
-from medllm.evaluate.given_predictions import THRESHOLD, given_rows
+from medllm.evaluate.given_predictions import given_rows
 from medllm.evaluate.predictions import ScoredRecord, score_records
 from medllm.evaluate.probes import probes_of, sampler
 from medllm.evaluate.results import writing
 from medllm.evaluate.resumable import PREDICTIONS, claim, of_records, predict
 from medllm.evaluate.study import Study, write_drawn
 from medllm.evaluate.table import read_predictions, write_rows
+from medllm.evaluate.thresholds import OwnThresholds
 from medllm.models import Calibration, Model
 from medllm.models.card import UNFITTED
 
@@ -121,13 +122,15 @@ def _settings(
     return chosen if prevalence is None else {**chosen, "supposed prevalence": f"{prevalence:g}"}
 
 
-def _shipped(calibration: Calibration, prevalence: float | None) -> tuple[float, str]:
+def _shipped(calibration: Calibration, prevalence: float | None) -> OwnThresholds:
     if calibration.is_fitted:
         moved = "" if prevalence is None else f", moved to prevalence {prevalence:g}"
-        return calibration.high, f"shipped with the model{moved}"
-    if calibration.high == UNFITTED.high:
-        return calibration.high, "the model is not calibrated and calls nothing positive"
-    return calibration.high, f"{calibration.high:g}, since the model is not calibrated"
+        source = f"shipped with the model{moved}"
+    elif calibration.high == UNFITTED.high:
+        return OwnThresholds(None, "the model is not calibrated and calls nothing positive")
+    else:
+        source = f"{calibration.high:g}, since the model is not calibrated"
+    return OwnThresholds(calibration.high, source, calibration.low)
 
 
 def _fitted_on(model: Model, calibrations: Iterable[Calibration]) -> Iterator[str]:
@@ -137,7 +140,8 @@ def _fitted_on(model: Model, calibrations: Iterable[Calibration]) -> Iterator[st
         yield (
             f"The calibration of {model.card.name} was fitted on: {data}. Where these images are "
             "among those, its probabilities (ECE, Brier score) and what it calls look better here "
-            "than they are; AUROC does not depend on it."
+            "than they are. Its AUROC depends on what the weights were trained on, which is told "
+            "apart."
         )
 
 
@@ -161,7 +165,7 @@ def evaluate_predictions(
 
     Args:
         study: What is evaluated.
-        file: CSV or Parquet of `path, finding, probability`.
+        file: CSV or Parquet of `path, finding, probability`, and `threshold` or `call` if wanted.
         out: Folder; `predictions.parquet` is written there.
         findings: Keys; all that the file has when None.
 
@@ -174,7 +178,7 @@ def evaluate_predictions(
     """
     if study.thresholds is not None:
         study.thresholds.require("", {})
-    rows = given_rows(file, study.selection.records, study.root, findings)
+    rows, thresholds = given_rows(file, study.selection.records, study.root, findings)
     path = out / "predictions.parquet"
     told = {
         PREDICTIONS: file.name,
@@ -185,7 +189,4 @@ def evaluate_predictions(
         claim(path, told)
         write_rows(rows, path)
     write_drawn(study.drawn, out)
-    source = f"{THRESHOLD:g}, since the predictions came without a threshold"
-    return measure(
-        study, read_predictions(path), file.name, shipped=lambda key: (THRESHOLD, source)
-    )
+    return measure(study, read_predictions(path), file.name, shipped=thresholds.__getitem__)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
 from scipy.special import ndtri
+from scipy.stats import beta
 
 from medllm.datasets.age import years_of_attribute
 from medllm.evaluate.answers import (
     UNDEFINED,
     Answers,
+    Resampled,
     difference,
     exact_interval,
     intervals,
@@ -21,11 +24,15 @@ from medllm.evaluate.answers import (
 from medllm.evaluate.document import SubgroupFigures
 from medllm.evaluate.section import Interval
 from medllm.evaluate.table import Predictions
-from medllm.metrics import auroc, holm, normal_p_value, sensitivity, specificity
+from medllm.metrics import auroc, holm, normal_p_value
 
 # Images with the finding, and as many without, in a group and outside of it; with fewer an
 # interval of the AUROC spans a quarter of the axis (Hanley and McNeil, Radiology 1982).
 MIN_CASES = 20
+# Images of a class for a share of it; of fewer an exact interval spans more than 60 points.
+MIN_OF_SHARE = 5
+# The row that counts the images where an attribute is blank.
+UNKNOWN = "unknown"
 # Of an attribute with more values than these the rarer ones are joined.
 MAX_GROUPS = 8
 _OTHERS = "others"
@@ -85,7 +92,8 @@ def subgroup_figures(
 
     Returns:
         A row a finding, attribute and group. Whether a gap is larger than noise is judged with
-        Holm's correction over all tests; two groups that hold all images are one.
+        Holm's correction over all tests; two groups that hold all images are one. Images where an
+        attribute is blank are counted in a row of its own, `unknown`, and not tested.
     """
     rows: list[SubgroupFigures] = []
     tests: list[tuple[str, str, str]] = []
@@ -98,6 +106,9 @@ def subgroup_figures(
             for group in names:
                 rows.append(_row(one, attribute, group, own == group))
                 tests.append((one.finding, attribute, "" if is_one_test else group))
+            if (own == "").any():
+                rows.append(SubgroupFigures(**_counted(one, attribute, UNKNOWN, own == "")))
+                tests.append((one.finding, attribute, UNKNOWN))
     return _corrected(rows, tests)
 
 
@@ -124,47 +135,77 @@ def _corrected(
     )
 
 
-def _row(
+def _counted(
     answers: Answers, attribute: str, group: str, inside: Bool[np.ndarray, " images"]
-) -> SubgroupFigures:
-    labels = answers.labels
-    told = {
+) -> dict[str, Any]:
+    return {
         "finding": answers.finding,
         "attribute": attribute,
         "group": group,
         "n": int(inside.sum()),
-        "n_positive": int(labels[inside].sum()),
+        "n_positive": int(answers.labels[inside].sum()),
     }
-    cases = [
-        int(((labels == label) & side).sum()) for label in (0, 1) for side in (inside, ~inside)
-    ]
-    if min(cases[0], cases[2]) < MIN_CASES:
-        return SubgroupFigures.model_validate(told)
 
-    def within(
-        figure: Callable[..., float], values: np.ndarray, side: Bool[np.ndarray, " images"]
-    ) -> Callable[[Int[np.ndarray, " chosen"]], float]:
-        def of(at: Int[np.ndarray, " chosen"]) -> float:
-            chosen = at[side[at]]
-            return figure(values[chosen], labels[chosen]) if len(chosen) else float("nan")
 
-        return of
-
-    ours = within(auroc, answers.probabilities, inside)
-    theirs = within(auroc, answers.probabilities, ~inside)
-    figures = {
-        "auroc": ours,
-        "sensitivity": within(sensitivity, answers.called, inside),
-        "specificity": within(specificity, answers.called, inside),
+def _row(
+    answers: Answers, attribute: str, group: str, inside: Bool[np.ndarray, " images"]
+) -> SubgroupFigures:
+    labels = answers.labels
+    right = answers.called == labels
+    shares = {"sensitivity": inside & (labels == 1), "specificity": inside & (labels == 0)}
+    counted = {name: int(among.sum()) for name, among in shares.items() if answers.decided}
+    figures = _areas(answers, inside) | {
+        name: _within(lambda at: float(right[at].mean()), shares[name])
+        for name, n in counted.items()
+        if n >= MIN_CASES
     }
-    if min(cases) >= MIN_CASES:
-        figures["auroc_difference"] = difference(ours, theirs)
     measured = intervals(figures, answers.patients, resamples_for(len(labels)))
-    for name, label in (("sensitivity", 1), ("specificity", 0)):
-        among = inside & (labels == label)
-        measured[name] = exact_interval(measured[name], among, answers.patients)
+    for name, n in counted.items():
+        if n >= MIN_CASES:
+            measured[name] = exact_interval(measured[name], shares[name], answers.patients)
+        elif n >= MIN_OF_SHARE:
+            measured[name] = _exact(answers, shares[name])
     p_value = _p_value(measured.get("auroc_difference", UNDEFINED))
-    return SubgroupFigures.model_validate({**told, **measured, "p_value": p_value})
+    return SubgroupFigures.model_validate(
+        {**_counted(answers, attribute, group, inside), **measured, "p_value": p_value}
+    )
+
+
+def _areas(answers: Answers, inside: Bool[np.ndarray, " images"]) -> dict[str, Resampled]:
+    """Give the AUROC of a group and its difference, each where there are enough cases."""
+
+    def area(at: Int[np.ndarray, " chosen"]) -> float:
+        return auroc(answers.probabilities[at], answers.labels[at])
+
+    def has_enough(side: Bool[np.ndarray, " images"]) -> bool:
+        return bool(np.bincount(answers.labels[side], minlength=2).min() >= MIN_CASES)
+
+    if not has_enough(inside):
+        return {}
+    ours = _within(area, inside)
+    if not has_enough(~inside):
+        return {"auroc": ours}
+    return {"auroc": ours, "auroc_difference": difference(ours, _within(area, ~inside))}
+
+
+def _within(figure: Resampled, side: Bool[np.ndarray, " images"]) -> Resampled:
+    def of(at: Int[np.ndarray, " chosen"]) -> float:
+        chosen = at[side[at]]
+        return figure(chosen) if len(chosen) else float("nan")
+
+    return of
+
+
+def _exact(answers: Answers, among: Bool[np.ndarray, " images"]) -> Interval:
+    """Give the share of right calls its exact interval for the number of patients.
+
+    Percentiles of so few resampled patients are too narrow. Clopper and Pearson, Biometrika 1934.
+    """
+    share = float((answers.called == answers.labels)[among].mean())
+    n = len({answers.patients[at] for at in np.flatnonzero(among).tolist()})
+    low = beta.ppf(0.025, share * n, n - share * n + 1) if share > 0 else 0.0
+    high = beta.ppf(0.975, share * n + 1, n - share * n) if share < 1 else 1.0
+    return Interval(value=share, low=low, high=high)
 
 
 def _p_value(difference: Interval) -> float | None:

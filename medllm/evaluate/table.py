@@ -55,6 +55,7 @@ class Predictions:
         log_odds: Uncalibrated; of predictions that were given, the logit of the probability.
         probabilities: Calibrated.
         called: Whether the call is positive.
+        ruled_out: Whether the call is negative; what is neither is indeterminate, or has no score.
         other_labels: Labels by other sources, by source.
         probes: Log-odds by probe.
     """
@@ -69,6 +70,7 @@ class Predictions:
     log_odds: Float[np.ndarray, "images findings"]
     probabilities: Float[np.ndarray, "images findings"]
     called: Bool[np.ndarray, "images findings"]
+    ruled_out: Bool[np.ndarray, "images findings"]
     other_labels: dict[str, Float[np.ndarray, "images findings"]]
     probes: dict[str, Float[np.ndarray, "images findings"]]
 
@@ -192,6 +194,7 @@ def read_predictions(path: Path) -> Predictions:
         log_odds=numbers("log_odds"),
         probabilities=numbers("probability"),
         called=words("call") == "positive",
+        ruled_out=words("call") == "negative",
         other_labels=_unfolded(table.column("other_labels"), width),
         probes=_unfolded(table.column("probes"), width),
     )

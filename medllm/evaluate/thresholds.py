@@ -17,6 +17,21 @@ from medllm.evaluate.resumable import is_run_of
 from medllm.evaluate.table import Predictions, read_predictions
 
 
+@dataclass(frozen=True)
+class OwnThresholds:
+    """What a finding was called by.
+
+    Attributes:
+        upper: Probability from which on the call is positive; None where that is not known.
+        source: Where it is from, in words.
+        lower: Probability below which the call is negative; None where that is not known.
+    """
+
+    upper: float | None
+    source: str
+    lower: float | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class FixedThresholds:
     """Thresholds that were chosen on other images.

@@ -188,7 +188,7 @@ class ModelCard:
         description: What it is, in a sentence.
         intended_use: Who may use it for what.
         limitations: Sentences on what it cannot do.
-        training_data: Sentences on what it was trained on.
+        training_data: Sentences on what it was trained on, and its start before it.
         questions: One closed question a finding.
         preprocessing: From a radiograph to `pixel_values`.
         prompt_template: Prompt with `<image>` and `{question}`, and `{reasoning}` of a model that
@@ -209,6 +209,8 @@ class ModelCard:
             they lie beside the card.
         base_sha256: Hash over that model's files, or over a network's weights and what was said of
             it; empty where there is none.
+        started_from: What its training went on from, in words: a checkpoint with version and hash,
+            or pretrained halves; empty where its weights were made anew, or lie in the base.
         reasoning_tokens: Longest text that it writes before it answers; 0 for none.
         bits: In how many bits a weight it is opened: 16 (bfloat16), or quantized, 8 or 4; None for
             as the device has it.
@@ -234,6 +236,7 @@ class ModelCard:
     license: str = ""
     base: str = ""
     base_sha256: str = ""
+    started_from: str = ""
     reasoning_tokens: int = 0
     bits: int | None = None
     schema_version: int = SCHEMA_VERSION

@@ -100,7 +100,13 @@ def _measured(card: ModelCard) -> Iterator[str]:
     """Write figures by finding, those of a recalibration under their own heading."""
     again = [one for one in card.questions if _is_recalibrated(one)]
     if kept := [one for one in card.questions if one not in again]:
-        yield "## Figures on images that no weight was fitted on\n"
+        # Whose images the weights saw before this training is nowhere written down.
+        yield (
+            "## Figures on images that this training fitted no weight on; whether an earlier one "
+            "did is not known\n"
+            if card.started_from
+            else "## Figures on images that no weight was fitted on\n"
+        )
         for question in kept:
             yield from _figures(question)
     if again:

@@ -180,7 +180,8 @@ def save_model(model: Model, folder: Path, *, dtype: torch.dtype = torch.float32
     Args:
         model: What to write. Of a model of another's making, and of a network in memory, questions
             and calibration are written and no weights.
-        folder: Where; replaced when it holds a checkpoint already.
+        folder: Where. A checkpoint that it holds is replaced, whatever model that is of; but one
+            with weights by one with weights alone.
         dtype: Precision of the stored weights. They are computed in float32 all the same;
             float16 halves the file.
 
@@ -188,10 +189,10 @@ def save_model(model: Model, folder: Path, *, dtype: torch.dtype = torch.float32
         The model as it loads from the folder.
 
     Raises:
-        CheckpointError: The folder exists and is not a checkpoint.
+        CheckpointError: The folder exists and is not a checkpoint, or weights would be lost.
     """
     folder = Path(folder)
-    require_replaceable(folder)
+    require_replaceable(folder, has_weights=not model.card.base)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as beside:
         draft = Path(beside) / folder.name
@@ -224,15 +225,24 @@ def save_model(model: Model, folder: Path, *, dtype: torch.dtype = torch.float32
     return load_model(folder, device=str(model.device))
 
 
-def require_replaceable(folder: Path) -> None:
-    """Refuse a folder that holds something else than a checkpoint.
+def require_replaceable(folder: Path, *, has_weights: bool = True) -> None:
+    """Refuse a folder that holds something else than a checkpoint, or weights that would be lost.
+
+    Any checkpoint may be replaced by one with weights. Who writes where a user may keep another's
+    looks at which it is before, as `medllm calibrate` does.
 
     Args:
         folder: Where a checkpoint shall go.
+        has_weights: Whether it has weights of its own.
 
     Raises:
-        CheckpointError: The folder exists and is not a checkpoint.
+        CheckpointError: The folder exists and is not a checkpoint, or only it has weights.
     """
+    if not has_weights and has_card(folder) and any(folder.glob("*.safetensors")):
+        raise CheckpointError(
+            f"{folder} holds a checkpoint with its weights, which would be lost; name another "
+            "folder."
+        )
     is_other = folder.exists() and not has_card(folder)
     if is_other and (not folder.is_dir() or any(folder.iterdir())):
         raise CheckpointError(f"{folder} exists and is no checkpoint; name another folder.")

@@ -61,7 +61,7 @@ def configure(
 
     Args:
         source: Its folder, `owner/name` or `owner/name@revision`.
-        out: The folder, without weights; replaced when it holds a checkpoint already.
+        out: The folder, without weights; replaced when it holds another such one.
         findings: Keys of the findings that it shall be asked; all that it can be when None.
         prompts: YAML of texts that are to be otherwise than in `prompts.yaml`.
         paraphrased: Whether each question is asked in several words, whose log-odds are averaged.
@@ -83,7 +83,7 @@ def configure(
     if findings is not None and not findings:
         raise ValueError("findings is empty; name one, or leave it out for all.")
     folder = resolve(source)
-    require_replaceable(out)
+    require_replaceable(out, has_weights=False)
     if not is_foreign(folder):
         raise CheckpointError(
             f"{source} is asked as it was trained or calibrated; wanted is a model as it was "

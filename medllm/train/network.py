@@ -14,6 +14,7 @@ from medllm.findings import FINDINGS
 from medllm.models import Model, ModelCard, Question, build_network, build_tokenizer, load_model
 from medllm.models.lora import attach_lora
 from medllm.models.pretrained import join_pretrained
+from medllm.train.lineage import limited_before, named, trained_before
 from medllm.train.questions import questions_of
 from medllm.train.recipe import ModelPart, Recipe
 
@@ -25,22 +26,28 @@ def new_model(recipe: Recipe) -> Model:
         recipe: The recipe.
 
     Returns:
-        The model, with the recipe's card; it asks for all trained findings.
+        The model, with the recipe's card, and what that of a start says of training data and
+        limits; it asks for all trained findings.
 
     Raises:
         CheckpointError: What it starts from is missing or does not fit.
         TrainingError: A shape is none that transformers knows.
     """
-    part = recipe.model
+    part, words = recipe.model, recipe.card.model_dump()
     if part.start is not None:
         model = _to_go_on_with(part)
+        words["limitations"] = (*limited_before(model), *recipe.card.limitations)
     elif isinstance(part.vision, dict) and isinstance(part.text, dict):
         model = _from_nothing(part, recipe.seed)
     else:
         model = join_pretrained(str(part.vision), str(part.text), part.findings, seed=recipe.seed)
+    if not isinstance(part.vision, dict):
+        before = trained_before(model, [source.dataset for source in recipe.data])
+        words["training_data"] = (*before, *recipe.card.training_data)
+        words["started_from"] = named(model)
     card = dataclasses.replace(
         model.card,
-        **recipe.card.model_dump(),
+        **words,
         self_test=None,
         explanation_measurements=(),
     )
@@ -49,6 +56,12 @@ def new_model(recipe: Recipe) -> Model:
 
 def _to_go_on_with(part: ModelPart) -> Model:
     model = load_model(part.start, device="cpu")
+    if model.card.base:
+        raise CheckpointError(
+            f"{part.start} is a model of another's making ('{model.card.name}'), which medllm "
+            "reads and does not train; start from a LLaVA checkpoint of medllm, or name vision "
+            "and text."
+        )
     if not isinstance(model.network, LlavaForConditionalGeneration):
         raise CheckpointError(
             f"{part.start} is a {type(model.network).__name__}, which medllm reads and does not "

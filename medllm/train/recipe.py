@@ -236,7 +236,18 @@ class MeasuredSet(Section):
 
 
 class CardPart(Section):
-    """What the checkpoint says of itself in words."""
+    """What the checkpoint says of itself in words.
+
+    Attributes:
+        name: Its name.
+        version: Its version.
+        description: What it is, in a sentence.
+        intended_use: Who may use it for what.
+        limitations: Sentences on what it cannot do, beside those of the start.
+        training_data: Sentences on what it was trained on, beside those of the start; the data
+            sets and how much of each when left out.
+        license: Under which its weights are given.
+    """
 
     name: str
     version: str = "0.1"

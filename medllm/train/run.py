@@ -18,6 +18,7 @@ from medllm.models.self_test import self_test_of
 from medllm.train.claim import claim, claim_images
 from medllm.train.image_set import ImageSet
 from medllm.train.image_use import image_use
+from medllm.train.lineage import trained_on
 from medllm.train.measure import (
     Scorer,
     beside,
@@ -177,6 +178,9 @@ def _finish(stages: Stages, baselines: Mapping[str, Scorer], division: Division)
     ships = recipe.model.shipped
     limits = trained.card.limitations + (() if division.records else (_PHANTOMS_ALONE,))
     card = dataclasses.replace(trained.card, questions=trained.questions(ships), limitations=limits)
+    if not recipe.card.training_data:
+        said = (*card.training_data, *trained_on(stages.sets))
+        card = dataclasses.replace(card, training_data=said)
     model = calibrate(dataclasses.replace(trained, card=card), stages.validation)
     part: Part = "test" if recipe.open_test else "validation"
     unseen: Mapping[str, ImageSet] = stages.validation

@@ -220,6 +220,15 @@ def test_the_new_checkpoint_is_used_like_any_other(made, site):
     assert line["findings"][0]["finding"] == "pneumonia"
 
 
+def test_the_same_command_replaces_what_it_wrote(made, site, checkpoint, tmp_path):
+    out = shutil.copytree(made[1], tmp_path / "new")
+    before = load_model(out).sha256
+    given = ("--root", site, "--model", checkpoint, "--out", out, "--name", "Site A, again")
+    result = run("calibrate", "csv", *given)
+    assert result.exit_code == 0, result.output
+    assert load_model(out).sha256 != before
+
+
 def test_of_a_foreign_model_each_labelled_finding_that_is_left_out_is_told_why(copy, tmp_path):
     foreign = write_checkpoint("llava", tmp_path / "foreign")
     model = load_model(foreign)
@@ -244,6 +253,8 @@ def test_of_a_foreign_model_each_labelled_finding_that_is_left_out_is_told_why(c
     lines = result.stdout.splitlines()
     (told,) = [line for line in lines if line.startswith("effusion")]
     assert re.search("left out: the fitted slope is -[0-9.]+; the log-odds do not rank", told)
+    again = run("calibrate", "csv", "--root", copy, "--model", foreign, "--out", out)
+    assert again.exit_code == 0, again.output
     unlabelled = len(FINDINGS) - 2
     assert f"{unlabelled} more of the model's findings have no label and are left out" in lines
 
@@ -281,6 +292,7 @@ def test_unreadable_images_are_told_counted_and_end_in_status_1(copy, checkpoint
         ({"--out": "MODEL"}, 1, "is the model's own folder"),
         ({"--out": "ROOT"}, 1, "exists and is no checkpoint"),
         ({"--out": "ROOT/0.png/new"}, 1, "is a file or read-only"),
+        ({"--out": "OTHER"}, 1, "holds 'tiny 0', which medllm calibrate did not write"),
         ({"--accept": "tea-leaves"}, 2, "'tea-leaves' is not one of"),
         ({"--out": None}, 2, "Missing option '--out'"),
     ],
@@ -290,6 +302,8 @@ def test_what_can_be_known_before_is_refused_before(
 ):
     given = {"--root": site, "--model": checkpoint, "--out": tmp_path / "new"} | change
     words = {"MODEL": checkpoint, "ROOT": site, "ROOT/0.png/new": site / "0.png" / "new"}
+    if change == {"--out": "OTHER"}:
+        words["OTHER"] = shutil.copytree(checkpoint, tmp_path / "trained")
     arguments = [given.pop("dataset", "csv")]
     for option, value in given.items():
         arguments += [] if value is None else [option, words.get(value, value)]

@@ -422,6 +422,7 @@ def test_who_stops_a_command_is_told_what_there_is(checkpoint, phantom_file, mon
         (["classify"], 2, "Missing argument"),
         (["explain", "FILE", "--format", "docx"], 2, "'docx' is not one of: html"),
         (["explain", "FILE", "--method", "tea-leaves"], 2, "'tea-leaves' is not one of"),
+        (["explain", "FILE", "--method", "gradcam"], 2, "Did you mean 'grad-cam'?"),
         (["explain", "FILE", "--method", "rise,tea-leaves"], 2, "'tea-leaves' is not one of"),
         (["explain", "FILE", "--method", ","], 2, "',' is not one of"),
         (["explain", "FILE", "--against", "nodule"], 2, "needs one --finding, and 0 are given"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import time
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 
 from medllm.cli import app
 from medllm.errors import MedllmError
-from medllm.models import save_model
+from medllm.models import Calibration, save_model
 
 # What the figures are is tested where they are made.
 pytestmark = pytest.mark.usefixtures("few_resamples")
@@ -89,12 +90,63 @@ def test_a_damaged_file_is_told_the_others_are_scored_and_the_exit_status_is_1(
     assert "file not in this copy: 1" in left_out.stdout
 
 
-def test_json_is_the_file(root, checkpoint, tmp_path):
+def test_a_finding_that_all_or_none_of_the_images_have_is_told_with_the_reason(
+    root, checkpoint, tmp_path
+):
+    rows = (root / "labels.csv").read_text().splitlines()
+    by_label = sorted(rows[1:], key=lambda row: row.split(",")[2])
+    for path in root.glob("*.png"):
+        (tmp_path / path.name).symlink_to(path)
+    given = ("evaluate", "csv", "--root", tmp_path, "--model", checkpoint, "--out")
+    (tmp_path / "labels.csv").write_text("\n".join([rows[0], *by_label]))
+    result = run(*given, tmp_path / "none", "--limit", 20)
+    assert result.exit_code == 0, result.output
+    assert (
+        "  pneumonia: none of these images has it, so AUROC and sensitivity are not defined; "
+        "--limit takes the first images of the table, name a larger one or leave it out\n"
+    ) in result.stdout
+    (tmp_path / "labels.csv").write_text("\n".join([rows[0], *by_label[30:]]))
+    result = run(*given, tmp_path / "all")
+    assert (
+        "  pneumonia: all of these images have it, so AUROC and specificity are not defined; "
+        "choose another --split or --view, or add images\n"
+    ) in result.stdout
+    both = run("evaluate", "csv", "--root", root, "--model", checkpoint, "--out", tmp_path / "both")
+    assert "not defined" not in both.stdout
+
+
+def test_what_the_model_was_trained_on_is_told_beside_its_figures(root, tiny_model, tmp_path):
+    said = ("Ten chests of one hospital.", "Phantoms.")
+    fitted = Calibration(fitted_on="Site A: 9 images")
+    questions = tuple(
+        dataclasses.replace(question, calibration=fitted) for question in tiny_model.card.questions
+    )
+    card = dataclasses.replace(tiny_model.card, training_data=said, questions=questions)
+    save_model(dataclasses.replace(tiny_model, card=card), tmp_path / "told")
+    wanted = (
+        "the model says it was trained on: Ten chests of one hospital; Phantoms. Figures on those "
+        "images are no evidence of what it is worth on others."
+    )
+    given = ("evaluate", "csv", "--root", root, "--out")
+    result = run(*given, tmp_path / "a", "--model", tmp_path / "told")
+    assert wanted in " ".join(result.stdout.split())
+    # What is said of the calibration's data does not reassure about the AUROC.
+    assert "Its AUROC depends on what the weights were trained on, which is told" in result.stdout
+    lines = "path,finding,probability\n" + "".join(f"{at}.png,pneumonia,0.5\n" for at in range(60))
+    (tmp_path / "peer.csv").write_text(lines)
+    peer = run(*given, tmp_path / "b", "--predictions", tmp_path / "peer.csv")
+    assert "trained on" not in peer.stdout
+    compared = run("compare", tmp_path / "a", tmp_path / "b")
+    assert " ".join(compared.stdout.split()).count(wanted) == 1
+
+
+def test_json_is_the_file_on_one_line(root, checkpoint, tmp_path):
     result = run(
         *("evaluate", "csv", "--root", root, "--model", checkpoint),
         *("--out", tmp_path / "out", "--json"),
     )
-    assert json.loads(result.stdout) == json.loads((tmp_path / "out" / "metrics.json").read_text())
+    (line,) = result.stdout.splitlines()
+    assert json.loads(line) == json.loads((tmp_path / "out" / "metrics.json").read_text())
 
 
 @pytest.mark.parametrize(

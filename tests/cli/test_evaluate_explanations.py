@@ -57,6 +57,7 @@ def test_a_table_is_printed_and_three_files_are_written(root, checkpoint, tmp_pa
     assert result.exit_code == 0, result.output
     assert "csv (all): 2 images of 2 patients, 0 not read; tiny 0. Research use" in result.stdout
     assert "beyond the limit: 2" in result.stdout
+    assert "\n  the model says it was trained on: not stated. Figures on" in result.stdout
     for name in ("integrated-gradients", "occlusion", "mean-map", "edges", "random"):
         assert f"\n  {name} " in result.stdout
     assert {"explanations.parquet", "metrics.json", "report.html"} <= {
@@ -77,7 +78,9 @@ def test_a_damaged_file_is_told_the_others_are_explained_and_the_exit_status_is_
     assert result.exit_code == 1
     assert "3.png: the PNG is cut off" in result.stderr
     assert "LM-3" not in result.output
-    figures = json.loads(result.stdout)
+    (line,) = result.stdout.splitlines()
+    figures = json.loads(line)
+    assert figures == json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert figures["errors"] == {"truncated": 1}
     assert figures["localisation"]["occlusion"]["nodule"]["n"] == 3
     assert figures["default_method"] == "occlusion"

@@ -79,6 +79,7 @@ def predictions_of(
         log_odds=log_odds,
         probabilities=probabilities,
         called=probabilities >= 0.5,
+        ruled_out=probabilities < 0.5,
         other_labels={},
         probes={},
     )

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sklearn.metrics import brier_score_loss, roc_auc_score
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import brier_score_loss, recall_score, roc_auc_score, roc_curve
 
 from medllm.errors import LabelError
-from medllm.evaluate import compare
+from medllm.evaluate import compare, write_comparison
 from medllm.evaluate.table import SCHEMA
 
 
@@ -141,3 +144,68 @@ def test_folders_of_one_name_are_told_apart(tmp_path, drawn):
     first = _write(tmp_path / "one" / "out", labels, good)
     second = _write(tmp_path / "two" / "out", labels, poor)
     assert list(compare([first, second]).others) == [str(second)]
+
+
+def test_curves_are_of_the_images_that_all_scored_and_run_as_those_of_scikit_learn(tmp_path, drawn):
+    labels, good, poor = drawn
+    errors = ["no-prediction" if at < 40 else None for at in range(300)]
+    lacking = _write(tmp_path / "lacking", labels, poor)
+    table = pq.read_table(lacking / "predictions.parquet").to_pylist()
+    rows = [_cut(row) if error else row for row, error in zip(table, errors, strict=True)]
+    order = np.random.default_rng(2).permutation(300)
+    rows = [rows[at] for at in order]
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), lacking / "predictions.parquet")
+    result = compare([_write(tmp_path / "whole", labels, good), lacking])
+    curves = result.curves["mass"]
+    kept = np.arange(300) >= 40
+    assert (curves.n, curves.n_positive, curves.n_patients) == (260, labels[kept].sum(), 130)
+    for name, values in (("whole", good[kept]), ("lacking", poor[kept])):
+        one = curves.models[name]
+        fall_out, recall, _ = roc_curve(labels[kept], values)
+        points = set(zip(one.roc.x, one.roc.y, strict=True))
+        assert points <= set(zip(fall_out.tolist(), recall.tolist(), strict=True))
+        assert one.sensitivity == pytest.approx(recall_score(labels[kept], values >= 0.5))
+        assert sum(part.n for part in one.reliability) == 260
+        frequency, probability = calibration_curve(
+            labels[kept], values, n_bins=len(one.reliability), strategy="quantile"
+        )
+        told = [(part.probability, part.frequency.value) for part in one.reliability]
+        assert len(told) == 10
+        # An edge may fall on either side of an image: 26 a bin.
+        np.testing.assert_allclose(told, list(zip(probability, frequency, strict=True)), atol=0.06)
+    write_comparison(result, tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "260 images" in page
+    plots = re.findall(r'<svg viewBox[^>]*aria-label="(ROC curves|Reliability) of Lung mass', page)
+    assert plots == ["ROC curves", "Reliability"]
+    roc = page[page.index("ROC curves of Lung mass") : page.index("Reliability of Lung mass")]
+    # The models' lines differ without their colour, too.
+    assert len(set(re.findall(r'<polyline[^>]*stroke-dasharray="([^"]*)"', roc))) == 3
+
+
+def test_a_finding_without_a_shared_image_has_no_curves(tmp_path, drawn):
+    labels, good, poor = drawn
+    paths = [f"{at}.png" for at in range(300)]
+    first = _write(tmp_path / "first", labels, good)
+    halves = [
+        _write(tmp_path / name, labels[part], poor[part], paths=paths[part])
+        for name, part in (("one", slice(0, 150)), ("two", slice(150, 300)))
+    ]
+    result = compare([first, *halves])
+    assert result.curves == {}
+    write_comparison(result, tmp_path / "out")
+    assert "ROC curves" not in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_no_difference_of_calls_is_told_of_a_model_that_called_nothing(tmp_path, drawn):
+    labels, good, poor = drawn
+    silent = _write(tmp_path / "silent", labels, poor)
+    rows = pq.read_table(silent / "predictions.parquet").to_pylist()
+    rows = [row | {"call": "indeterminate"} for row in rows]
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), silent / "predictions.parquet")
+    result = compare([_write(tmp_path / "a", labels, good), silent])
+    (row,) = result.others["silent"]
+    assert row.sensitivity_difference.value is None
+    assert row.specificity_difference.value is None
+    assert row.auroc_difference.value is not None
+    assert result.curves["mass"].models["silent"].sensitivity is None

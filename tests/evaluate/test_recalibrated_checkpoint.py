@@ -141,6 +141,33 @@ def test_writing_replaces_an_older_checkpoint_and_leaves_no_drafts(result, tmp_p
     assert load_model(tmp_path / "new").card.version == "0+recalibrated"
 
 
+def test_a_checkpoint_that_is_no_earlier_calibration_of_this_model_is_not_replaced(
+    result, tiny_model, tmp_path
+):
+    """Trained weights may lie there, and no other copy of them."""
+    trained, other, moved = (tmp_path / name for name in ("trained", "other", "moved"))
+    save_model(tiny_model, trained)
+    elsewhere = dataclasses.replace(result.source, sha256="1" * 64)
+    write_recalibrated(dataclasses.replace(result, source=elsewhere), other)
+    # Another checkpoint with the figures of a calibration beside it.
+    save_model(tiny_model, moved)
+    (moved / "calibration.json").write_bytes((other / "calibration.json").read_bytes())
+    for folder, said in (
+        (trained, "'tiny 0', which medllm calibrate did not write"),
+        (moved, "'tiny 0', which medllm calibrate did not write"),
+        (other, r"a calibration of 'tiny 0' \(sha256 111111111111\), and not of this mod"),
+    ):
+        before = {file.name: file.read_bytes() for file in folder.iterdir()}
+        with pytest.raises(CheckpointError, match=said) as caught:
+            write_recalibrated(result, folder)
+        assert "name another folder, or move that one away" in str(caught.value)
+        assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    for damage in ("", "[]", '{"model": 3}'):
+        (other / "calibration.json").write_text(damage)
+        with pytest.raises(CheckpointError, match="which medllm calibrate did not write"):
+            write_recalibrated(result, other)
+
+
 def test_a_disk_that_fails_is_one_line_and_damages_nothing(result, tmp_path, monkeypatch):
     write_recalibrated(result, tmp_path / "new", torch.float32)
     before = {f.name: f.read_bytes() for f in (tmp_path / "new").iterdir()}
@@ -168,5 +195,10 @@ def test_a_bad_destination_is_refused_before_anything_is_computed(result, tmp_pa
     ):
         with pytest.raises(CheckpointError, match=message):
             require_destination(folder, source)
-    for folder in (tmp_path / "a" / "b", source):
-        require_destination(folder, tmp_path / "elsewhere")
+    model, again = tmp_path / "model", tmp_path / "again"
+    save_model(result.source, model)
+    write_recalibrated(dataclasses.replace(result, source=load_model(model)), again)
+    for folder in (tmp_path / "a" / "b", again):
+        require_destination(folder, model)
+    with pytest.raises(CheckpointError, match="and not of this model"):
+        require_destination(source, model)

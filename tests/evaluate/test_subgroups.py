@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from scipy.special import ndtri
+from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
 from medllm.evaluate import answers
@@ -63,7 +64,7 @@ def test_a_false_alarm_is_as_rare_as_the_level_says(arrayed, simulated, monkeypa
     assert alarms <= 3
 
 
-def test_few_cases_are_counted_and_given_no_figure(simulated_predictions):
+def test_few_cases_are_counted_and_given_no_area(simulated_predictions):
     n = len(simulated_predictions.paths)
     rows = _measured(simulated_predictions, site=["few"] * 25 + ["many"] * (n - 25))
     few, many = rows
@@ -72,6 +73,57 @@ def test_few_cases_are_counted_and_given_no_figure(simulated_predictions):
     assert many.auroc is not None
     assert (many.auroc_difference, many.p_value) == (None, None)
     assert not many.larger_than_noise
+
+
+def test_shares_of_five_or_more_have_exact_intervals(arrayed, simulated):
+    predictions = arrayed(simulated(n_patients=200, images_a_patient=1))
+    labels, called = predictions.labels[:, 0], predictions.called[:, 0]
+    positives, negatives = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
+    site = np.full(len(labels), "rest", dtype=object)
+    site[positives[:19]], site[negatives[:28]] = "nineteen", "nineteen"
+    site[positives[19:23]], site[negatives[28:33]] = "four", "four"
+    rows = {row.group: row for row in _measured(predictions, site=site.tolist())}
+
+    def exact(chosen):
+        test = binomtest(int(chosen.sum()), len(chosen)).proportion_ci(method="exact")
+        return pytest.approx((chosen.mean(), test.low, test.high))
+
+    def told(interval):
+        return interval.value, interval.low, interval.high
+
+    row = rows["nineteen"]
+    assert (row.n, row.n_positive, row.auroc) == (47, 19, None)
+    assert told(row.sensitivity) == exact(called[positives[:19]])
+    assert 0 < row.sensitivity.value < 1
+    row = rows["four"]
+    assert (row.n_positive, row.sensitivity) == (4, None)
+    assert told(row.specificity) == exact(~called[negatives[28:33]])
+
+
+def test_several_images_of_a_patient_tell_no_more_than_one(arrayed, simulated):
+    predictions = arrayed(simulated(n_patients=200, images_a_patient=1))
+    one = Answers.of(predictions, "pneumonia")
+    few = {"site": [*["few"] * 15, *["rest"] * 185]}
+    (once, _) = subgroup_figures([one], few)
+    (doubled, _) = subgroup_figures([one.chosen(np.repeat(np.arange(200), 2))], few)
+    assert 5 <= once.n_positive <= doubled.n_positive < 20
+    assert once.sensitivity is not None
+    assert doubled.sensitivity.low == pytest.approx(once.sensitivity.low)
+    assert doubled.sensitivity.high == pytest.approx(once.sensitivity.high)
+
+
+def test_blank_values_are_counted_in_a_row_of_their_own(simulated_predictions):
+    n = len(simulated_predictions.paths)
+    sex = (["F", "M", ""] * n)[:n]
+    rows = _measured(simulated_predictions, sex=sex)
+    assert [row.group for row in rows] == ["F", "M", "unknown"]
+    unknown = rows[-1]
+    blank = np.array(sex) == ""
+    labels = simulated_predictions.labels[:, 0]
+    assert (unknown.n, unknown.n_positive) == (blank.sum(), labels[blank].sum())
+    assert (unknown.auroc, unknown.sensitivity, unknown.specificity) == (None, None, None)
+    assert (unknown.auroc_difference, unknown.p_value) == (None, None)
+    assert sum(row.n for row in rows) == n
 
 
 def test_ages_are_grouped_and_unknown_ones_are_in_no_group(arrayed, simulated):
@@ -110,8 +162,8 @@ def test_rare_values_are_joined(arrayed, simulated):
 def test_images_of_unknown_group_are_among_the_others(simulated_predictions):
     n = len(simulated_predictions.paths)
     values = ["F"] * (n // 2) + [""] * (n - n // 2)
-    (row,) = _measured(simulated_predictions, sex=values)
-    assert row.group == "F"
+    row, unknown = _measured(simulated_predictions, sex=values)
+    assert (row.group, unknown.group) == ("F", "unknown")
     assert row.auroc_difference is not None
 
 

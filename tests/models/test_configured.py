@@ -712,3 +712,17 @@ def test_the_command_shows_how_it_was_understood(published, tmp_path):
     assert "{reasoning}" in done.output
     shown = CliRunner().invoke(app, ["models", "verify", str(out)])
     assert shown.exit_code == 0, shown.output
+
+
+def test_a_folder_without_weights_replaces_none_with_weights(published, new_tiny_model, tmp_path):
+    trained = save_model(new_tiny_model(("pneumonia",)), tmp_path / "trained")
+    for write in (
+        lambda: configure(published("llava"), tmp_path / "trained", findings=["mass"]),
+        lambda: save_model(load_model(published("llava")), tmp_path / "trained"),
+    ):
+        with pytest.raises(CheckpointError, match="with its weights, which would be lost"):
+            write()
+    assert load_model(tmp_path / "trained").sha256 == trained.sha256
+    configure(published("llava"), tmp_path / "asked", findings=["mass"])
+    configure(published("llava"), tmp_path / "asked", findings=["effusion"])
+    save_model(new_tiny_model(("pneumonia",)), tmp_path / "asked")

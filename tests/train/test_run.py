@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import dataclasses
 import datetime
 import functools
@@ -8,6 +9,7 @@ import re
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -35,6 +37,14 @@ ON_A_CPU = {"ACCELERATE_USE_CPU": "true"}
 def _losses(run, stage):
     lines = (run / stage / "log.jsonl").read_text().splitlines()
     return [json.loads(line)["loss"] for line in lines]
+
+
+def _told_of_training(run):
+    """Count what a training wrote into its split: a row an image, two images a patient."""
+    table = csv.DictReader((run / "split.csv").read_text().splitlines())
+    rows = [row for row in table if row["split"] == "train"]
+    patients = {row["patient_id"] for row in rows}
+    return f"A table of one's own (csv): {len(rows)} images of {len(patients)} patients."
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +100,8 @@ def test_a_recipe_becomes_a_checkpoint_that_transformers_opens(finished):
     assert any(name.startswith("csv; validation patients") for name in names)
     assert {row.finding for row in again.card.image_use} == {"pneumonia", "lung_opacity"}
     assert {row.baseline for row in again.card.comparisons} == {"thumbnails"}
+    assert again.card.started_from == ""
+    assert again.card.training_data == (_told_of_training(recipe.out),)
     assert re.fullmatch(
         r"[\d.e-]+ hours on 1 thread of a \w+ CPU; energy was not measured\.",
         again.card.training_cost,
@@ -212,6 +224,14 @@ def test_a_training_goes_on_from_a_checkpoint(recipe_values, write_recipe):
     values["finetune"] = {"epochs": 1, "batch_size": 8, "learning_rate": 1e-7}
     further, begun = train(read_recipe(str(write_recipe(values)))), load_model(BUNDLED)
     assert further.card.findings == ("pneumonia",)
+    assert further.card.training_data == (
+        *begun.card.training_data,
+        f"Up to here the training data of medllm-reference {begun.card.version} (sha256 "
+        f"{begun.sha256[:12]}), from which this training went on, with csv.",
+        _told_of_training(Path(values["out"])),
+    )
+    page = (Path(values["out"]) / "checkpoint" / "README.md").read_text()
+    assert "whether an earlier one did is not known" in page
     for name in ("vision_tower", "language_model"):
         halves = (getattr(one.network.model, name).state_dict() for one in (further, begun))
         # Half precision keeps 11 bits of each weight.
@@ -232,8 +252,9 @@ def test_a_model_of_phantoms_alone_says_so_on_its_card(recipe_values, write_reci
     assert measured.test_set == (
         "phantoms of unseen seeds; validation phantoms, on which the calibration was fitted"
     )
-    assert card.limitations[0] == "It is small."
-    assert "calibrated and measured on phantoms" in card.limitations[1]
+    assert card.limitations[-2] == "It is small."
+    assert "calibrated and measured on phantoms" in card.limitations[-1]
+    assert card.training_data[-1] == "Synthetic radiographs of medllm.phantom: 12 images."
     assert {row.shown for row in card.image_use} > {"image", "blank"}
 
 

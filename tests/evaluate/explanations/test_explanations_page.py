@@ -47,6 +47,11 @@ def test_the_page_says_which_methods_the_model_lacks_something_for(evaluated, pa
     assert ATTACK not in said
 
 
+def test_the_page_warns_of_images_that_the_model_was_trained_on(page):
+    head = page.split("<h2")[0]
+    assert '<p class="caution">Figures on images that the model was trained on are no evid' in head
+
+
 def test_cases_are_pictures_that_link_to_their_files(evaluated, page):
     evaluation, _ = evaluated
     chosen = [one for found in evaluation.cases.values() for one in (*found.best, *found.worst)]

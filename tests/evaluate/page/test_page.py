@@ -171,7 +171,7 @@ def test_groups_are_told_with_their_numbers_and_flagged_by_a_sign(fourteen, page
         name = f"{wording.attribute(one.attribute)}: {one.group}"
         counted = [name, wording.count(one.n), wording.count(one.n_positive)]
         if one.auroc is None:
-            assert cells == [*counted, "too few cases"]
+            assert cells == [*counted, "too few cases", DASH, DASH]
             continue
         assert cells == [
             *counted,
@@ -182,6 +182,25 @@ def test_groups_are_told_with_their_numbers_and_flagged_by_a_sign(fourteen, page
             " ".join(_said(one.sensitivity)),
             " ".join(_said(one.specificity)),
         ]
+
+
+def test_few_cases_state_their_rule_and_keep_their_shares(make_evaluation):
+    told = {"finding": "pneumonia", "attribute": "sex", "n": 47, "n_positive": 19}
+    share = Interval(value=0.7895, low=0.5443, high=0.9395)
+    groups = (
+        SubgroupFigures(group="F", sensitivity=share, **told),
+        SubgroupFigures(group="unknown", **told),
+    )
+    page = Page(render(make_evaluation(("pneumonia",), subgroups=groups), {}))
+    (table,) = (table for table in page.tables if "p (Holm)" in " ".join(table[0]))
+    rows = [[" ".join(cell.split()) for cell in row] for row in table[1:]]
+    assert rows == [
+        ["sex: F", "47", "19", "too few cases", "0.789 0.544 to 0.940", DASH],
+        ["sex: unknown", "47", "19", "counted alone", DASH, DASH],
+    ]
+    text = " ".join(page.text.split())
+    assert "An AUROC needs 20 images with the finding and 20 without it in the group" in text
+    assert "Sensitivity needs 5 images with the finding, specificity 5 without it" in text
 
 
 def test_groups_of_one_attribute_stand_together_in_whatever_order_they_come(make_evaluation):
