@@ -1,8 +1,7 @@
 """A model over a data set: predictions, figures, audits, and a calibration for a site."""
 
-from medllm.evaluate.calibration_figures import CalibrationFigures
-from medllm.evaluate.comparison import Comparison, compare
-from medllm.evaluate.comparison_page import write as write_comparison
+from medllm.evaluate.comparison.compare import Comparison, compare
+from medllm.evaluate.comparison.page import write as write_comparison
 from medllm.evaluate.decoding import Decoded, Decoder, decode, default_workers
 from medllm.evaluate.document import Evaluation
 from medllm.evaluate.evaluation import measure
@@ -15,13 +14,14 @@ from medllm.evaluate.explanations import (
     write_explanations,
 )
 from medllm.evaluate.predictions import ScoredRecord, score_records
-from medllm.evaluate.recalibrated_checkpoint import (
+from medllm.evaluate.recalibration.checkpoint import (
     figures_of,
     require_destination,
     stored_precision,
     write_recalibrated,
 )
-from medllm.evaluate.recalibration import (
+from medllm.evaluate.recalibration.figures import CalibrationFigures
+from medllm.evaluate.recalibration.recalibrate import (
     MIN_PATIENTS,
     NO_LABEL,
     Kept,
@@ -30,7 +30,7 @@ from medllm.evaluate.recalibration import (
     findings_to_fit,
     recalibrate,
 )
-from medllm.evaluate.reliability import draw_reliability, reliability_svg
+from medllm.evaluate.recalibration.reliability import draw_reliability, reliability_svg
 from medllm.evaluate.runs import evaluate_model, evaluate_predictions
 from medllm.evaluate.study import Study, open_study
 from medllm.evaluate.table import Predictions, read_predictions

@@ -7,8 +7,8 @@ from jaxtyping import Float
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from medllm.evaluate.answers import Answers
-from medllm.evaluate.calibration_figures import bins_of
 from medllm.evaluate.document import Bin, Curve, NetBenefit
+from medllm.evaluate.recalibration.figures import bins_of
 from medllm.evaluate.section import Interval
 from medllm.metrics import net_benefit, net_benefit_of_all, reliability_bins
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from medllm.evaluate.audit_document import Audits
+from medllm.evaluate.audits.document import Audits
 from medllm.evaluate.section import RESEARCH_USE, Figure, Interval, Section
 
 

@@ -16,11 +16,11 @@ from medllm.datasets import ImageRecord
 from medllm.dicom.pixels import Polarity
 from medllm.errors import LabelError, MedllmError
 from medllm.evaluate.answers import Answers, resamples_for
-from medllm.evaluate.audits import audit
+from medllm.evaluate.audits.audit import audit
+from medllm.evaluate.audits.probes import GREY, Probe
 from medllm.evaluate.document import Evaluation, WorstError
 from medllm.evaluate.page import render
 from medllm.evaluate.performance import averages, figures_of
-from medllm.evaluate.probes import GREY, Probe
 from medllm.evaluate.results import folder_from, write_results
 from medllm.evaluate.study import Study
 from medllm.evaluate.subgroups import groups_of, subgroup_figures

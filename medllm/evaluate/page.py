@@ -15,7 +15,8 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from medllm.evaluate import audit_wording, forest, plots, subgroups, wording
+from medllm.evaluate import forest, plots, subgroups, wording
+from medllm.evaluate.audits import wording as audit_wording
 from medllm.evaluate.document import Evaluation, SubgroupFigures
 from medllm.findings import finding
 from medllm.report.wording import probability, signed, title

@@ -11,8 +11,8 @@ from itertools import islice
 import torch
 
 from medllm.datasets import ImageRecord
+from medllm.evaluate.audits.probes import Probe, probe
 from medllm.evaluate.decoding import Decoded, Decoder, decode
-from medllm.evaluate.probes import Probe, probe
 from medllm.machine import halve_on_out_of_memory
 from medllm.models import Model, refuse_context
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from medllm.datasets import ImageRecord
 from medllm.dicom.pixels import Polarity
 from medllm.errors import LabelError
-from medllm.evaluate.compared_models import write_cost
+from medllm.evaluate.audits.probes import probes_of, sampler
+from medllm.evaluate.comparison.models import write_cost
 from medllm.evaluate.decoding import Decoder, default_workers
 from medllm.evaluate.document import Evaluation
 from medllm.evaluate.evaluation import measure
 from medllm.evaluate.given_predictions import given_rows
 from medllm.evaluate.predictions import ScoredRecord, score_records
-from medllm.evaluate.probes import probes_of, sampler
 from medllm.evaluate.results import writing
 from medllm.evaluate.resumable import PREDICTIONS, claim, of_records, predict
 from medllm.evaluate.study import Study, write_drawn

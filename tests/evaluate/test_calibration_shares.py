@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medllm.evaluate.calibration_figures import calibration_figures
-from medllm.evaluate.cross_fit import apply
+from medllm.evaluate.recalibration.cross_fit import apply
+from medllm.evaluate.recalibration.figures import calibration_figures
 from medllm.models import Calibration
 
 

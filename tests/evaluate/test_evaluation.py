@@ -21,7 +21,7 @@ from medllm.evaluate import (
     open_study,
     write_evaluation,
 )
-from medllm.evaluate.compared_models import Cost
+from medllm.evaluate.comparison.models import Cost
 from medllm.evaluate.study import write_drawn
 from medllm.metrics import auroc
 from medllm.models import load_model

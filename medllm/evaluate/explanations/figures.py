@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from medllm.evaluate.answers import UNDEFINED, Resampled, intervals, resamples_for
-from medllm.evaluate.cross_fit import folds_by_patient
 from medllm.evaluate.explanations.controls import CONTROLS, MEAN_MAP
 from medllm.evaluate.explanations.document import (
     CheckFigures,
@@ -20,6 +19,7 @@ from medllm.evaluate.explanations.document import (
 )
 from medllm.evaluate.explanations.localised import THRESHOLDS
 from medllm.evaluate.explanations.measured import Measured, correlations
+from medllm.evaluate.recalibration.cross_fit import folds_by_patient
 from medllm.evaluate.section import Interval
 from medllm.metrics import balanced_side_accuracy, clustered_difference, holm, tuned_overlap
 

@@ -14,7 +14,7 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 from medllm.errors import LabelError
 from medllm.evaluate import answers, compare, write_comparison
 from medllm.evaluate.answers import Answers
-from medllm.evaluate.compared_models import write_cost
+from medllm.evaluate.comparison.models import write_cost
 from medllm.evaluate.performance import figures_of
 from medllm.evaluate.table import read_predictions, write_rows
 from medllm.evaluate.wording import ends, number

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medllm.evaluate.audit_document import (
+from medllm.evaluate.audits.document import (
     Audits,
     ImageUseAudit,
     IndicationAudit,

@@ -7,8 +7,8 @@ import pytest
 
 from medllm.errors import LabelError
 from medllm.evaluate import wording
-from medllm.evaluate.audit_document import Audits
-from medllm.evaluate.audit_wording import READINGS
+from medllm.evaluate.audits.document import Audits
+from medllm.evaluate.audits.wording import READINGS
 from medllm.evaluate.document import SubgroupFigures, WorstError
 from medllm.evaluate.page import render
 from medllm.evaluate.section import Interval

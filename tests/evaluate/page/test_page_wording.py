@@ -1,14 +1,14 @@
 import pytest
 
 from medllm.evaluate import wording
-from medllm.evaluate.audit_document import (
+from medllm.evaluate.audits.document import (
     ImageUseAudit,
     IndicationAudit,
     LabelNoiseAudit,
     PromptAudit,
     ShortcutAudit,
 )
-from medllm.evaluate.audit_wording import verdict
+from medllm.evaluate.audits.wording import verdict
 from medllm.evaluate.section import Interval
 
 NOT_DEFINED = (None, None, None)

@@ -12,7 +12,7 @@ from transformers import AutoModel, AutoTokenizer
 
 import medllm
 from medllm.errors import AttributionError, CheckpointError
-from medllm.evaluate.probes import probes_of
+from medllm.evaluate.audits.probes import probes_of
 from medllm.explanation.case import Case
 from medllm.explanation.integrated_gradients import (
     completeness_bound,

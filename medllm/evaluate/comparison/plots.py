@@ -7,7 +7,7 @@ from itertools import cycle
 
 from markupsafe import Markup
 
-from medllm.evaluate.compared_curves import ComparedCurves, ModelCurves
+from medllm.evaluate.comparison.curves import ComparedCurves, ModelCurves
 from medllm.evaluate.panel import BLUE, GREEN, GREY, INK, VERMILLION, Axis, Line, Marker, Panel
 from medllm.evaluate.wording import number
 

@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from medllm.evaluate.answers import Answers, difference, intervals, resamples_for
-from medllm.evaluate.audit_document import ShortcutAudit
+from medllm.evaluate.audits.document import ShortcutAudit
 from medllm.evaluate.table import Predictions
 from medllm.metrics import auroc
 

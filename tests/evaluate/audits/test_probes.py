@@ -8,7 +8,7 @@ import torch
 from medllm.data.blur import coarse
 from medllm.datasets import ImageRecord
 from medllm.evaluate import score_records
-from medllm.evaluate.probes import INDICATED, INDICATION_ALONE, MISTAKEN, probes_of, sampler
+from medllm.evaluate.audits.probes import INDICATED, INDICATION_ALONE, MISTAKEN, probes_of, sampler
 from medllm.models import build_tokenizer, in_context, load_model
 from tests.models.architectures.checkpoints import write_checkpoint
 

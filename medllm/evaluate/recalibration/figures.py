@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from medllm.evaluate.cross_fit import Calibrated
+from medllm.evaluate.recalibration.cross_fit import Calibrated
 from medllm.metrics import (
     Estimate,
     ReliabilityBin,

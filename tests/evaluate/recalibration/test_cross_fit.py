@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medllm.evaluate.cross_fit import (
+from medllm.evaluate.recalibration.cross_fit import (
     N_FOLDS,
     NotFittedError,
     apply,

@@ -7,8 +7,8 @@ import pytest
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from medllm.evaluate.answers import Answers
-from medllm.evaluate.audits import audit
-from medllm.evaluate.probes import Probe
+from medllm.evaluate.audits.audit import audit
+from medllm.evaluate.audits.probes import Probe
 from medllm.models import Calibration
 
 CALIBRATIONS = {key: Calibration(temperature=3, bias=-0.5) for key in ("pneumonia", "effusion")}

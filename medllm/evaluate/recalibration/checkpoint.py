@@ -14,10 +14,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from medllm.errors import CheckpointError, first_line
-from medllm.evaluate.calibration_figures import CalibrationFigures
-from medllm.evaluate.cross_fit import N_FOLDS
-from medllm.evaluate.recalibration import Recalibration, Refitted
-from medllm.evaluate.reliability import reliability_svg
+from medllm.evaluate.recalibration.cross_fit import N_FOLDS
+from medllm.evaluate.recalibration.figures import CalibrationFigures
+from medllm.evaluate.recalibration.recalibrate import Recalibration, Refitted
+from medllm.evaluate.recalibration.reliability import reliability_svg
 from medllm.files import replace_file
 from medllm.metrics import Estimate
 from medllm.models import Model, save_model

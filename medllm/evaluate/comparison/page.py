@@ -8,8 +8,8 @@ from pathlib import Path
 from markupsafe import Markup
 
 from medllm import __version__
-from medllm.evaluate.compared_plots import compared_reliability, compared_roc
-from medllm.evaluate.comparison import Comparison, PairedFigures
+from medllm.evaluate.comparison.compare import Comparison, PairedFigures
+from medllm.evaluate.comparison.plots import compared_reliability, compared_roc
 from medllm.evaluate.forest import Compared, draw_differences
 from medllm.evaluate.page import fill
 from medllm.evaluate.results import write_results

@@ -12,9 +12,9 @@ import matplotlib
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from medllm.evaluate.calibration_figures import CalibrationFigures
-from medllm.evaluate.cross_fit import N_FOLDS
-from medllm.evaluate.recalibration import Recalibration, Refitted
+from medllm.evaluate.recalibration.cross_fit import N_FOLDS
+from medllm.evaluate.recalibration.figures import CalibrationFigures
+from medllm.evaluate.recalibration.recalibrate import Recalibration, Refitted
 from medllm.findings import FINDINGS
 
 _CAPTION = (

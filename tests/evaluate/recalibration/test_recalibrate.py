@@ -14,7 +14,7 @@ from medllm.evaluate import (
     findings_to_fit,
     recalibrate,
 )
-from medllm.evaluate.recalibration import LIMITATION
+from medllm.evaluate.recalibration.recalibrate import LIMITATION
 from medllm.metrics import auroc
 from medllm.models.calibration import probability_of
 

@@ -9,15 +9,15 @@ from jaxtyping import Float, Int
 from sklearn.metrics import cohen_kappa_score
 
 from medllm.evaluate.answers import Answers, Resampled, difference, intervals, resamples_for
-from medllm.evaluate.audit_document import (
+from medllm.evaluate.audits.document import (
     Audits,
     ImageUseAudit,
     IndicationAudit,
     LabelNoiseAudit,
     PromptAudit,
 )
-from medllm.evaluate.probes import BLURRED, INDICATED, INDICATION_ALONE, MISTAKEN, Probe
-from medllm.evaluate.shortcuts import shortcuts
+from medllm.evaluate.audits.probes import BLURRED, INDICATED, INDICATION_ALONE, MISTAKEN, Probe
+from medllm.evaluate.audits.shortcuts import shortcuts
 from medllm.evaluate.table import Predictions
 from medllm.findings import FINDINGS
 from medllm.metrics import auroc

@@ -12,9 +12,16 @@ from jaxtyping import Int
 
 from medllm.datasets import ImageRecord
 from medllm.errors import LabelError
-from medllm.evaluate.calibration_figures import CalibrationFigures, calibration_figures
-from medllm.evaluate.cross_fit import N_FOLDS, Calibrated, NotFittedError, apply, cross_fit, fit
 from medllm.evaluate.predictions import ScoredRecord
+from medllm.evaluate.recalibration.cross_fit import (
+    N_FOLDS,
+    Calibrated,
+    NotFittedError,
+    apply,
+    cross_fit,
+    fit,
+)
+from medllm.evaluate.recalibration.figures import CalibrationFigures, calibration_figures
 from medllm.metrics import Estimate, auroc, brier, clustered_bootstraps
 from medllm.models import Measurement, Model, Question
 from medllm.models.card import NOT_MEASURED

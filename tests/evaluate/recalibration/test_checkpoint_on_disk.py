@@ -16,12 +16,12 @@ from medllm.evaluate import (
     stored_precision,
     write_recalibrated,
 )
-from medllm.evaluate.recalibrated_checkpoint import figures_of
+from medllm.evaluate.recalibration.checkpoint import figures_of
 from medllm.models import load_model, save_model
 from medllm.models.card_page import card_page
 from medllm.models.checkpoint import BUNDLED
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module", params=[torch.float32, torch.float16, torch.bfloat16], ids=str)

@@ -10,8 +10,8 @@ from jaxtyping import Int
 
 from medllm.errors import LabelError
 from medllm.evaluate.answers import UNDEFINED, Answers, Resampled, intervals, resamples_for
-from medllm.evaluate.compared_curves import ComparedCurves, curves_of_models
-from medllm.evaluate.compared_models import EXPLANATIONS, ModelFigures, figures_of_models
+from medllm.evaluate.comparison.curves import ComparedCurves, curves_of_models
+from medllm.evaluate.comparison.models import EXPLANATIONS, ModelFigures, figures_of_models
 from medllm.evaluate.section import RESEARCH_USE, Figure, Interval, Section
 from medllm.evaluate.table import Predictions, read_predictions
 from medllm.metrics import (

@@ -1,0 +1,1 @@
+"""What the figures may owe to something else than the radiograph."""

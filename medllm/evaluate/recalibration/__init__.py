@@ -1,0 +1,1 @@
+"""A calibration for a site, with the figures before and after."""
