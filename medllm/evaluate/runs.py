@@ -140,8 +140,7 @@ def _fitted_on(model: Model, calibrations: Iterable[Calibration]) -> Iterator[st
         yield (
             f"The calibration of {model.card.name} was fitted on: {data}. Where these images are "
             "among those, its probabilities (ECE, Brier score) and what it calls look better here "
-            "than they are. Its AUROC depends on what the weights were trained on, which is told "
-            "apart."
+            "than they are. Its AUROC depends on what the weights were trained on."
         )
 
 

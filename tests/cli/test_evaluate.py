@@ -131,7 +131,7 @@ def test_what_the_model_was_trained_on_is_told_beside_its_figures(root, tiny_mod
     result = run(*given, tmp_path / "a", "--model", tmp_path / "told")
     assert wanted in " ".join(result.stdout.split())
     # What is said of the calibration's data does not reassure about the AUROC.
-    assert "Its AUROC depends on what the weights were trained on, which is told" in result.stdout
+    assert "Its AUROC depends on what the weights were trained on." in result.stdout
     lines = "path,finding,probability\n" + "".join(f"{at}.png,pneumonia,0.5\n" for at in range(60))
     (tmp_path / "peer.csv").write_text(lines)
     peer = run(*given, tmp_path / "b", "--predictions", tmp_path / "peer.csv")
