@@ -8,12 +8,20 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
-from medllm.evaluate import evaluate_model, evaluate_predictions, open_study, write_evaluation
+from medllm.evaluate import (
+    answers,
+    evaluate_model,
+    evaluate_predictions,
+    open_study,
+    write_evaluation,
+)
 from medllm.evaluate.answers import Answers
 from medllm.evaluate.performance import figures_of
 from medllm.evaluate.table import read_predictions
 from medllm.models import Calibration
 from medllm.models.card import UNFITTED
+
+pytestmark = pytest.mark.usefixtures("few_resamples")
 
 LOW, HIGH = 0.3, 0.6
 
@@ -45,7 +53,8 @@ def test_calls_are_counted_by_label_and_the_rule_out_is_that_of_scikit_learn(
     assert point.negative_predictive_value.value == pytest.approx(npv)
 
 
-def test_its_intervals_are_those_of_resampled_patients(simulated_predictions):
+def test_its_intervals_are_those_of_resampled_patients(simulated_predictions, monkeypatch):
+    monkeypatch.setattr(answers, "N_RESAMPLES", 1000)
     one = _answers(simulated_predictions)
     three = figures_of(one, HIGH, "shipped", lower=LOW).three_way
     rng = np.random.default_rng(7)
@@ -131,7 +140,6 @@ def between(tiny_model, site):
     return Calibration(low=float(low), high=float(high), fitted_on="a site")
 
 
-@pytest.mark.usefixtures("few_resamples")
 def test_an_evaluation_tells_the_three_calls_in_figures_and_on_its_page(
     tiny_model, site, between, tmp_path
 ):
@@ -161,7 +169,6 @@ def test_an_evaluation_tells_the_three_calls_in_figures_and_on_its_page(
     assert "Three-way calls by finding" in _page(again, site, peer)
 
 
-@pytest.mark.usefixtures("few_resamples")
 def test_without_thresholds_the_page_has_dashes_and_the_reason(tiny_model, site, tmp_path):
     out = tmp_path / "out"
     evaluation = evaluate_model(site, _with(tiny_model, UNFITTED), out, ["pneumonia"], workers=0)

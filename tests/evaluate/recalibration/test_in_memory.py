@@ -114,12 +114,17 @@ def test_what_was_calibrated_in_one_process_is_the_same_in_another(wrap, program
         torch.save(network.state_dict(), tmp_path / "dense.pt")
     else:
         write_checkpoint("gemma3", tmp_path / "gemma3")
-    program = programs.run(code=wrap + CALIBRATE + TELL, folder=tmp_path)
-    assert program.wait() == 0, program.stderr
-    first, second = (
-        json.loads(told.splitlines()[-1])
-        for told in (program.stdout, started_anew(wrap + OPEN + TELL, tmp_path))
-    )
+
+    def forked(code):
+        program = programs.run(code=code, folder=tmp_path)
+        assert program.wait() == 0, program.stderr
+        return program.stdout
+
+    def started(code):  # of two kinds one is enough, since a start takes seconds
+        return started_anew(code, tmp_path) if wrap == WRAP_PRETRAINED else forked(code)
+
+    told = forked(wrap + CALIBRATE + TELL), started(wrap + OPEN + TELL)
+    first, second = (json.loads(lines.splitlines()[-1]) for lines in told)
     assert second == first
     # It is the calibration that answers, calls and is measured.
     assert first["findings"] == ["effusion"]
