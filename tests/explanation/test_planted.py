@@ -2,56 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 
 import pytest
-import torch
-from torch import nn
 
-import medllm
-from medllm.data import Preprocessing
-from medllm.dicom import Radiograph
+from benchmarks import planted_networks
 from medllm.phantom import Lesion, make_phantom
-
-SIDE = 128
-
-
-class Planted(nn.Module):
-    """Answers each of two findings by the mean square of a part of the image."""
-
-    def __init__(self, *parts):
-        super().__init__()
-        self.parts = nn.ParameterList(nn.Parameter(part / part.sum()) for part in parts)
-
-    def forward(self, pixel_values):
-        squares = pixel_values[:, 0].square()
-        first, second = ((squares * part).sum(dim=(1, 2)) for part in self.parts)
-        return torch.stack([first, second / 2], dim=1)
 
 
 @pytest.fixture(scope="module")
 def checks_of():
     phantom = make_phantom(1_030_001, size=512, lesions=[Lesion("lung_opacity", "right", "lower")])
-    masks = {
-        "opacity": phantom.masks["lung_opacity"],
-        "marker": phantom.marker_mask,
-        "outside": ~phantom.thorax_mask,
-        "heart": phantom.heart_mask,
-    }
-    contract = Preprocessing(size=SIDE, channels=1, normalization="fixed", mean=(0.0,), std=(0.2,))
-    scan = Radiograph(phantom.pixels, Path("phantom"), "png", "")
-
-    def explained(*names):
-        shrunk = [
-            nn.functional.adaptive_avg_pool2d(torch.from_numpy(masks[name])[None].float(), SIDE)[0]
-            for name in names
-        ]
-        outputs = {"lung_opacity": 0, "cardiomegaly": 1}
-        model = medllm.wrap(Planted(*shrunk), outputs, contract, output="logits")
-        explanation = medllm.explain(model, scan, "lung_opacity", method="occlusion")
-        return {check.name: check for check in explanation.checks}
-
-    return explained
+    return partial(planted_networks.checks_of, phantom)
 
 
 @pytest.mark.parametrize(
