@@ -17,7 +17,7 @@ from medllm.dicom.pixels import Polarity
 from medllm.errors import LabelError, MedllmError
 from medllm.evaluate.answers import Answers, resamples_for
 from medllm.evaluate.audits.audit import audit
-from medllm.evaluate.audits.probes import GREY, Probe
+from medllm.evaluate.audits.probes import Probe, blank
 from medllm.evaluate.document import Evaluation, WorstError
 from medllm.evaluate.page import render
 from medllm.evaluate.performance import averages, figures_of
@@ -69,13 +69,14 @@ def measure(
     questions = {} if model is None else {one.finding: one for one in model.card.questions}
     supposed = {key: one.calibration.prevalence for key, one in questions.items()}
     fixed = study.thresholds
+    own = {one.finding: shipped(one.finding) for one in answers}
     findings = {
         one.finding: figures_of(
             one,
-            (own := shipped(one.finding)).upper,
-            own.source,
+            own[one.finding].upper,
+            own[one.finding].source,
             fixed.values.get(one.finding) if fixed else None,
-            lower=own.lower,
+            lower=own[one.finding].lower,
             fixed_source=fixed.source if fixed else "",
             supposed=supposed.get(one.finding),
         )
@@ -128,10 +129,8 @@ def _errors(predictions: Predictions) -> dict[str, int]:
 
 
 def _blank(model: Model, findings: Sequence[str]) -> dict[str, float]:
-    size = model.card.preprocessing.size
-    grey = torch.full((1, size, size), GREY)
     with torch.inference_mode():
-        row = model.log_odds(model.card.preprocessing.pixel_values(grey), findings)[0]
+        row = model.log_odds(blank(model.card.preprocessing), findings)[0]
     return dict(zip(findings, row.double().tolist(), strict=True))
 
 

@@ -74,7 +74,8 @@ def evaluate_model(
     if study.thresholds is not None:
         supposed = {key: one.prevalence for key, one in calibrations.items()}
         study.thresholds.require(model.sha256, supposed)
-    probes = probes_of(model, keys, records)
+    is_probed = sampler(records, keys)
+    probes = probes_of(model, keys, list(filter(is_probed, records)))
     decoder = Decoder(model.card.preprocessing, tuple(accept), polarity, cache)
 
     taken: list[float] = []
@@ -93,7 +94,7 @@ def evaluate_model(
             decoder=decoder,
             workers=default_workers(len(missing)) if workers is None else workers,
             probes=probes,
-            is_probed=sampler(records, keys),
+            is_probed=is_probed,
         )
         return watch(timed(scored), len(missing))
 

@@ -26,8 +26,6 @@ BLURRED = "blurred"
 INDICATED = "own indication"
 MISTAKEN = "another patient's indication"
 INDICATION_ALONE = "own indication of a blank image"
-# A blank image is of this display value.
-GREY = 0.5
 # Of these the first that the model does not answer for: nobody confuses it with an opacity.
 _CONTROLS = ("fracture", "hernia", "support_devices")
 # Images that are probed, and of those with a finding; the interval of an AUROC of .8 is then
@@ -65,7 +63,7 @@ def probes_of(
     Args:
         model: The model.
         findings: Keys that are asked.
-        records: All images, for their indications.
+        records: Images that are probed, for their indications.
 
     Returns:
         The probes.
@@ -155,14 +153,25 @@ def probe(
         if one.kind == "blurred":
             tokens = one.model.image_features(preprocessing.pixel_values(coarse(display)))
         if one.name == INDICATION_ALONE:
-            grey = preprocessing.pixel_values(torch.full_like(display[:1], GREY))
-            tokens = one.model.image_features(grey).expand_as(features)
+            tokens = one.model.image_features(blank(preprocessing)).expand_as(features)
         if one.kind == "indication":
             rows = zip(records, tokens, strict=True)
             answers[one.name] = torch.stack([_told(one, record, own) for record, own in rows])
         else:
             answers[one.name] = one.model.log_odds_from_features(tokens)
     return answers
+
+
+def blank(preprocessing: Preprocessing) -> Float[torch.Tensor, "1 channels size size"]:
+    """Make a blank image: grey throughout.
+
+    Args:
+        preprocessing: The model's contract.
+
+    Returns:
+        The model's input.
+    """
+    return preprocessing.pixel_values(torch.full((1, *[preprocessing.size] * 2), 0.5))
 
 
 def _told(

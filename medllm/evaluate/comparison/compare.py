@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
 
 from medllm.errors import LabelError
 from medllm.evaluate.answers import UNDEFINED, Answers, Resampled, intervals, resamples_for
-from medllm.evaluate.comparison.curves import ComparedCurves, curves_of_models
+from medllm.evaluate.comparison.curves import ComparedCurves, curves_of_models, on_shared_images
 from medllm.evaluate.comparison.models import EXPLANATIONS, ModelFigures, figures_of_models
 from medllm.evaluate.section import RESEARCH_USE, Figure, Interval, Section
 from medllm.evaluate.table import Predictions, read_predictions
@@ -160,19 +159,16 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 def _paired(first: Predictions, second: Predictions, name: str) -> tuple[PairedFigures, ...]:
     shared = [key for key in first.findings if key in second.findings]
-    places = {path: at for at, path in enumerate(second.paths)}
+    both = {"first": first, "second": second}
     rows: list[PairedFigures] = []
     for finding in shared:
-        ours, theirs = Answers.of(first, finding), Answers.of(second, finding)
-        there = {int(at): index for index, at in enumerate(theirs.at)}
-        pairs = [
-            (index, there[places[first.paths[at]]])
-            for index, at in enumerate(ours.at.tolist())
-            if places.get(first.paths[at], -1) in there
-        ]
-        if pairs:
-            one, two = np.array(pairs).T
-            figures = _figures(ours, one, theirs, two, name)
+        own = {which: Answers.of(one, finding) for which, one in both.items()}
+        ours, theirs = on_shared_images(both, own).values()
+        n_unpaired = sum(len(one.labels) for one in own.values()) - 2 * len(ours.labels)
+        if len(ours.labels):
+            # On fewer images a model may by chance have called none.
+            has_calls = all(one.decided for one in own.values())
+            figures = _figures(ours, theirs, n_unpaired, name, has_calls=has_calls)
             rows += [] if figures is None else [figures]
     if not rows:
         raise LabelError(
@@ -187,23 +183,18 @@ def _paired(first: Predictions, second: Predictions, name: str) -> tuple[PairedF
 
 
 def _figures(
-    first: Answers,
-    one: Int[np.ndarray, " pairs"],
-    second: Answers,
-    two: Int[np.ndarray, " pairs"],
-    name: str,
+    first: Answers, second: Answers, n_unpaired: int, name: str, *, has_calls: bool
 ) -> PairedFigures | None:
-    labels = first.labels[one]
-    if (labels != second.labels[two]).any():
+    labels, patients = first.labels, first.patients
+    if (labels != second.labels).any():
         raise LabelError(
             f"{name}: the labels of {first.finding} differ from the first's on the same images; "
             "evaluate both by the same label policy."
         )
     if len(np.unique(labels)) < 2:
         return None
-    patients = [first.patients[index] for index in one.tolist()]
-    ours, theirs = first.probabilities[one], second.probabilities[two]
-    our_calls, their_calls = first.called[one], second.called[two]
+    ours, theirs = first.probabilities, second.probabilities
+    our_calls, their_calls = first.called, second.called
     n_resamples = resamples_for(len(labels))
     told: dict[str, Resampled] = {
         "first_auroc": lambda at: auroc(ours[at], labels[at]),
@@ -211,7 +202,7 @@ def _figures(
         "brier_difference": lambda at: brier(theirs[at], labels[at]) - brier(ours[at], labels[at]),
     }
     undefined = dict.fromkeys(("sensitivity_difference", "specificity_difference"), UNDEFINED)
-    if first.decided and second.decided:
+    if has_calls:
         told["sensitivity_difference"] = lambda at: (
             sensitivity(their_calls[at], labels[at]) - sensitivity(our_calls[at], labels[at])
         )
@@ -228,7 +219,7 @@ def _figures(
     figures: Mapping[str, object] = {
         **measured,
         "finding": first.finding,
-        "unpaired": len(first.at) + len(second.at) - 2 * len(labels),
+        "unpaired": n_unpaired,
         "n": len(labels),
         "n_positive": int(labels.sum()),
         "n_patients": len(set(patients)),

@@ -61,9 +61,9 @@ def curves_of_models(results: Mapping[str, Predictions]) -> dict[str, ComparedCu
     for finding in first.findings:
         if not any(finding in one.findings for one in others):
             continue
-        shared = _on_shared_images(
-            {name: one for name, one in results.items() if finding in one.findings}, finding
-        )
+        told = {name: one for name, one in results.items() if finding in one.findings}
+        own = {name: Answers.of(one, finding) for name, one in told.items()}
+        shared = on_shared_images(told, own)
         one = next(iter(shared.values()))
         if one.both:
             curves[finding] = ComparedCurves(
@@ -75,8 +75,18 @@ def curves_of_models(results: Mapping[str, Predictions]) -> dict[str, ComparedCu
     return curves
 
 
-def _on_shared_images(results: Mapping[str, Predictions], finding: str) -> dict[str, Answers]:
-    answers = {name: Answers.of(one, finding) for name, one in results.items()}
+def on_shared_images(
+    results: Mapping[str, Predictions], answers: Mapping[str, Answers]
+) -> dict[str, Answers]:
+    """Take the answers of several models on the images that all of them scored.
+
+    Args:
+        results: Predictions by name; at least one.
+        answers: Those of one finding by the same names.
+
+    Returns:
+        The answers by name, all in the order of the first ones' images.
+    """
     paths = {name: [results[name].paths[at] for at in one.at] for name, one in answers.items()}
     in_all = set.intersection(*map(set, paths.values()))
     places = {name: {path: at for at, path in enumerate(told)} for name, told in paths.items()}
