@@ -6,11 +6,12 @@ import inspect
 import subprocess
 import sys
 import typing
+from pathlib import Path
 
 import pytest
 
 import medllm
-from medllm import errors
+from medllm import datasets, errors
 
 
 def _classes_in(hint):
@@ -62,6 +63,37 @@ def test_a_class_that_a_public_name_hands_out_is_public(package):
             if home is not medllm and one.__name__ not in home.__all__:
                 missing.add((name, one.__name__))
     assert missing == set()
+
+
+@pytest.mark.parametrize(
+    "package",
+    ["datasets", "dicom", "evaluate", "explanation", "metrics", "models", "phantom", "report"],
+)
+def test_a_path_may_be_given_as_text(package):
+    module = importlib.import_module(f"medllm.{package}")
+    refused = set()
+    for name in module.__all__:
+        value = getattr(module, name)
+        members = vars(value).values() if inspect.isclass(value) else [value]
+        for function in filter(inspect.isfunction, members):
+            if function.__name__.startswith("_"):  # a class's fields are filled by medllm itself
+                continue
+            for parameter, hint in typing.get_type_hints(function).items():
+                kinds = [hint, *typing.get_args(hint)]
+                if parameter != "return" and Path in kinds and str not in kinds:
+                    refused.add(f"{name}: {parameter}")
+    assert not refused
+
+
+_READERS = sorted(
+    name for name in datasets.__all__ if name.startswith("read_") and name != "read_dataset"
+)
+
+
+@pytest.mark.parametrize("reader", _READERS)
+def test_a_reader_takes_a_folder_as_text(reader, tmp_path):
+    with pytest.raises(errors.LabelError, match=tmp_path.name):
+        getattr(datasets, reader)(str(tmp_path))
 
 
 def test_explain_is_the_function_whatever_was_imported_before(programs):

@@ -19,7 +19,7 @@ _LAST_GROUP = " or more"
 _VIEWS = {"L": "LATERAL", "": "UNKNOWN"}
 
 
-def read_brax(root: Path, policy: LabelPolicy = CHEXPERT_POLICY) -> list[ImageRecord]:
+def read_brax(root: str | Path, policy: LabelPolicy = CHEXPERT_POLICY) -> list[ImageRecord]:
     """Read a copy: the table, and PNG files where there are any, else DICOM files.
 
     Args:
@@ -33,6 +33,7 @@ def read_brax(root: Path, policy: LabelPolicy = CHEXPERT_POLICY) -> list[ImageRe
     Raises:
         LabelError: The table or a column is missing, or a value is none of the wanted.
     """
+    root = Path(root)
     has_dicom_only = (root / "Anonymized_DICOMs").is_dir() and not (root / "images").is_dir()
     path_column = "DicomPath" if has_dicom_only else "PngPath"
     table = root / _TABLE

@@ -35,7 +35,7 @@ OUTLINED = {
 }
 
 
-def read_chexlocalize(root: Path) -> list[ImageRecord]:
+def read_chexlocalize(root: str | Path) -> list[ImageRecord]:
     """Read a copy: outlines, labels and images of the validation and of the test part.
 
     Every image of a part is read, with outlines where there are any. An outline that covers
@@ -52,6 +52,7 @@ def read_chexlocalize(root: Path) -> list[ImageRecord]:
         LabelError: No part is there, a part has outlines and no labels, or a file is not as
             described.
     """
+    root = Path(root)
     parts = [part for part in _PARTS if _outline_file(root, part) in outline_files(root)]
     if not parts:
         raise LabelError(

@@ -145,7 +145,7 @@ def _attributes(where: str, row: Mapping[str, str], path: ChexpertPath) -> dict[
     )
 
 
-def read_chexpert(root: Path, policy: LabelPolicy = CHEXPERT_POLICY) -> list[ImageRecord]:
+def read_chexpert(root: str | Path, policy: LabelPolicy = CHEXPERT_POLICY) -> list[ImageRecord]:
     """Read a copy: `train.csv`, `valid.csv`, and the test set's table, as many as there are.
 
     Args:
@@ -158,6 +158,7 @@ def read_chexpert(root: Path, policy: LabelPolicy = CHEXPERT_POLICY) -> list[Ima
     Raises:
         LabelError: No table is there, or one is not as described.
     """
+    root = Path(root)
     folder, tables = _find_tables(root)
     return [
         record

@@ -30,7 +30,9 @@ _FORMS = {"PNG/PNG": ".png", "PNG": ".png", "DICOM": ".dcm"}
 _Labels = dict[str, dict[str, float]]
 
 
-def read_chexpert_plus(root: Path, policy: LabelPolicy = CHEXPERT_POLICY) -> list[ImageRecord]:
+def read_chexpert_plus(
+    root: str | Path, policy: LabelPolicy = CHEXPERT_POLICY
+) -> list[ImageRecord]:
     """Read a copy: the table, and CheXbert's labels as JSON lines.
 
     The labels are those of the reports' impressions; those of the findings and of the whole
@@ -49,6 +51,7 @@ def read_chexpert_plus(root: Path, policy: LabelPolicy = CHEXPERT_POLICY) -> lis
         LabelError: A table, a file of labels or a column is missing, or a value is none of the
             wanted.
     """
+    root = Path(root)
     labels = _read_labels(root, _SECTION, policy)
     others = {
         f"chexbert-{section}": _read_labels(root, section, policy)

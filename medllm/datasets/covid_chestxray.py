@@ -48,7 +48,7 @@ _XRAY = "X-ray"
 _SEXES = {"F", "M", ""}
 
 
-def read_covid_chestxray(root: Path) -> list[ImageRecord]:
+def read_covid_chestxray(root: str | Path) -> list[ImageRecord]:
     """Read a copy of the repository, its CT images included.
 
     `finding` is the path of a diagnosis, such as `Pneumonia/Viral/COVID-19`; whole paths are
@@ -65,6 +65,7 @@ def read_covid_chestxray(root: Path) -> list[ImageRecord]:
     Raises:
         LabelError: The table or a column is missing, or a value is none of those wanted.
     """
+    root = Path(root)
     table = root / "metadata.csv"
     return [_record(root, f"{table}, line {line}", row) for line, row in read_rows(table, _COLUMNS)]
 

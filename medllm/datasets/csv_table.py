@@ -23,7 +23,7 @@ _LIST, _NONE = "findings", "no_finding"
 _SEXES = {"FEMALE": "F", "MALE": "M"}
 
 
-def read_csv(root: Path) -> list[ImageRecord]:
+def read_csv(root: str | Path) -> list[ImageRecord]:
     """Read a folder with a table of images and their labels.
 
     `labels.csv` has a column `path` and at least one column a finding, named by its key in
@@ -47,6 +47,7 @@ def read_csv(root: Path) -> list[ImageRecord]:
         LabelError: A table is missing or not as described above; the message names the file,
             the line, what was found and what is wanted.
     """
+    root = Path(root)
     root = Path(root)
     table = root / "labels.csv"
     rows = read_rows(table, ("path",))

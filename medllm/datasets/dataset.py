@@ -71,7 +71,7 @@ class DataSet:
         """Name of the data set whose pseudonyms its patients go by, its own included."""
         return self.pseudonyms or self.name
 
-    def read(self, root: Path, policy: LabelPolicy | None = None) -> list[ImageRecord]:
+    def read(self, root: str | Path, policy: LabelPolicy | None = None) -> list[ImageRecord]:
         """Read a copy.
 
         Args:
@@ -84,7 +84,7 @@ class DataSet:
         Raises:
             LabelError: The copy is not as the reader wants it, or an image is in it twice.
         """
-        records = self.reader(root, policy or self.policy)
+        records = self.reader(Path(root), policy or self.policy)
         numbers: dict[tuple[Path, str], int] = {}
         for number, record in enumerate(records, 1):
             first = numbers.setdefault((record.path, record.member), number)
@@ -95,7 +95,7 @@ class DataSet:
                 )
         return records
 
-    def published_in(self, root: Path) -> Published | None:
+    def published_in(self, root: str | Path) -> Published | None:
         """Give the counts to compare a copy with.
 
         Args:
@@ -104,7 +104,7 @@ class DataSet:
         Returns:
             Those of its layout; None where none can be compared.
         """
-        return self.counts(root) if self.counts else self.published
+        return self.counts(Path(root)) if self.counts else self.published
 
 
 def without_policy(read: Callable[[Path], list[ImageRecord]]) -> Reader:

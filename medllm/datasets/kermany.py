@@ -19,7 +19,7 @@ _KIND = re.compile(r"person\d+_(bacteria|virus)")
 _NORMAL = re.compile(r"((?:NORMAL2-)?IM-\d+)(?:-\d+)+")
 
 
-def read_kermany(root: Path) -> list[ImageRecord]:
+def read_kermany(root: str | Path) -> list[ImageRecord]:
     """Read a copy: the published folders, or a table `labels.csv` (`path, patient_id, pneumonia`).
 
     Pneumonia on these radiographs is a visible opacity, so that a positive is also labelled
@@ -34,6 +34,7 @@ def read_kermany(root: Path) -> list[ImageRecord]:
     Raises:
         LabelError: There is neither, a column is missing, or a label is not 1, 0 or blank.
     """
+    root = Path(root)
     table = root / "labels.csv"
     if table.exists():
         return _from_table(root, table)

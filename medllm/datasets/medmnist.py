@@ -41,7 +41,7 @@ _CHEST = (
 _DAMAGE = (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
-def read_pneumoniamnist(root: Path) -> list[ImageRecord]:
+def read_pneumoniamnist(root: str | Path) -> list[ImageRecord]:
     """Read PneumoniaMNIST; of several sizes the largest.
 
     Args:
@@ -53,10 +53,11 @@ def read_pneumoniamnist(root: Path) -> list[ImageRecord]:
     Raises:
         LabelError: There is no archive, it is damaged, or its labels are not as published.
     """
+    root = Path(root)
     return _read(root, "pneumoniamnist", _PNEUMONIA)
 
 
-def read_chestmnist(root: Path) -> list[ImageRecord]:
+def read_chestmnist(root: str | Path) -> list[ImageRecord]:
     """Read ChestMNIST; of several sizes the largest.
 
     Args:
@@ -68,6 +69,7 @@ def read_chestmnist(root: Path) -> list[ImageRecord]:
     Raises:
         LabelError: There is no archive, it is damaged, or its labels are not as published.
     """
+    root = Path(root)
     return _read(root, "chestmnist", _CHEST)
 
 

@@ -36,7 +36,7 @@ _BOX_COLUMNS = ("dicom_id", "category_name", "x", "y", "w", "h")
 
 
 def read_mimic_cxr(
-    root: Path, policy: LabelPolicy = CHEXPERT_POLICY, *, labeller: Labeller = "chexpert"
+    root: str | Path, policy: LabelPolicy = CHEXPERT_POLICY, *, labeller: Labeller = "chexpert"
 ) -> list[ImageRecord]:
     """Read a copy: the tables of metadata, split and labels, each as `.csv` or `.csv.gz`.
 
@@ -54,6 +54,7 @@ def read_mimic_cxr(
     Raises:
         LabelError: A table or a column is missing, or a value is none of the wanted.
     """
+    root = Path(root)
     other: Labeller = "negbio" if labeller == "chexpert" else "chexpert"
     if not _table(root, labeller).is_file() and _table(root, other).is_file():
         raise LabelError(

@@ -40,7 +40,7 @@ _BOX_FINDINGS = {
 _LISTS = {"train_val_list.txt": "train", "test_list.txt": "test"}
 
 
-def read_nih(root: Path) -> list[ImageRecord]:
+def read_nih(root: str | Path) -> list[ImageRecord]:
     """Read a copy: the published layout, or an extract with `labels.csv` and `boxes.csv`.
 
     The 14 labels were mined from text; as published they are the labels. Where radiologists
@@ -60,6 +60,7 @@ def read_nih(root: Path) -> list[ImageRecord]:
     Raises:
         LabelError: A table or a column is missing, or a value is none of those wanted.
     """
+    root = Path(root)
     if (root / "labels.csv").is_file():
         return _read_extract(root)
     for name in _TABLES:

@@ -59,7 +59,7 @@ _VIEWS = {"Frontal": "", "Lateral": "LATERAL"}
 _IMAGE_NUMBER = re.compile(r"IM-\d+(?:-\d+)*")
 
 
-def read_openi(root: Path, blank: Blank = "negative") -> list[ImageRecord]:
+def read_openi(root: str | Path, blank: Blank = "negative") -> list[ImageRecord]:
     """Read a copy: NLM's form with a report in XML a study, or Kaggle's with two tables.
 
     Labels are the terms that indexers gave the report. Of `Cardiomegaly/mild` the whole term
@@ -79,6 +79,7 @@ def read_openi(root: Path, blank: Blank = "negative") -> list[ImageRecord]:
     Raises:
         LabelError: There is neither form, a column is missing, or a report cannot be read.
     """
+    root = Path(root)
     if (root / "ecgen-radiology").is_dir():
         return _from_xml(root, blank)
     if (root / _REPORTS).is_file():

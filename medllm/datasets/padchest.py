@@ -102,7 +102,7 @@ _POLARITIES: Mapping[str, Polarity] = {
 _METHODS = {"Physician", "RNN_model", ""}
 
 
-def read_padchest(root: Path, blank: Blank = "negative") -> list[ImageRecord]:
+def read_padchest(root: str | Path, blank: Blank = "negative") -> list[ImageRecord]:
     """Read a copy: the table, and the images in their numbered folders or all in one.
 
     An image whose labels are null, or name `exclude` or `suboptimal study`, stays with no label
@@ -120,6 +120,7 @@ def read_padchest(root: Path, blank: Blank = "negative") -> list[ImageRecord]:
     Raises:
         LabelError: The table or a column is missing, or a value is none of those wanted.
     """
+    root = Path(root)
     packed = root / f"{_TABLE}.gz"
     table = packed if packed.is_file() and not (root / _TABLE).is_file() else root / _TABLE
     is_flat = not any(path.is_dir() for path in root.glob("[0-9]*"))

@@ -73,7 +73,7 @@ class ImageRecord:
         """Name of the image for a table: the file's, and its place within the file."""
         return f"{self.path.name}/{self.member}" if self.member else self.path.name
 
-    def place(self, root: Path) -> str:
+    def place(self, root: str | Path) -> str:
         """Name the image by its path in a folder, which may hold the patient's pseudonym.
 
         Args:

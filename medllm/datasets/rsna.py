@@ -36,7 +36,7 @@ class _Original:
     mined: int | None
 
 
-def read_rsna(root: Path) -> list[ImageRecord]:
+def read_rsna(root: str | Path) -> list[ImageRecord]:
     """Read a copy of the part with labels; the challenge's test part was never given any.
 
     `patientId` names an image. The patients are known only with RSNA's table of the NIH images
@@ -54,6 +54,7 @@ def read_rsna(root: Path) -> list[ImageRecord]:
         LabelError: A table or a column is missing, a value is none of those wanted, or the
             tables contradict each other.
     """
+    root = Path(root)
     table = root / _TABLE
     originals = _read_mapping(root / _MAPPING)
     lines, targets, boxes = _read_targets(table)

@@ -17,7 +17,7 @@ _EMPTY = "-1"
 _FOLDERS = ("dicom-images-train", "dicom-images-test")
 
 
-def read_siim(root: Path) -> list[ImageRecord]:
+def read_siim(root: str | Path) -> list[ImageRecord]:
     """Read a copy: a row an outline, of which an image may have several; they are joined.
 
     Args:
@@ -29,6 +29,7 @@ def read_siim(root: Path) -> list[ImageRecord]:
     Raises:
         LabelError: The table or a column is missing, or an outline cannot be one.
     """
+    root = Path(root)
     table = root / "train-rle.csv"
     outlines: dict[str, list[tuple[int, int]]] = {}
     for line, row in read_rows(table, ("ImageId", "EncodedPixels")):

@@ -63,7 +63,7 @@ def split_by_patient(
     return parts
 
 
-def write_split(path: Path, parts: Iterable[tuple[str, Sequence[ImageRecord]]]) -> None:
+def write_split(path: str | Path, parts: Iterable[tuple[str, Sequence[ImageRecord]]]) -> None:
     """Write a split as a table that can be shared: `dataset, file, patient_id, split`.
 
     Args:
@@ -73,6 +73,7 @@ def write_split(path: Path, parts: Iterable[tuple[str, Sequence[ImageRecord]]]) 
     Raises:
         OSError: It cannot be written.
     """
+    path = Path(path)
     table = io.StringIO()
     writer = csv.writer(table)
     writer.writerow(_COLUMNS)
@@ -81,7 +82,7 @@ def write_split(path: Path, parts: Iterable[tuple[str, Sequence[ImageRecord]]]) 
     replace_file(path, table.getvalue())
 
 
-def with_split(records: Sequence[ImageRecord], path: Path) -> list[ImageRecord]:
+def with_split(records: Sequence[ImageRecord], path: str | Path) -> list[ImageRecord]:
     """Take the split of a table in place of the records' own; patients decide, not files.
 
     Args:
@@ -96,6 +97,7 @@ def with_split(records: Sequence[ImageRecord], path: Path) -> list[ImageRecord]:
         LabelError: The table is missing or not as described, a patient is in two parts, or it
             names none of the records' patients.
     """
+    path = Path(path)
     parts: dict[str, str] = {}
     columns = ("dataset", "patient_id", "split")
     for line, row in read_rows(path, columns):

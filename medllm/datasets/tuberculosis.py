@@ -32,7 +32,7 @@ class _Layout:
     subject: Callable[[str], dict[str, str]]
 
 
-def read_montgomery(root: Path) -> list[ImageRecord]:
+def read_montgomery(root: str | Path) -> list[ImageRecord]:
     """Read a copy of Montgomery County's set.
 
     The label is the last character of the file's name. Age and sex are those of the clinical
@@ -49,10 +49,11 @@ def read_montgomery(root: Path) -> list[ImageRecord]:
     Raises:
         LabelError: There is no image, or one whose name holds no label.
     """
+    root = Path(root)
     return _read_set(root, _MONTGOMERY_LAYOUT)
 
 
-def read_shenzhen(root: Path) -> list[ImageRecord]:
+def read_shenzhen(root: str | Path) -> list[ImageRecord]:
     """Read a copy of Shenzhen's set.
 
     The label is the last character of the file's name. Age and sex are those of the clinical
@@ -67,6 +68,7 @@ def read_shenzhen(root: Path) -> list[ImageRecord]:
     Raises:
         LabelError: There is no image, or one whose name holds no label.
     """
+    root = Path(root)
     return _read_set(root, _SHENZHEN_LAYOUT)
 
 

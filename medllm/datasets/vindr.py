@@ -47,13 +47,14 @@ VINDR_FINDINGS = {
 _PASSED_OVER = {"No finding", "Other lesion", "Eventration"}
 _CORNERS = ("x_min", "y_min", "x_max", "y_max")
 _READERS = 3
+_POLICY = LabelPolicy(readers="majority")
 
 _Boxes = defaultdict[str, list[tuple[str, Box]]]
 # Labels a reader, an image.
 _Readings = dict[str, dict[str, Mapping[str, int]]]
 
 
-def read_vindr(root: Path, policy: LabelPolicy) -> list[ImageRecord]:
+def read_vindr(root: str | Path, policy: LabelPolicy = _POLICY) -> list[ImageRecord]:
     """Read a copy in PhysioNet's layout or in that of the Kaggle challenge.
 
     The training part has three readers an image, whose votes the policy turns into a label; the
@@ -72,6 +73,7 @@ def read_vindr(root: Path, policy: LabelPolicy) -> list[ImageRecord]:
         LabelError: A table or a column is missing, a spelling is unknown, or an image has not
             three readers.
     """
+    root = Path(root)
     if (root / "train.csv").is_file():
         return _read_kaggle(root, policy)
     parts = {"train": _train_labels, "test": _test_labels}
@@ -223,7 +225,7 @@ VINDR = DataSet(
     terms="PhysioNet credentialed access, or the rules of the Kaggle challenge",
     citation="Nguyen et al., VinDr-CXR, Scientific Data 2022; PhysioNet 10.13026/3akn-b287",
     reader=read_vindr,
-    policy=LabelPolicy(readers="majority"),
+    policy=_POLICY,
     published=_PUBLISHED,
     counts=_counts,
     caveats=patients_unknown,

@@ -158,7 +158,7 @@ def _worst(answers: Answers, predictions: Predictions) -> tuple[WorstError, ...]
 def write(
     evaluation: Evaluation,
     study: Study,
-    out: Path,
+    out: str | Path,
     *,
     accept: Collection[str] = (),
     polarity: Polarity = "auto",
@@ -175,6 +175,7 @@ def write(
     Raises:
         MedllmError: It cannot be written.
     """
+    out = Path(out)
     wanted = {one.path for worst in evaluation.worst.values() for one in worst}
     pictures = {}
     for record in study.selection.records:

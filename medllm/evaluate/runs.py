@@ -34,14 +34,14 @@ Watch = Callable[[Iterable[ScoredRecord], int], Iterable[ScoredRecord]]
 def evaluate_model(
     study: Study,
     model: Model,
-    out: Path,
+    out: str | Path,
     findings: Sequence[str] | None = None,
     *,
     accept: Collection[str] = (),
     polarity: Polarity = "auto",
     prevalence: float | None = None,
     workers: int | None = None,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     watch: Watch = lambda scored, total: scored,
 ) -> Evaluation:
     """Score a data set and measure the model, going on from what `out` holds already.
@@ -67,6 +67,8 @@ def evaluate_model(
             study's thresholds are not of this model.
         MedllmError: `out` holds another run or cannot be written.
     """
+    out = Path(out)
+    cache = None if cache is None else Path(cache)
     model = model if prevalence is None else model.at_prevalence(prevalence)
     records = study.selection.records
     keys = _findings(study, model, findings)
@@ -159,7 +161,7 @@ def _findings(study: Study, model: Model, findings: Sequence[str] | None) -> lis
 
 
 def evaluate_predictions(
-    study: Study, file: Path, out: Path, findings: Sequence[str] | None = None
+    study: Study, file: str | Path, out: str | Path, findings: Sequence[str] | None = None
 ) -> Evaluation:
     """Measure the predictions of another classifier.
 
@@ -176,6 +178,8 @@ def evaluate_predictions(
         LabelError: The file is not as described, or the study's thresholds are of a model.
         MedllmError: `out` holds another run, or cannot be written.
     """
+    file = Path(file)
+    out = Path(out)
     if study.thresholds is not None:
         study.thresholds.require("", {})
     rows, thresholds = given_rows(file, study.selection.records, study.root, findings)

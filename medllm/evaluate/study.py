@@ -63,15 +63,15 @@ class Study:
 
 def open_study(
     dataset: str,
-    root: Path,
+    root: str | Path,
     *,
     policy: LabelPolicy | None = None,
     views: Sequence[str] = FRONTAL,
     split: str | None = None,
-    split_file: Path | None = None,
+    split_file: str | Path | None = None,
     partial: bool = False,
     columns: Sequence[str] = (),
-    thresholds: Path | None = None,
+    thresholds: str | Path | None = None,
     limit: int | None = None,
 ) -> Study:
     """Read a data set and choose what is evaluated.
@@ -95,6 +95,9 @@ def open_study(
         LabelError: The data set is not as its reader wants it, nothing is left, labels are soft,
             no image has an attribute, or a file is not as wanted.
     """
+    root = Path(root)
+    split_file = None if split_file is None else Path(split_file)
+    thresholds = None if thresholds is None else Path(thresholds)
     known = find_dataset(dataset)
     policy = policy or known.policy
     if policy.uncertain == "soft":

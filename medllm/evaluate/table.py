@@ -145,7 +145,7 @@ def write_rows(rows: Sequence[dict[str, Any]], path: Path, schema: pa.Schema = S
         draft.unlink(missing_ok=True)
 
 
-def read_predictions(path: Path) -> Predictions:
+def read_predictions(path: str | Path) -> Predictions:
     """Read `predictions.parquet` as arrays.
 
     Args:
@@ -157,6 +157,7 @@ def read_predictions(path: Path) -> Predictions:
     Raises:
         LabelError: It is no such file, or its rows were sorted or left out since.
     """
+    path = Path(path)
     table = _read(path)
     first = table.column("finding")[0].as_py()
     every = table.column("finding").to_pylist()

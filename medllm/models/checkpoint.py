@@ -174,7 +174,7 @@ def _asks_alike(base: Model, card: ModelCard) -> bool:
     return all(meant.get(one.finding) == (one.yes, one.no) for one in card.questions)
 
 
-def save_model(model: Model, folder: Path, *, dtype: torch.dtype = torch.float32) -> Model:
+def save_model(model: Model, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> Model:
     """Write a checkpoint, whole or not at all.
 
     Args:

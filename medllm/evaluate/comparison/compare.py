@@ -96,7 +96,7 @@ class Comparison(Section):
         return tuple(dict.fromkeys(told))
 
 
-def compare(paths: Sequence[Path]) -> Comparison:
+def compare(paths: Sequence[str | Path]) -> Comparison:
     """Compare predictions with the first ones, on the images that both scored.
 
     Args:
@@ -111,8 +111,9 @@ def compare(paths: Sequence[Path]) -> Comparison:
         LabelError: A file is missing or named twice, there are fewer than two, two have no image
             or finding in common, their labels differ, or explanations are of another model.
     """
-    explained = [path for path in paths if (path / EXPLANATIONS).is_file()]
-    scored = [path for path in paths if path not in explained]
+    places = [Path(path) for path in paths]
+    explained = [path for path in places if (path / EXPLANATIONS).is_file()]
+    scored = [path for path in places if path not in explained]
     files = [path / "predictions.parquet" if path.is_dir() else path for path in scored]
     for file in files:
         if not file.is_file():

@@ -17,7 +17,7 @@ from medllm.findings import finding
 from medllm.report.wording import title
 
 
-def write(comparison: Comparison, out: Path) -> None:
+def write(comparison: Comparison, out: str | Path) -> None:
     """Write `metrics.json` and `report.html`.
 
     Args:
@@ -27,7 +27,7 @@ def write(comparison: Comparison, out: Path) -> None:
     Raises:
         MedllmError: It cannot be written.
     """
-    write_results(comparison, render(comparison), out)
+    write_results(comparison, render(comparison), Path(out))
 
 
 def render(comparison: Comparison) -> bytes:

@@ -28,7 +28,7 @@ _PLOTTED = {
 }
 
 
-def write(evaluation: ExplanationEvaluation, outlined: OutlinedSet, out: Path) -> None:
+def write(evaluation: ExplanationEvaluation, outlined: OutlinedSet, out: str | Path) -> None:
     """Write `metrics.json` and `report.html` beside `explanations.parquet`.
 
     Args:
@@ -39,6 +39,7 @@ def write(evaluation: ExplanationEvaluation, outlined: OutlinedSet, out: Path) -
     Raises:
         MedllmError: It cannot be written.
     """
+    out = Path(out)
     drawn = pictures_of(evaluation, outlined, out / "explanations.parquet")
     folder = None if outlined.root is None else folder_from(out, outlined.root)
     write_results(evaluation, render(evaluation, drawn, folder=folder), out)

@@ -45,7 +45,7 @@ Watch = Callable[[Iterable[ExplainedImage], int], Iterable[ExplainedImage]]
 def evaluate_explanations(
     outlined: OutlinedSet,
     model: Model,
-    out: Path,
+    out: str | Path,
     methods: Sequence[str] | None = None,
     *,
     checked: Checked = "default",
@@ -77,6 +77,7 @@ def evaluate_explanations(
         MedllmError: `out` holds another run or cannot be written.
         ValueError: There is no such method.
     """
+    out = Path(out)
     findings = list(dict.fromkeys(key for image in outlined.images for key in image.outlined_as))
     names, refused = _chosen(model, findings, methods)
     whole = {"all": names, "default": (_shown(names),), "none": ()}[checked]

@@ -39,7 +39,7 @@ _METHOD = (
 )
 
 
-def require_destination(folder: Path, source: Path) -> None:
+def require_destination(folder: str | Path, source: str | Path) -> None:
     """Refuse a place where no checkpoint can be written, before anything is computed.
 
     Args:
@@ -50,6 +50,7 @@ def require_destination(folder: Path, source: Path) -> None:
         CheckpointError: The folder is the model's own, holds something else than an earlier
             calibration of the same model, or cannot be written.
     """
+    folder, source = Path(folder), Path(source)
     if folder.resolve() == source.resolve():
         raise CheckpointError(
             f"{folder} is the model's own folder; name another, so that its calibration is kept."
@@ -95,7 +96,7 @@ def _calibrated_model(folder: Path) -> Mapping[str, str] | None:
         return None
 
 
-def stored_precision(folder: Path) -> torch.dtype:
+def stored_precision(folder: str | Path) -> torch.dtype:
     """Find the precision that keeps every weight of a checkpoint as it is stored.
 
     Args:
@@ -105,6 +106,7 @@ def stored_precision(folder: Path) -> torch.dtype:
         The precision of its tensors; of several, the one that holds them all. At most float32,
         which is what weights are computed in.
     """
+    folder = Path(folder)
     if not (folder / "model.safetensors").is_file():
         return torch.float32  # a model of another's making, whose weights stay where they are
     with safe_open(folder / "model.safetensors", framework="pt") as file:
@@ -114,7 +116,7 @@ def stored_precision(folder: Path) -> torch.dtype:
 
 
 def write_recalibrated(
-    recalibration: Recalibration, folder: Path, precision: torch.dtype = torch.float32
+    recalibration: Recalibration, folder: str | Path, precision: torch.dtype = torch.float32
 ) -> Model:
     """Write the checkpoint, then `calibration.json` and `reliability.svg` into its folder.
 
@@ -133,6 +135,7 @@ def write_recalibrated(
         CheckpointError: The folder holds something else than an earlier calibration of the same
             model, or cannot be written.
     """
+    folder = Path(folder)
     require_replaceable(folder)
     if has_card(folder):
         _require_earlier(folder, recalibration.source.sha256)
