@@ -1,6 +1,7 @@
 """How often the checks keep the model's explanations on radiographs of patients.
 
     python benchmarks/verdicts_on_patients.py DATASET --root DIR [--split test --split-file FILE]
+        [--method NAME]
 
 No outlines are needed, since a verdict needs none. Printed are, for the images with the finding and
 for those without, the verdicts, and how often each check was passed.
@@ -16,6 +17,7 @@ import medllm
 from medllm.datasets import ImageRecord
 from medllm.errors import AttributionError
 from medllm.evaluate import open_study
+from medllm.explanation import DEFAULT_METHOD, METHODS
 
 
 def main() -> None:
@@ -28,6 +30,7 @@ def main() -> None:
     parser.add_argument("--finding", default="pneumonia", help="what is explained")
     parser.add_argument("--each", type=int, default=100, help="images with it, and as many without")
     parser.add_argument("--model", help="checkpoint; the bundled one without")
+    parser.add_argument("--method", default=DEFAULT_METHOD, choices=METHODS)
     given = parser.parse_args()
     model = medllm.load_model(given.model)
     study = open_study(given.dataset, given.root, split=given.split, split_file=given.split_file)
@@ -38,16 +41,19 @@ def main() -> None:
         passed: defaultdict[str, list[bool]] = defaultdict(list)
         for record in chosen:
             try:
-                explanation = medllm.explain(model, record.radiograph(), given.finding)
+                explanation = medllm.explain(
+                    model, record.radiograph(), given.finding, method=given.method
+                )
             except AttributionError as error:
                 verdicts[f"refused as {error.code}"] += 1
                 continue
             verdicts[explanation.verdict] += 1
             for check in explanation.checks:
                 passed[check.name].append(check.passed)
-        print(f"{len(chosen)} images {told} {given.finding}: {dict(sorted(verdicts.items()))}")
-        for name, found in passed.items():
-            print(f"  {name:16}{sum(found):5} of {len(found)}")
+        found = dict(sorted(verdicts.items()))
+        print(f"{len(chosen)} images {told} {given.finding}, {given.method}: {found}")
+        for name, each in passed.items():
+            print(f"  {name:16}{sum(each):5} of {len(each)}")
 
 
 def spread_over(records: list[ImageRecord], count: int) -> list[ImageRecord]:

@@ -27,7 +27,7 @@ from medllm.explanation.integrated_gradients import (
 )
 from medllm.explanation.perturbation import occlusion, patch_ablation, rise
 from medllm.explanation.record import Layer
-from medllm.explanation.shapley import zone_shapley
+from medllm.explanation.shapley import patch_shapley, zone_shapley
 from medllm.machine import out_of_memory_told
 from medllm.models import Model
 from medllm.models.architectures.architecture import Architecture
@@ -74,6 +74,7 @@ METHODS = {
     "occlusion": Method(occlusion, "pixels", "integrated-gradients"),
     "patch-ablation": Method(patch_ablation, "pixels", "integrated-gradients"),
     "rise": Method(rise, "pixels", "integrated-gradients"),
+    "patch-shapley": Method(patch_shapley, "pixels", "integrated-gradients"),
     "zone-shapley": Method(zone_shapley, "regions", "integrated-gradients"),
 }
 

@@ -42,8 +42,7 @@ def occlusion(case: Case) -> tuple[PatchAttribution, ...]:
         Zeiler and Fergus, Visualizing and understanding convolutional networks, ECCV 2014, with
         a blur in place of their grey square.
     """
-    rows, _ = case.model.grid
-    return _hidden_in_turn(case, -(-rows // _STEPS))  # patches, rounded up
+    return _hidden_in_turn(case, windows_of(case.model.grid))
 
 
 def patch_ablation(case: Case) -> tuple[PatchAttribution, ...]:
@@ -59,16 +58,35 @@ def patch_ablation(case: Case) -> tuple[PatchAttribution, ...]:
     Source:
         Zeiler and Fergus, ECCV 2014, on the encoder's own patches.
     """
-    return _hidden_in_turn(case, 1)
+    return _hidden_in_turn(case, windows_of(case.model.grid, 1))
 
 
-def _hidden_in_turn(case: Case, window: int) -> tuple[PatchAttribution, ...]:
-    """Blur windows of so many patches a side; the last ones hold what is left of the grid."""
-    rows, columns = case.model.grid
-    patch = case.pixel_values.shape[-1] // rows
-    across = torch.arange(columns) // window
-    numbers = (torch.arange(rows) // window)[:, None] * (int(across[-1]) + 1) + across
-    pixels = numbers.repeat_interleave(patch, 0).repeat_interleave(patch, 1)
+def windows_of(
+    grid: tuple[int, int], window: int | None = None
+) -> Int64[np.ndarray, "rows columns"]:
+    """Divide a grid of patches into square windows; the last ones hold what is left of it.
+
+    Args:
+        grid: Rows and columns of the patches.
+        window: Patches along a side of a window; None for as many as make at most 8 windows of a
+            side, so that a finer grid costs no more.
+
+    Returns:
+        Number of the window that each patch is in, row by row from 0.
+    """
+    rows, columns = grid
+    if window is None:
+        window = -(-rows // _STEPS)  # rounded up
+    across = np.arange(columns) // window
+    return np.asarray((np.arange(rows) // window)[:, None] * (across[-1] + 1) + across)
+
+
+def _hidden_in_turn(
+    case: Case, numbers: Int64[np.ndarray, "rows columns"]
+) -> tuple[PatchAttribution, ...]:
+    """Blur one window of patches after the other."""
+    patch = case.pixel_values.shape[-1] // len(numbers)
+    pixels = torch.from_numpy(numbers.repeat(patch, 0).repeat(patch, 1))
     score = _Counted(case)
     drops = in_chunks(
         lambda batch_size: FeatureAblation(score).attribute(
@@ -78,7 +96,7 @@ def _hidden_in_turn(case: Case, window: int) -> tuple[PatchAttribution, ...]:
             perturbations_per_eval=batch_size,
         )
     )  # (findings, channels, size, size); the same for all pixels of a window
-    shared = numbers.flatten().bincount()[numbers].double().numpy()
+    shared = np.bincount(numbers.ravel())[numbers]
     each = drops[:, 0, ::patch, ::patch].double().cpu().numpy() / shared
     return tuple(PatchAttribution(per_finding, score.passes) for per_finding in each)
 

@@ -1,4 +1,4 @@
-"""Exact Shapley values of the regions of the chest."""
+"""Shapley values: exact of the regions of the chest, sampled of the patches."""
 
 from __future__ import annotations
 
@@ -15,8 +15,13 @@ from medllm.explanation.anatomy import REGIONS
 from medllm.explanation.attribution import PatchAttribution
 from medllm.explanation.case import Case
 from medllm.explanation.memory import in_chunks
+from medllm.explanation.perturbation import windows_of
 from medllm.explanation.record import AttributionMap, ZoneEffect
 from medllm.explanation.regions import patch_shares
+
+# Random orders of the windows, each taken backwards too. Maps of four times as many correlate with
+# these by .91 in the median on phantoms (ADR 24).
+_ORDERS = 2
 
 
 def zone_shapley(case: Case) -> tuple[PatchAttribution, ...]:
@@ -49,6 +54,48 @@ def zone_shapley(case: Case) -> tuple[PatchAttribution, ...]:
     n_steps = 2 ** int(area.any(axis=(1, 2)).sum())
     return tuple(
         PatchAttribution(per_finding, n_steps, float(error))
+        for per_finding, error in zip(maps, errors, strict=True)
+    )
+
+
+def patch_shapley(case: Case) -> tuple[PatchAttribution, ...]:
+    """Attribute each finding to windows of patches by what each adds in random orders.
+
+    The blurred copy is turned into the image window by window, in two random orders and in their
+    reverses; a window's value is the mean of what it moved the log-odds by. So it is asked among
+    few shown windows and among many, where occlusion asks among all others alone: where the rest
+    of an image says the same, hiding one window moves nothing. The orders are the same for every
+    image. Windows are those of `occlusion`.
+
+    Args:
+        case: The radiograph and its findings.
+
+    Returns:
+        An attribution a finding, with its completeness error, which is rounding.
+
+    Source:
+        Castro et al., Polynomial calculation of the Shapley value based on sampling, Computers &
+        Operations Research 2009; orders with their reverses as in Mitchell et al., Sampling
+        permutations for Shapley value estimation, JMLR 2022.
+    """
+    numbers = windows_of(case.model.grid)
+    windows = int(numbers.max()) + 1
+    chance = np.random.default_rng(0)
+    drawn = [chance.permutation(windows) for _ in range(_ORDERS)]
+    orders = np.stack([order for one in drawn for order in (one, one[::-1])])
+    places = orders.argsort(axis=1)  # of each window in each order
+    # What lies between the blurred copy and the image, whose log-odds are known.
+    hidden = places[:, None] >= np.arange(1, windows)[:, None]
+    copies = hidden[..., numbers].reshape(-1, *numbers.shape)
+    between = case.log_odds_without(copies).reshape(len(orders), windows - 1, -1)
+    ends = np.stack([case.baseline_log_odds, case.log_odds])[:, None, None]
+    first, last = np.broadcast_to(ends, (2, len(orders), 1, ends.shape[-1]))
+    gains = np.diff(np.concatenate([first, between, last], axis=1), axis=1)
+    values = np.take_along_axis(gains, places[..., None], axis=1).mean(axis=0)
+    maps = values.T[:, numbers] / np.bincount(numbers.ravel())[numbers]
+    errors = np.abs(maps.sum(axis=(1, 2)) - case.effect)
+    return tuple(
+        PatchAttribution(per_finding, len(copies), float(error))
         for per_finding, error in zip(maps, errors, strict=True)
     )
 

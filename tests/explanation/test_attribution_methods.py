@@ -13,7 +13,7 @@ from medllm.explanation.case import Case
 from medllm.explanation.integrated_gradients import completeness_bound, integrated_gradients
 from medllm.explanation.methods import METHODS
 from medllm.explanation.perturbation import occlusion
-from medllm.explanation.shapley import zone_effects, zone_shapley
+from medllm.explanation.shapley import patch_shapley, zone_effects, zone_shapley
 from medllm.machine import halve_on_out_of_memory
 from medllm.models import Model
 
@@ -49,26 +49,55 @@ def test_occlusion_of_a_linear_model_is_its_products(linear_model, scan):
     assert {item.n_steps for item in got} == {17}  # 16 patches and the image
 
 
-class AdditiveCase(Case):
-    """Each pixel adds as much as the next."""
+class PixelCase(Case):
+    """An answer that is a function of the pixels, by hand; the blurred copy is black."""
+
+    @classmethod
+    def of(cls, model, scan, image, answer):
+        case, black = cls(model, scan, FINDINGS[:1]), torch.zeros_like(image)
+        vars(case).update(pixel_values=image, blurred=black, answer=answer)
+        vars(case).update(log_odds=answer(image).double().numpy())
+        vars(case).update(baseline_log_odds=answer(black).double().numpy())
+        return case
 
     def score_pixels(self, pixel_values):
-        return pixel_values.sum((1, 2, 3))[:, None]
+        return self.answer(pixel_values)[:, None]
+
+    def log_odds_of_parts(self, kept):
+        copies = torch.cat([masks[:, None] * self.pixel_values for masks in kept])
+        return self.score_pixels(copies).double().numpy()
 
 
 @pytest.mark.parametrize("side", [8, 9, 20, 37])
-def test_occlusion_gives_each_patch_its_worth_where_the_last_windows_are_cut_short(
-    tiny_model, scan, monkeypatch, side
+@pytest.mark.parametrize("method", ["occlusion", "patch-shapley"])
+def test_each_patch_gets_its_worth_where_the_last_windows_are_cut_short(
+    tiny_model, scan, monkeypatch, method, side
 ):
     monkeypatch.setattr(Model, "grid", (side, side))
-    case = AdditiveCase(tiny_model, scan, FINDINGS[:1])
     image = torch.ones(1, 1, 2 * side, 2 * side)
-    vars(case).update(pixel_values=image, blurred=torch.zeros_like(image))
-    (got,) = occlusion(case)
+    case = PixelCase.of(tiny_model, scan, image, lambda pixels: pixels.sum((1, 2, 3)))
+    (got,) = METHODS[method].attribute(case)
     np.testing.assert_allclose(got.values, np.full((side, side), 4.0), rtol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["patch-ablation", "pixel-integrated-gradients"])
+def test_what_either_of_two_places_says_is_shared_by_shapley_and_missed_by_occlusion(
+    tiny_model, scan
+):
+    image = torch.zeros(1, 1, 64, 64)
+    image[..., :16, :16] = image[..., 48:, 48:] = 1
+    case = PixelCase.of(tiny_model, scan, image, lambda pixels: pixels.amax((1, 2, 3)))
+    (hidden,), (shown,) = occlusion(case), patch_shapley(case)
+    np.testing.assert_array_equal(hidden.values, np.zeros((4, 4)))
+    wanted = np.zeros((4, 4))
+    # Whichever comes first takes all, and the reverse of an order has the other first.
+    wanted[0, 0] = wanted[3, 3] = 0.5
+    np.testing.assert_array_equal(shown.values, wanted)
+    assert shown.completeness_error == 0
+
+
+@pytest.mark.parametrize(
+    "method", ["patch-ablation", "patch-shapley", "pixel-integrated-gradients"]
+)
 def test_pixel_methods_of_a_linear_model_give_its_products(linear_model, scan, method):
     got = METHODS[method].attribute(Case(linear_model, scan, FINDINGS))
     wanted = pixel_products(linear_model, scan)

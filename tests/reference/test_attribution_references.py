@@ -22,7 +22,7 @@ from medllm.explanation.integrated_gradients import (
     pixel_integrated_gradients,
 )
 from medllm.explanation.perturbation import occlusion, rise
-from medllm.explanation.shapley import shapley_values, zone_shapley
+from medllm.explanation.shapley import patch_shapley, shapley_values, zone_shapley
 from medllm.explanation.words import word_ablation, word_gradients
 from medllm.models import Model
 from medllm.phantom import make_phantom
@@ -229,8 +229,29 @@ def test_zone_shapley_is_the_mean_gain_over_all_orders():
     np.testing.assert_allclose(shapley_values(kept, scores), wanted / len(orders), atol=1e-12)
 
 
-def test_zone_shapley_of_the_network_adds_up(case):
-    for item, effect in zip(zone_shapley(case), case.effect, strict=True):
+def test_patch_shapley_is_the_mean_gain_over_its_orders(case):
+    chance = np.random.default_rng(0)
+    orders = [
+        order for _ in range(2) for one in [chance.permutation(16)] for order in (one, one[::-1])
+    ]
+    wanted = np.zeros((16, len(FINDINGS)))
+    for order in orders:
+        hidden = np.ones((1, 16), dtype=bool)
+        before = case.log_odds_without(hidden.reshape(1, 4, 4))[0]
+        for patch in order:
+            hidden[0, patch] = False
+            after = case.log_odds_without(hidden.reshape(1, 4, 4))[0]
+            wanted[patch] += (after - before) / len(orders)
+            before = after
+    for item, one in zip(patch_shapley(case), wanted.T, strict=True):
+        assert np.abs(one).max() > 1e-2
+        np.testing.assert_allclose(item.values.ravel(), one, atol=1e-6)
+        assert item.n_steps == 4 * 15  # each order's ends are known
+
+
+@pytest.mark.parametrize("method", [zone_shapley, patch_shapley])
+def test_shapley_values_of_the_network_add_up(case, method):
+    for item, effect in zip(method(case), case.effect, strict=True):
         assert item.completeness_error < 1e-5
         assert item.values.sum() == pytest.approx(effect, abs=1e-5)
 
