@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,11 +24,11 @@ from medllm.cli.inputs import (
     chosen_names,
     find_each,
     load_for,
+    refuse_identity,
     tell_error,
 )
 from medllm.cli.progress import steps
-from medllm.errors import AttributionError, MedllmError, ReportError
-from medllm.files import replace_file
+from medllm.errors import AttributionError, MedllmError
 
 if TYPE_CHECKING:
     from medllm.dicom import Radiograph
@@ -38,9 +37,6 @@ if TYPE_CHECKING:
     from medllm.models import Model, Prediction
     from medllm.report import Report
     from medllm.report.formats import Written
-
-# These state the hash of their image. Where neither is written, the last is: it holds nothing else.
-_TELLING = ("report.json", "report.html", "image.sha256")
 
 
 def explain(
@@ -84,6 +80,9 @@ def explain(
 ) -> None:
     """Write one report per radiograph: DIR/NAME/report.html and report.json.
 
+    Where DIR then holds report.json of two radiographs or more, DIR/index.html lists them all, and
+    DIR/explanations.parquet has a row a report, finding and method.
+
     Findings called positive or indeterminate are explained; where there is none, the most
     probable one. --finding chooses others. Where DIR/NAME holds the report of another image, a
     report goes to DIR/NAME-HASH; files there of another model, or of other questions, are
@@ -92,6 +91,7 @@ def explain(
     """
     from medllm.dicom import find_images, read_radiograph
     from medllm.explanation import DEFAULT_METHOD, METHODS
+    from medllm.report.folders import folder_for, note_image
     from medllm.report.formats import FORMATS, write_possible
 
     names = chosen_names(formats, FORMATS, "--format")
@@ -103,30 +103,34 @@ def explain(
     check_accept(accept)
     found = find_each(inputs, find_images, "DICOM, PNG or JPEG")
     failed = False
-    for number, (path, error) in enumerate(found, 1):
-        try:
-            if error is not None:
-                raise error
-            with steps(f"radiograph {number} of {len(found)}") as watch:
-                scan = read_radiograph(path, accept=accept or (), polarity=polarity)
-                if context and not with_identity:
-                    _refuse_identity(scan, context)
-                folder, elsewhere = _folder_for(scan, out)
-                report, reasons = _made(
-                    *(loaded, scan, finding, methods, against),
-                    with_identity=with_identity,
-                    watch=watch,
-                )
-                written = write_possible(report, folder, names)
-                if written.files:
-                    _note_image(scan, folder)
-        except MedllmError as refused:
-            failed = True
-            tell_error(path, refused)
-            continue
-        if elsewhere and written.files:
-            typer.echo(f"{path}: {elsewhere}; written to {folder}", err=True)
-        failed |= not _tell_written(path, folder, written, reasons)
+    try:
+        for number, (path, error) in enumerate(found, 1):
+            try:
+                if error is not None:
+                    raise error
+                with steps(f"radiograph {number} of {len(found)}") as watch:
+                    scan = read_radiograph(path, accept=accept or (), polarity=polarity)
+                    if context and not with_identity:
+                        refuse_identity(scan, context)
+                    folder, elsewhere = folder_for(scan, out)
+                    report, reasons = _made(
+                        *(loaded, scan, finding, methods, against),
+                        with_identity=with_identity,
+                        watch=watch,
+                    )
+                    written = write_possible(report, folder, names)
+                    if written.files:
+                        note_image(scan, folder)
+            except MedllmError as refused:
+                failed = True
+                tell_error(path, refused)
+                continue
+            if elsewhere and written.files:
+                typer.echo(f"{path}: {elsewhere}; written to {folder}", err=True)
+            failed |= not _tell_written(path, folder, written, reasons)
+    finally:
+        # Also of what a Ctrl-C left: the page to start from tells of all reports that are there.
+        failed |= not _tell_overview(out)
     if failed:
         raise typer.Exit(1)
 
@@ -147,6 +151,31 @@ def _tell_written(
     if files := _all(written.files):
         typer.echo(f"{path}  {'  '.join(map(str, files))}")
     return not causes
+
+
+def _tell_overview(out: Path) -> bool:
+    """Write the overview of all reports in a folder; give whether it could be."""
+    from medllm.report import write_overview
+    from medllm.report.formats import told_names
+
+    try:
+        made = write_overview(out)
+    except MedllmError as error:
+        tell_error(out, error)
+        return False
+    if made.removed:
+        gone = told_names(made.removed, out)
+        typer.echo(f"{out}: removed, of reports that are no longer there: {gone}", err=True)
+    if made.files:
+        if made.skipped:
+            told, more = told_names(made.skipped[:3], out), ", ..." * (len(made.skipped) > 3)
+            typer.echo(
+                f"{out}: files from which no report could be read, and left out of the overview: "
+                f"{len(made.skipped)} ({told}{more})",
+                err=True,
+            )
+        typer.echo(f"{made.n_reports} reports  {'  '.join(map(str, reversed(made.files)))}")
+    return True
 
 
 def require_findings(model: Model, asked: Sequence[str]) -> None:
@@ -181,22 +210,6 @@ def _check_contrast(findings: Sequence[str] | None, against: str | None) -> None
         )
 
 
-def _refuse_identity(scan: Radiograph, context: str) -> None:
-    """Refuse a context that names the patient, for it stands in a report that shall not."""
-    from medllm.dicom import read_identity
-
-    identity = read_identity(scan.path)
-    named = [*re.split(r"[\s^=,.]+", identity.patient_name or ""), identity.patient_id or ""]
-    words = re.split(r"[^\w-]+", context.lower())
-    # Initials and numbers of one or two digits are in any text.
-    if any(len(name) > 2 and name.lower() in words for name in named):
-        raise ReportError(
-            "the context holds the name or the id of the patient, and would stand in the report; "
-            "leave them out, or pass --with-identity.",
-            code="identity",
-        )
-
-
 def write_report(
     model: Model,
     scan: Radiograph,
@@ -218,9 +231,11 @@ def write_report(
     Returns:
         The files written, and why explanations were refused.
     """
+    from medllm.report.folders import note_image
+
     report, refused = _made(model, scan, findings, methods)
     files = report.write(folder, formats=formats)
-    _note_image(scan, folder)
+    note_image(scan, folder)
     return _all(files), refused
 
 
@@ -280,37 +295,3 @@ def _explained(
 def _worth_explaining(prediction: Prediction) -> list[str]:
     called = [answer.finding for answer in prediction.findings if answer.call != "negative"]
     return called or [max(prediction.findings, key=lambda answer: answer.probability).finding]
-
-
-def _folder_for(scan: Radiograph, out: Path) -> tuple[Path, str]:
-    """Name a report's folder after its file, with its hash where another's report has that name.
-
-    Args:
-        scan: The radiograph.
-        out: Folder of the reports.
-
-    Returns:
-        The folder, and why it has the hash; nothing where it has none.
-    """
-    plain = out / scan.path.stem
-    if not any(True for pattern in ("report*", "dicom/*") for _ in plain.glob(pattern)):
-        return plain, ""
-    telling = [file for name in _TELLING if (file := plain / name).is_file()]
-    # They differ where one was written over by another's.
-    if telling and all(scan.sha256.encode() in file.read_bytes() for file in telling):
-        return plain, ""
-    why = "holds the report of another image" if telling else "holds a report that names no image"
-    return plain.with_name(f"{plain.name}-{scan.sha256[:8]}"), f"{plain} {why}"
-
-
-def _note_image(scan: Radiograph, folder: Path) -> None:
-    """Leave the hash of the image beside reports of which none states it, for the next run."""
-    if any((folder / name).is_file() for name in _TELLING[:-1]):
-        return
-    try:
-        replace_file(folder / _TELLING[-1], f"{scan.sha256}\n")
-    except OSError as error:
-        raise ReportError(
-            f"{folder} cannot be written to ({error.strerror}); choose another folder.",
-            code="unwritable-folder",
-        ) from error

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from medllm.errors import DicomError, MedllmError, did_you_mean
+from medllm.errors import DicomError, MedllmError, ReportError, did_you_mean
 
 if TYPE_CHECKING:
     from medllm.dicom import Radiograph
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 METHOD_NAMES = (
     "integrated-gradients, gradient-x-activation, grad-cam, gradient-attention, "
     "attention-rollout, pixel-integrated-gradients, smooth-integrated-gradients, occlusion, "
-    "patch-ablation, rise, zone-shapley"
+    "patch-ablation, rise, patch-shapley, zone-shapley"
 )
 FORMAT_NAMES = "html, json, pdf, pdf-letter, dicom, fhir"
 
@@ -152,6 +152,30 @@ def load_for(source: str | None, prevalence: float | None, context: str | None =
     if context is not None:
         model = in_context(model, context)
     return model if prevalence is None else model.at_prevalence(prevalence)
+
+
+def refuse_identity(scan: Radiograph, context: str) -> None:
+    """Refuse a context that names the patient, for it stands in a report that shall not.
+
+    Args:
+        scan: The radiograph, whose header says who the patient is.
+        context: What the model is to be told.
+
+    Raises:
+        ReportError: It holds a name or the id of the patient.
+    """
+    from medllm.dicom import read_identity
+
+    identity = read_identity(scan.path)
+    named = [*re.split(r"[\s^=,.]+", identity.patient_name or ""), identity.patient_id or ""]
+    words = re.split(r"[^\w-]+", context.lower())
+    # Initials and numbers of one or two digits are in any text.
+    if any(len(name) > 2 and name.lower() in words for name in named):
+        raise ReportError(
+            "the context holds the name or the id of the patient, and would stand in the report; "
+            "leave them out, or pass --with-identity.",
+            code="identity",
+        )
 
 
 def read_each(

@@ -35,19 +35,27 @@ def encode(report: Report) -> bytes:
         report,
         style,
         script=Markup(script),  # noqa: S704 - not from a header
-        policy=_policy(style, script),
+        policy=policy(style, script),
     )
     return page.encode()
 
 
-def _policy(style: str, script: str) -> str:
-    """Admit this page's own style, script and pictures, and nothing else."""
+def policy(style: str, script: str = "") -> str:
+    """Admit a page's own style, script and pictures, and nothing else.
+
+    Args:
+        style: Text of its style element.
+        script: Text of its script element; empty where it has none.
+
+    Returns:
+        The content of `Content-Security-Policy`.
+    """
     return "; ".join(
         (
             "default-src 'none'",
             "img-src data:",
             f"style-src '{_hash(style)}'",
-            f"script-src '{_hash(script)}'",
+            *([f"script-src '{_hash(script)}'"] if script else []),
             "base-uri 'none'",
             "form-action 'none'",
         )

@@ -75,22 +75,40 @@ def render_page(report: Report, style: str, *, paged: bool = False, **added: Any
     """
     image = display_image(report.scan)
     rows, columns = image.shape
+    return fill(
+        "report.html.j2",
+        style,
+        report=report,
+        card=report.prediction.card,
+        made_from=digest(report),
+        radiograph=png(image),
+        rows=rows,
+        columns=columns,
+        paged=paged,
+        **added,
+    )
+
+
+def fill(template: str, style: str, **values: Any) -> str:
+    """Fill in a template of this package, with the banner and the signs of the calls.
+
+    Args:
+        template: Its file.
+        style: Style sheet of our own; nothing of a header may be in it.
+        **values: What else it names.
+
+    Returns:
+        HTML.
+    """
     return (
         _environment()
-        .get_template("report.html.j2")
+        .get_template(template)
         .render(
-            report=report,
-            card=report.prediction.card,
             banner=BANNER,
-            made_from=digest(report),
             marks=wording.MARKS,
-            radiograph=png(image),
-            rows=rows,
-            columns=columns,
             # Markup: our own files, of which the policy admits exactly these bytes.
             style=Markup(style),  # noqa: S704 - not from a header
-            paged=paged,
-            **added,
+            **values,
         )
     )
 

@@ -16,6 +16,9 @@ from medllm.report.gate_names import gate_name
 from medllm.report.view import supposed
 from medllm.report.wording import calibrated, probability, region, signed, subject, title, where
 
+# Before why there is no explanation that was asked for; by it `report.json` is read back.
+NOT_EXPLAINED = "Not explained: "
+
 
 def answer(finding: Finding, question: Question, prediction: FindingPrediction) -> str:
     """Say the call of one finding, with its probability against the thresholds.
@@ -128,7 +131,7 @@ def reason(explanation: Explanation | None, scan: Radiograph, why_not: str = "")
         not what they found. It says whether the hiding of whole regions names the same place.
     """
     if explanation is None:
-        return f"Not explained: {why_not}" if why_not else "Not explained in this report."
+        return f"{NOT_EXPLAINED}{why_not}" if why_not else "Not explained in this report."
     head = "Explanation"
     if explanation.against is not None:
         difference = signed(explanation.log_odds)

@@ -10,6 +10,7 @@ import pty
 import sys
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -74,11 +75,95 @@ def test_a_jpeg_among_dicom_files_has_all_formats_but_dicom(models, chest, tmp_p
     of_picture = {file.name for file in (tmp_path / "out" / "photo").iterdir()}
     assert of_picture == {"report.html", "report.json"}
     assert (tmp_path / "out" / "chest" / "dicom" / "sr.dcm").is_file()
-    assert len(done.stdout.splitlines()) == 2
+    assert len(done.stdout.splitlines()) == 3  # the overview of both is the last
     # Where nothing else is asked for, nothing is there.
     alone = explain(picture, models / "first", tmp_path / "alone", "dicom")
     assert (alone.exit_code, alone.stdout) == (1, "")
     assert not (tmp_path / "alone").exists()
+
+
+@pytest.fixture
+def chests(chest):
+    """Three radiographs in a folder of their own."""
+    folder = chest.with_name("study")
+    folder.mkdir()
+    for number, name in enumerate("abc"):
+        write_dicom(make_phantom(number, size=200), folder / f"{name}.dcm")
+    return folder
+
+
+def names_in(table):
+    return [row["report"] for row in pq.read_table(table).to_pylist()]
+
+
+def test_many_reports_have_an_overview_that_is_named_last(models, chests, chest, tmp_path):
+    out = tmp_path / "out"
+    index, table = out / "index.html", out / "explanations.parquet"
+    # A radiograph alone needs none, and reports without report.json cannot be looked over.
+    explain(chest, models / "first", out, "html,json")
+    explain(chests, models / "first", out, "html")
+    assert not index.exists()
+    assert not table.exists()
+    done = explain(chests, models / "first", out, "json")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == f"4 reports  {index}  {table}"
+    assert names_in(table) == ["a", "b", "c", "chest"]
+    assert 'href="./a/report.html"' in index.read_text()
+    # It tells of what is there: the reports of another model have taken the place of three.
+    again = explain(chests, models / "second", out, "html")
+    assert again.exit_code == 0
+    assert "removed, of reports that are no longer there: explanations.parquet, index.html" in (
+        again.stderr
+    )
+    assert {file.name for file in out.iterdir()} == {"a", "b", "c", "chest"}
+
+
+def test_an_overview_is_written_in_spite_of_a_bad_input_and_of_a_foreign_report(
+    models, chests, tmp_path
+):
+    (chests / "b.dcm").write_bytes((chests / "b.dcm").read_bytes()[:2000])
+    (tmp_path / "out" / "others").mkdir(parents=True)
+    (tmp_path / "out" / "others" / "report.json").write_text('{"tests": 3}')
+    done = explain(chests, models / "first", tmp_path / "out", "json")
+    assert done.exit_code == 1
+    assert f"{chests / 'b.dcm'}" in done.stderr
+    assert done.stderr.splitlines()[-1] == (
+        f"{tmp_path / 'out'}: files from which no report could be read, and left out of the "
+        "overview: 1 (others/report.json)"
+    )
+    assert names_in(tmp_path / "out" / "explanations.parquet") == ["a", "c"]
+
+
+def test_a_run_that_is_stopped_leaves_an_overview_of_what_it_did(
+    models, chests, tmp_path, monkeypatch
+):
+    module = sys.modules["medllm.cli.explain"]
+    make = module._made
+
+    def stopped(model, scan, *others, **options):
+        if scan.path.stem == "c":
+            raise KeyboardInterrupt
+        return make(model, scan, *others, **options)
+
+    monkeypatch.setattr(module, "_made", stopped)
+    done = explain(chests, models / "first", tmp_path / "out", "json")
+    assert done.exit_code == 130
+    assert done.stdout.splitlines()[-1].startswith("2 reports  ")
+    assert names_in(tmp_path / "out" / "explanations.parquet") == ["a", "b"]
+
+
+def test_a_page_of_others_is_left_and_the_reports_are_written(models, chests, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "index.html").write_text("mine")
+    done = explain(chests, models / "first", tmp_path / "out", "json")
+    assert done.exit_code == 1
+    assert done.stderr == (
+        f"{tmp_path / 'out' / 'index.html'} is not an overview of reports that medllm wrote, and "
+        "is left as it is; for an overview, move it, or give the reports a folder of their own.\n"
+    )
+    assert (tmp_path / "out" / "index.html").read_text() == "mine"
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"a", "b", "c", "index.html"}
+    assert all((tmp_path / "out" / name / "report.json").is_file() for name in "abc")
 
 
 @contextlib.contextmanager

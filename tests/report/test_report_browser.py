@@ -7,6 +7,7 @@ import unicodedata
 import pytest
 from pypdf import PdfReader
 
+from medllm.report import write_overview
 from medllm.report.document import BANNER
 
 pytestmark = pytest.mark.integration
@@ -51,6 +52,38 @@ def test_the_page_works_under_its_own_policy_and_fits_its_window(
     assert seen["sliderShown"]
     assert (seen["before"], seen["after"]) == ("0.6", "0.2")
     assert seen["overlayWidth"] == 250
+
+
+# Frames the overview at a width and writes down what it sees.
+OVERVIEW_PROBE = """<!DOCTYPE html><iframe id="page" src="index.html" width="WIDTH" height="844">
+</iframe><pre id="seen"></pre><script>
+document.getElementById("page").addEventListener("load", (event) => {
+  const page = event.target.contentDocument;
+  const link = page.querySelector("a");
+  document.getElementById("seen").textContent = JSON.stringify({
+    width: page.documentElement.clientWidth,
+    contentWidth: page.documentElement.scrollWidth,
+    bannerColour: getComputedStyle(page.querySelector(".banner")).backgroundColor,
+    badgeColour: getComputedStyle(page.querySelector(".badge.positive")).backgroundColor,
+    leadsTo: link.href.slice(new URL(".", page.URL).href.length),
+  });
+});
+</script>"""
+
+
+@pytest.mark.parametrize("width", [390, 860, 1200])
+def test_the_overview_works_under_its_own_policy_and_fits_its_window(
+    width, report, compared, see_probe, tmp_path
+):
+    report.write(tmp_path / "a-name-without-any-end-0123456789-0123456789", ["html", "json"])
+    compared.write(tmp_path / "b", ["json"])
+    write_overview(tmp_path)
+    seen = see_probe(OVERVIEW_PROBE.replace("WIDTH", str(width)))
+    assert seen["console"] == []
+    assert seen["contentWidth"] <= seen["width"] <= width
+    assert seen["bannerColour"] == "rgb(255, 243, 209)"
+    assert seen["badgeColour"] == "rgb(140, 29, 63)"
+    assert seen["leadsTo"] == "a-name-without-any-end-0123456789-0123456789/report.html"
 
 
 def test_on_each_sheet_printed_from_a_browser_stands_the_banner_once(report, tmp_path):
