@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 
 from medllm.dicom import Radiograph
 from medllm.errors import AttributionError
@@ -203,12 +204,23 @@ def judge_each(
 
     METHODS[_TOGETHER] = dataclasses.replace(METHODS[method], attribute=attribute)
     # Asked about as often as there are maps, so that they share what is computed of the image.
-    asked = case.asking(case.findings * len(kinds))
+    asked = AskedOften(case.model, case.scan, case.findings * len(kinds))
     attributions = attribute(asked)
     for attribution, checks in zip(
         attributions, judge(asked, _TOGETHER, attributions), strict=True
     ):
         yield (*checks, *judge_place(case, attribution))
+
+
+class AskedOften(Case):
+    """A case of one finding, named several times; a model answers for it once."""
+
+    def score_features(
+        self, features: Float[torch.Tensor, "copies patches width"]
+    ) -> Float[torch.Tensor, "copies findings"]:
+        """Repeat the answer for each time that the finding is named."""
+        scores = super().score_features(features)
+        return scores.expand(-1, len(self.findings)) if scores.shape[1] == 1 else scores
 
 
 def verdict_on(case: Case, method: str) -> str:
