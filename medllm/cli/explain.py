@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,6 +29,7 @@ from medllm.cli.inputs import (
     tell_error,
 )
 from medllm.cli.progress import steps
+from medllm.cli.written import every_file, tell_overview, tell_refused, tell_written
 from medllm.errors import AttributionError, MedllmError
 
 if TYPE_CHECKING:
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
     from medllm.explanation.composition import Watch
     from medllm.models import Model, Prediction
     from medllm.report import Report
-    from medllm.report.formats import Written
 
 
 def explain(
@@ -103,6 +104,7 @@ def explain(
     check_accept(accept)
     found = find_each(inputs, find_images, "DICOM, PNG or JPEG")
     failed = False
+    verdicts: Counter[str] = Counter()
     try:
         for number, (path, error) in enumerate(found, 1):
             try:
@@ -121,61 +123,22 @@ def explain(
                     written = write_possible(report, folder, names)
                     if written.files:
                         note_image(scan, folder)
+                    verdicts.update(
+                        entry.explanation.verdict for entry in report.explained if entry.explanation
+                    )
             except MedllmError as refused:
                 failed = True
                 tell_error(path, refused)
                 continue
             if elsewhere and written.files:
                 typer.echo(f"{path}: {elsewhere}; written to {folder}", err=True)
-            failed |= not _tell_written(path, folder, written, reasons)
+            failed |= not tell_written(path, folder, written, reasons)
     finally:
         # Also of what a Ctrl-C left: the page to start from tells of all reports that are there.
-        failed |= not _tell_overview(out)
+        failed |= not tell_overview(out)
+        tell_refused(verdicts, methods)
     if failed:
         raise typer.Exit(1)
-
-
-def _tell_written(
-    path: Path, folder: Path, written: Written, reasons: Sequence[AttributionError]
-) -> bool:
-    """Say what was written and what was not; give whether it was all that was asked for."""
-    from medllm.report.formats import told_names
-
-    if written.removed:
-        gone = told_names(written.removed, folder)
-        typer.echo(f"{path}: removed from {folder}, of another report: {gone}", err=True)
-    # Several formats can fail for one cause, such as a library that is not there.
-    causes = {str(cause): cause for cause in (*reasons, *written.refused.values())}
-    for cause in causes.values():
-        tell_error(path, cause)
-    if files := _all(written.files):
-        typer.echo(f"{path}  {'  '.join(map(str, files))}")
-    return not causes
-
-
-def _tell_overview(out: Path) -> bool:
-    """Write the overview of all reports in a folder; give whether it could be."""
-    from medllm.report import write_overview
-    from medllm.report.formats import told_names
-
-    try:
-        made = write_overview(out)
-    except MedllmError as error:
-        tell_error(out, error)
-        return False
-    if made.removed:
-        gone = told_names(made.removed, out)
-        typer.echo(f"{out}: removed, of reports that are no longer there: {gone}", err=True)
-    if made.files:
-        if made.skipped:
-            told, more = told_names(made.skipped[:3], out), ", ..." * (len(made.skipped) > 3)
-            typer.echo(
-                f"{out}: files from which no report could be read, and left out of the overview: "
-                f"{len(made.skipped)} ({told}{more})",
-                err=True,
-            )
-        typer.echo(f"{made.n_reports} reports  {'  '.join(map(str, reversed(made.files)))}")
-    return True
 
 
 def require_findings(model: Model, asked: Sequence[str]) -> None:
@@ -236,11 +199,7 @@ def write_report(
     report, refused = _made(model, scan, findings, methods)
     files = report.write(folder, formats=formats)
     note_image(scan, folder)
-    return _all(files), refused
-
-
-def _all(files: Mapping[str, Sequence[Path]]) -> list[Path]:
-    return [file for each in files.values() for file in each]
+    return every_file(files), refused
 
 
 def _made(
