@@ -87,8 +87,8 @@ def tell_refused(verdicts: Counter[str], methods: Sequence[str]) -> None:
         other = "patch-shapley"
         remedy = f"; another method beside: --method {','.join([*methods, other])}"
         typer.echo(
-            f"maps not drawn, since a check failed: {refused} of {verdicts.total()} (the reports say "
-            f"which){'' if other in methods else remedy}",
+            f"maps not drawn, since a check failed: {refused} of {verdicts.total()} (the reports "
+            f"say which){'' if other in methods else remedy}",
             err=True,
         )
 

@@ -7,9 +7,9 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from medllm.report.dicom_source import MANUFACTURER, series_uids
+from medllm.report.dicom.source import MANUFACTURER, series_uids
 from medllm.report.document import Report
-from medllm.report.fhir_context import report_names
+from medllm.report.fhir.context import report_names
 from medllm.report.origin import digest
 
 # All that the files of a report are called.

@@ -23,7 +23,7 @@ from medllm.explanation.words import word_gradients
 from medllm.models import in_context, load_model, save_model
 from medllm.models.configured import configure
 from medllm.phantom import Lesion, make_phantom, write_dicom
-from medllm.report.dicom_source import made_from
+from medllm.report.dicom.source import made_from
 from tests.models.architectures.checkpoints import image_size
 from tests.models.architectures.plain import plain_log_odds
 

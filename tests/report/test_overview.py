@@ -23,10 +23,11 @@ from medllm.evaluate.explanations import localised
 from medllm.evaluate.explanations import table as evaluated
 from medllm.explanation.anatomy import REGIONS
 from medllm.explanation.record import Region, ZoneEffect
-from medllm.report import build_report, overview_rows, write_overview
+from medllm.report import build_report, write_overview
 from medllm.report.document import BANNER
-from medllm.report.overview_table import SCHEMA
-from medllm.report.stored import StoredReport, read_reports
+from medllm.report.overview import rows
+from medllm.report.overview.stored import StoredReport, read_reports
+from medllm.report.overview.table import SCHEMA
 
 PAGE, TABLE = "index.html", "explanations.parquet"
 
@@ -161,7 +162,7 @@ def test_what_both_tables_have_is_named_and_typed_alike():
         assert SCHEMA.field(name).type == evaluated.SCHEMA.field(name).type, name
     for zone, side in REGIONS:
         region = Region(zone, side, 0.5, 1.0)
-        assert overview_rows._name(region) == localised._name(region)
+        assert rows._name(region) == localised._name(region)
 
 
 def test_the_words_are_those_of_the_report(out, report):

@@ -17,8 +17,8 @@ from medllm.dicom.dataset import parse_dataset
 from medllm.dicom.radiograph import Gate
 from medllm.explanation.overlay import spread
 from medllm.explanation.record import AttributionMap
-from medllm.report.dicom_gsps import encode
-from medllm.report.dicom_source import read_source
+from medllm.report.dicom.gsps import encode
+from medllm.report.dicom.source import read_source
 
 TOP = 2**12 - 1
 

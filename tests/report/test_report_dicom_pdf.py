@@ -7,8 +7,8 @@ from pydicom.uid import EncapsulatedPDFStorage
 from pypdf import PdfWriter
 
 from medllm.dicom.header import Identity
-from medllm.report.dicom_pdf import encode
-from medllm.report.dicom_source import read_source
+from medllm.report.dicom.pdf import encode
+from medllm.report.dicom.source import read_source
 
 
 @pytest.fixture(scope="module")

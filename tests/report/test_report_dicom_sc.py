@@ -15,8 +15,8 @@ from medllm.explanation.overlay import display_image
 from medllm.explanation.record import ZoneEffect
 from medllm.report import capture
 from medllm.report.capture import HEIGHT, WIDTH, draw_finding, draw_summary
-from medllm.report.dicom_sc import encode
-from medllm.report.dicom_source import read_source
+from medllm.report.dicom.sc import encode
+from medllm.report.dicom.source import read_source
 
 # The radiograph's square stands below the banner, at the left.
 SIDE, BANNER = 1024, HEIGHT - 1024

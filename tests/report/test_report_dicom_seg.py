@@ -12,8 +12,8 @@ from pydicom import dcmread
 from pydicom.sr.codedict import codes
 
 from medllm.explanation.record import AttributionMap
-from medllm.report import dicom_seg
-from medllm.report.dicom_source import read_source
+from medllm.report.dicom import seg as dicom_seg
+from medllm.report.dicom.source import read_source
 from medllm.report.document import BANNER
 
 HALF_A_STEP = 0.5 / 255

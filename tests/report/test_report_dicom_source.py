@@ -13,8 +13,9 @@ from pydicom.uid import UID
 
 from medllm.dicom import read_radiograph
 from medllm.errors import ReportError
-from medllm.report import build_report, dicom, dicom_seg, dicom_sr, pdf
-from medllm.report.dicom_source import read_source, stable_uid
+from medllm.report import build_report, dicom, pdf
+from medllm.report.dicom import seg, sr
+from medllm.report.dicom.source import read_source, stable_uid
 
 LATER = datetime(2025, 3, 15, 8, 0, 0, tzinfo=UTC)
 
@@ -27,7 +28,7 @@ def _no_pages(*_):
 @pytest.fixture
 def three_kinds(monkeypatch):
     """Encode no pictures and no presentation states."""
-    monkeypatch.setattr(dicom, "_ENCODERS", (dicom_sr.encode, dicom_seg.encode))
+    monkeypatch.setattr(dicom, "_ENCODERS", (sr.encode, seg.encode))
     monkeypatch.setattr(pdf, "encode", _no_pages)
 
 

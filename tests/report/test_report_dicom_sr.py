@@ -17,15 +17,16 @@ from medllm.explanation.record import AttributionMap, Check, OtherMethod
 from medllm.findings import FINDINGS
 from medllm.models.card import Question
 from medllm.models.prediction import FindingPrediction
-from medllm.report import dicom_seg, dicom_sr
-from medllm.report.dicom_codes import (
+from medllm.report.dicom import seg as dicom_seg
+from medllm.report.dicom import sr as dicom_sr
+from medllm.report.dicom.codes import (
     ATTRIBUTION,
     PRIVATE_SCHEME,
     check_code,
     finding_code,
     method_code,
 )
-from medllm.report.dicom_source import read_source
+from medllm.report.dicom.source import read_source
 from medllm.report.document import BANNER
 from medllm.report.json import as_dict
 

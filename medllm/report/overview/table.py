@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from medllm.report.overview_rows import Row
+from medllm.report.overview.rows import Row
 
 # By this the table is told from `medllm evaluate-explanations`'s, which has the same name.
 _MARK = {b"medllm": b"overview of reports, schema 1"}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from medllm.explanation.record import Explanation, Region, ZoneEffect
-from medllm.report.stored import StoredFinding, StoredReport
+from medllm.report.overview.stored import StoredFinding, StoredReport
 
 Row = dict[str, Any]
 

@@ -12,9 +12,9 @@ from urllib.parse import quote
 from medllm.models.calibration import Call
 from medllm.report.document import BANNER
 from medllm.report.html import policy
+from medllm.report.overview.stored import StoredFinding, StoredReport
 from medllm.report.page import asset, fill
 from medllm.report.sentences import caution, failed_checks, place
-from medllm.report.stored import StoredFinding, StoredReport
 from medllm.report.view import view
 from medllm.report.wording import MARKS
 

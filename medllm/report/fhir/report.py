@@ -11,8 +11,8 @@ from html import escape
 from medllm.errors import ReportError
 from medllm.report import html, wording
 from medllm.report.document import BANNER, Report
-from medllm.report.fhir_context import Context, accession, study_date
-from medllm.report.fhir_datatypes import HL7, Resource, coding, concept
+from medllm.report.fhir.context import Context, accession, study_date
+from medllm.report.fhir.datatypes import HL7, Resource, coding, concept
 from medllm.report.pdf import Printed
 
 _LOG = logging.getLogger(__name__)

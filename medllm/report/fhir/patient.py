@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pydicom.valuerep import PersonName
 
 from medllm.dicom.header import Identity
-from medllm.report.fhir_context import RESEARCH, Context
-from medllm.report.fhir_datatypes import Resource, day, identifier, named
+from medllm.report.fhir.context import RESEARCH, Context
+from medllm.report.fhir.datatypes import Resource, day, identifier, named
 
 # The groups of a name in a header: letters, ideographs, syllables (PS3.5 6.2.1.2).
 _NAME_GROUPS = {"alphabetic": "ABC", "ideographic": "IDE", "phonetic": "SYL"}

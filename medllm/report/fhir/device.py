@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from medllm.report.dicom_source import MANUFACTURER
-from medllm.report.fhir_context import RESEARCH, Context
-from medllm.report.fhir_datatypes import Resource, coding, concept, named
+from medllm.report.dicom.source import MANUFACTURER
+from medllm.report.fhir.context import RESEARCH, Context
+from medllm.report.fhir.datatypes import Resource, coding, concept, named
 
 
 def device(context: Context) -> Resource:

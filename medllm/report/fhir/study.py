@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from medllm.dicom.header import Identity
-from medllm.report.fhir_context import RESEARCH, Context, accession, sop_class, study_date
-from medllm.report.fhir_datatypes import Resource, coding, concept, usable_uid
+from medllm.report.fhir.context import RESEARCH, Context, accession, sop_class, study_date
+from medllm.report.fhir.datatypes import Resource, coding, concept, usable_uid
 
 
 def imaging_study(context: Context) -> Resource:

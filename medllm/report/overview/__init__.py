@@ -7,10 +7,10 @@ from pathlib import Path
 
 from medllm.errors import ReportError
 from medllm.files import replace_file
-from medllm.report import overview_page
-from medllm.report.overview_page import Entry
-from medllm.report.overview_rows import Row, rows_of
-from medllm.report.stored import read_reports
+from medllm.report.overview import page
+from medllm.report.overview.page import Entry
+from medllm.report.overview.rows import Row, rows_of
+from medllm.report.overview.stored import read_reports
 
 PAGE, TABLE = "index.html", "explanations.parquet"
 
@@ -62,12 +62,12 @@ def write_overview(out_dir: str | Path) -> Overview:
         if report is None:
             skipped.append(path)
             continue
-        rows += rows_of(overview_page.told_name(path.parent), report)
-        entries.append(overview_page.entry_of(path.parent, report))
+        rows += rows_of(page.told_name(path.parent), report)
+        entries.append(page.entry_of(path.parent, report))
     few = len(entries) < _LEAST
     try:
         removed = _removed(out) if few else ()
-        files = () if few else _written(out, rows, overview_page.render(entries, len(skipped)))
+        files = () if few else _written(out, rows, page.render(entries, len(skipped)))
     except OSError as error:
         raise ReportError(
             f"{out} cannot be written to ({error.strerror}); choose another folder.",
@@ -77,7 +77,7 @@ def write_overview(out_dir: str | Path) -> Overview:
 
 
 def _written(out: Path, rows: list[Row], page: bytes) -> tuple[Path, ...]:
-    from medllm.report.overview_table import encode
+    from medllm.report.overview.table import encode
 
     paths = (out / TABLE, out / PAGE)
     for path in paths:
@@ -104,8 +104,8 @@ def _is_ours(path: Path) -> bool:
     if path.is_dir():
         return False
     if path.name == PAGE:
-        return overview_page.is_ours(path)
+        return page.is_ours(path)
     # Imported here, for one report alone has no table and needs no pyarrow.
-    from medllm.report.overview_table import is_ours
+    from medllm.report.overview.table import is_ours
 
     return is_ours(path)

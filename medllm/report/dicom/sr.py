@@ -13,9 +13,8 @@ from pydicom.uid import UID
 from medllm.explanation.outline import Part, top_parts
 from medllm.explanation.record import Check, Explanation
 from medllm.models.prediction import Prediction
-from medllm.report import dicom_codes as codes
-from medllm.report import dicom_seg
-from medllm.report.dicom_source import MANUFACTURER, Source, stable_uid
+from medllm.report.dicom import codes, seg
+from medllm.report.dicom.source import MANUFACTURER, Source, stable_uid
 from medllm.report.document import BANNER, Report, ReportedFinding
 
 if TYPE_CHECKING:
@@ -42,8 +41,8 @@ def encode(report: Report, source: Source) -> dict[str, Dataset]:
     """
     from highdicom.sr import Comprehensive3DSR
 
-    segments = dicom_seg.drawn(report)
-    evidence = [source.image, *([dicom_seg.reference(source)] if segments else [])]
+    segments = seg.drawn(report)
+    evidence = [source.image, *([seg.reference(source)] if segments else [])]
     dataset = Comprehensive3DSR(
         evidence=evidence,
         content=_content(report, source)[0],
@@ -161,7 +160,7 @@ def _finding_group(entry: ReportedFinding, report: Report, source: Source) -> An
         source_images=[SourceImageForMeasurementGroup(*_image(source))],
     )
     group[0].ContentSequence.extend(_remarks(entry))
-    if entry in (drawn := dicom_seg.drawn(report)):
+    if entry in (drawn := seg.drawn(report)):
         group[0].ContentSequence.append(_segment(drawn.index(entry) + 1, source))
     return group
 
@@ -239,7 +238,7 @@ def _segment(number: int, source: Source) -> Any:
     """Point to the whole map, of which the outlines below are the half that weighs most."""
     from highdicom.sr import ImageContentItem
 
-    reference = dicom_seg.reference(source)
+    reference = seg.reference(source)
     return ImageContentItem(
         codes.SEGMENT,
         reference.SOPClassUID,
@@ -262,7 +261,7 @@ def _area_group(
     )
 
     return PlanarROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=TrackingIdentifier(*dicom_seg.tracking(entry, source)),
+        tracking_identifier=TrackingIdentifier(*seg.tracking(entry, source)),
         referenced_region=ImageRegion(
             "POLYLINE", part.outline, SourceImageForRegion(*_image(source))
         ),

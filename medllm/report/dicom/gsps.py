@@ -18,7 +18,7 @@ from medllm.dicom.radiograph import PixelStep, Radiograph
 from medllm.dicom.windows import stretch, window_bounds, window_sigmoid
 from medllm.explanation.overlay import Overlay, dashes, in_source_pixels
 from medllm.report import sentences, wording
-from medllm.report.dicom_source import Source, long_string
+from medllm.report.dicom.source import Source, long_string
 from medllm.report.document import BANNER, Report, ReportedFinding
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from medllm.report.fhir_datatypes import Resource
+from medllm.report.fhir.datatypes import Resource
 
 
 def to_r4b(resources: Mapping[str, Resource]) -> dict[str, Resource]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from medllm.report.document import Report
-from medllm.report.fhir_datatypes import (
+from medllm.report.fhir.datatypes import (
     HL7,
     URI,
     Resource,

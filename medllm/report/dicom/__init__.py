@@ -9,17 +9,17 @@ from io import BytesIO
 from pydicom import Dataset
 
 from medllm.errors import ReportError
-from medllm.report import dicom_gsps, dicom_pdf, dicom_sc, dicom_seg, dicom_sr
-from medllm.report.dicom_source import Source, read_source
+from medllm.report.dicom import gsps, pdf, sc, seg, sr
+from medllm.report.dicom.source import Source, read_source
 from medllm.report.document import Report
 from medllm.report.pdf import Printed
 
 # From the report and its source to the objects, by their file names without suffix.
 _ENCODERS: tuple[Callable[[Report, Source], Mapping[str, Dataset]], ...] = (
-    dicom_sr.encode,
-    dicom_seg.encode,
-    dicom_sc.encode,
-    dicom_gsps.encode,
+    sr.encode,
+    seg.encode,
+    sc.encode,
+    gsps.encode,
 )
 
 
@@ -45,7 +45,7 @@ def encode(report: Report, printed: Printed) -> dict[str, bytes]:
         )
     source = read_source(report)
     objects = [encoder(report, source) for encoder in _ENCODERS]
-    objects.append(dicom_pdf.encode(report, source, printed("A4")))
+    objects.append(pdf.encode(report, source, printed("A4")))
     return {
         f"dicom/{name}.dcm": _file(source.finish(dataset))
         for encoded in objects

@@ -6,7 +6,7 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
 
-from medllm.report.dicom_source import Source
+from medllm.report.dicom.source import Source
 from medllm.report.document import Report
 
 

@@ -10,7 +10,7 @@ from pydicom.valuerep import DA, TM
 
 from medllm.dicom.radiograph import Radiograph
 from medllm.report.capture import draw_finding, draw_summary
-from medllm.report.dicom_source import Source
+from medllm.report.dicom.source import Source
 from medllm.report.document import Report
 
 

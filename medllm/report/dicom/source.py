@@ -18,7 +18,7 @@ from medllm.dicom.files import read_image_file
 from medllm.dicom.radiograph import Radiograph
 from medllm.dicom.silence import in_silence
 from medllm.errors import DicomError, ReportError
-from medllm.report.dicom_header import UTC_OFFSET, take_image, take_patient
+from medllm.report.dicom.header import UTC_OFFSET, take_image, take_patient
 from medllm.report.document import Report
 from medllm.report.origin import made_from
 

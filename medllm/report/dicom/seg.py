@@ -12,8 +12,8 @@ from pydicom.sr.codedict import codes as standard
 from pydicom.uid import UID, JPEGLSLossless, SegmentationStorage
 
 from medllm.explanation.overlay import spread
-from medllm.report import dicom_codes as codes
-from medllm.report.dicom_source import MANUFACTURER, Source, long_string
+from medllm.report.dicom import codes
+from medllm.report.dicom.source import MANUFACTURER, Source, long_string
 from medllm.report.document import BANNER, Report, ReportedFinding
 
 if TYPE_CHECKING:

@@ -13,10 +13,11 @@ from medllm.dicom.radiograph import Radiograph
 from medllm.explanation.overlay import in_source_pixels
 from medllm.explanation.record import Check
 from medllm.findings import finding as look_up
-from medllm.report import dicom_codes, wording
+from medllm.report import wording
+from medllm.report.dicom import codes
 from medllm.report.document import BANNER, ReportedFinding
-from medllm.report.fhir_context import Context, sop_class, study_date
-from medllm.report.fhir_datatypes import HL7, Resource, coding, concept, usable_uid
+from medllm.report.fhir.context import Context, sop_class, study_date
+from medllm.report.fhir.datatypes import HL7, Resource, coding, concept, usable_uid
 
 _IMAGING = coding(HL7 + "observation-category", "imaging", "Imaging")
 _CHEST = coding("SCT", "51185008", "Thoracic structure")
@@ -50,7 +51,7 @@ def observation(context: Context, entry: ReportedFinding) -> Resource:
             *([coding(code.scheme, code.value, code.meaning)] if code else []),
         ),
         "effectiveDateTime": study_date(context),
-        "valueCodeableConcept": concept(call, _coded(dicom_codes.presence_code(call))),
+        "valueCodeableConcept": concept(call, _coded(codes.presence_code(call))),
         "interpretation": [concept(None, interpretation)],
         "note": [{"text": text} for text in notes if text],
         "bodySite": concept(None, _CHEST),
@@ -125,7 +126,7 @@ def _coordinates(line: Float64[np.ndarray, "points 2"], scan: Radiograph) -> lis
 
 def _answer(entry: ReportedFinding) -> Iterator[Resource]:
     said, calibration = entry.prediction, entry.question.calibration
-    probability = concept("probability", _coded(dicom_codes.PROBABILITY))
+    probability = concept("probability", _coded(codes.PROBABILITY))
     yield _number(probability, said.probability, "1")
     yield _number(concept("log-odds, uncalibrated"), said.log_odds, "1")
     yield _number(concept("threshold: negative below"), calibration.low, "1")

@@ -5,7 +5,7 @@ resource is made there unless one with its identifier exists. The identifiers fo
 model, version of medllm and what was asked. So a second run adds nothing, and nothing is
 overwritten: neither an ImagingStudy that the hospital has, nor what a reader has since changed.
 
-All is built in the shape of R5; `fhir_r4b` has what R4B says otherwise.
+All is built in the shape of R5; `r4b` has what R4B says otherwise.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from pydantic import ValidationError
 
 from medllm.errors import ReportError
 from medllm.report.document import Report
-from medllm.report.fhir_context import Context, open_context
-from medllm.report.fhir_datatypes import Resource
-from medllm.report.fhir_device import device
-from medllm.report.fhir_findings import image_region, name_region, observation
-from medllm.report.fhir_patient import patient
-from medllm.report.fhir_r4b import to_r4b
-from medllm.report.fhir_report import diagnostic_report
-from medllm.report.fhir_study import imaging_study
+from medllm.report.fhir.context import Context, open_context
+from medllm.report.fhir.datatypes import Resource
+from medllm.report.fhir.device import device
+from medllm.report.fhir.findings import image_region, name_region, observation
+from medllm.report.fhir.patient import patient
+from medllm.report.fhir.r4b import to_r4b
+from medllm.report.fhir.report import diagnostic_report
+from medllm.report.fhir.study import imaging_study
 from medllm.report.pdf import Printed
 
 _EMPTY: tuple[object, ...] = (None, "", [], {})
