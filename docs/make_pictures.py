@@ -28,7 +28,8 @@ FIRST_SEED = 950_000
 N_PHANTOMS = 60
 
 # All but those of pixels' gradients, which take minutes and do not add up for the bundled network,
-# and patch-ablation, which is occlusion on its grid.
+# patch-shapley, which takes as long as these together, and patch-ablation, which is occlusion on
+# its grid.
 METHODS = (
     *("integrated-gradients", "gradient-x-activation", "grad-cam", "gradient-attention"),
     *("attention-rollout", "occlusion", "rise", "zone-shapley"),

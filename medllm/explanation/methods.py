@@ -74,7 +74,7 @@ METHODS = {
     "occlusion": Method(occlusion, "pixels", "integrated-gradients"),
     "patch-ablation": Method(patch_ablation, "pixels", "integrated-gradients"),
     "rise": Method(rise, "pixels", "integrated-gradients"),
-    "patch-shapley": Method(patch_shapley, "pixels", "integrated-gradients"),
+    "patch-shapley": Method(patch_shapley, "pixels", "rise"),
     "zone-shapley": Method(zone_shapley, "regions", "integrated-gradients"),
 }
 
