@@ -206,9 +206,9 @@ def judge_each(
     # Asked about as often as there are maps, so that they share what is computed of the image.
     asked = AskedOften(case.model, case.scan, case.findings * len(kinds))
     attributions = attribute(asked)
-    for attribution, checks in zip(
-        attributions, judge(asked, _TOGETHER, attributions), strict=True
-    ):
+    judged = judge(asked, _TOGETHER, attributions)
+    del METHODS[_TOGETHER]
+    for attribution, checks in zip(attributions, judged, strict=True):
         yield (*checks, *judge_place(case, attribution))
 
 

@@ -266,21 +266,26 @@ def sentences(
 ) -> Iterator[str]:
     """Say how often a method's strongest point was right, beside a map that never looked.
 
-    Of few images it says only that they are too few.
+    Of few images it says only that they are too few; of a method that nothing was measured of, so.
 
     Args:
         measured: What was measured.
         used: Findings by the method that explained them.
 
     Yields:
-        A sentence a data set, method and finding that was measured.
+        A sentence a data set, method and finding that was measured, and one a method that was not.
     """
+    told = set()
     for one in measured:
         for method, keys in used.items():
             found = one.methods[method].findings if method in one.methods else {}
             for key in keys:
                 if key in found and (sentence := _sentence(one.name, method, key, found[key])):
+                    told.add(method)
                     yield sentence
+    for method in used:
+        if method not in told:
+            yield f"How often maps of {method} point at the finding was not measured."
 
 
 def _sentence(dataset: str, method: str, key: str, figures: LocalisedFinding) -> str:

@@ -146,6 +146,7 @@ def test_a_sentence_is_of_the_method_and_the_finding_that_were_used():
     assert [one.split(" with ")[0] for one in found] == [
         "On 119 radiographs of rsna",
         "On 60 radiographs of phantom",
+        "How often maps of rise point at the finding was not measured.",
     ]
     assert found[0].endswith(
         "with an outline of a lung nodule, the strongest point of occlusion lay in the "
