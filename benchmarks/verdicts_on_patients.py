@@ -4,7 +4,9 @@
         [--method NAME]
 
 No outlines are needed, since a verdict needs none. Printed are, for the images with the finding and
-for those without, the verdicts, and how often each check was passed.
+for those without, the verdicts, how often each check was passed, and which region, when whole
+regions are hidden and shown, moves the answer most the way that the image moved it (exact Shapley
+values).
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ def main() -> None:
         records = [one for one in study.selection.records if one.labels.get(given.finding) == label]
         chosen = spread_over(records, given.each)
         verdicts: Counter[str] = Counter()
+        strongest: Counter[str] = Counter()
         passed: defaultdict[str, list[bool]] = defaultdict(list)
         for record in chosen:
             try:
@@ -50,10 +53,15 @@ def main() -> None:
             verdicts[explanation.verdict] += 1
             for check in explanation.checks:
                 passed[check.name].append(check.passed)
+            if effects := explanation.zone_effects:
+                way = 1 if explanation.log_odds > (explanation.baseline_log_odds or 0) else -1
+                first = max(effects, key=lambda effect: way * effect.shapley)
+                strongest["a lung" if first.side else first.zone] += 1
         found = dict(sorted(verdicts.items()))
         print(f"{len(chosen)} images {told} {given.finding}, {given.method}: {found}")
         for name, each in passed.items():
             print(f"  {name:16}{sum(each):5} of {len(each)}")
+        print(f"  strongest region: {dict(strongest)}")
 
 
 def spread_over(records: list[ImageRecord], count: int) -> list[ImageRecord]:
