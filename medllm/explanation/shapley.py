@@ -50,12 +50,7 @@ def zone_shapley(case: Case) -> tuple[PatchAttribution, ...]:
         )
     values, area = _scored(case).shapley, _area(case)
     maps = np.einsum("zf,zrc->frc", values, area)
-    errors = np.abs(maps.sum(axis=(1, 2)) - case.effect)
-    n_steps = 2 ** int(area.any(axis=(1, 2)).sum())
-    return tuple(
-        PatchAttribution(per_finding, n_steps, float(error))
-        for per_finding, error in zip(maps, errors, strict=True)
-    )
+    return _adding_up(case, maps, n_steps=2 ** int(area.any(axis=(1, 2)).sum()))
 
 
 def patch_shapley(case: Case) -> tuple[PatchAttribution, ...]:
@@ -90,12 +85,19 @@ def patch_shapley(case: Case) -> tuple[PatchAttribution, ...]:
     between = case.log_odds_without(copies).reshape(len(orders), windows - 1, -1)
     ends = np.stack([case.baseline_log_odds, case.log_odds])[:, None, None]
     first, last = np.broadcast_to(ends, (2, len(orders), 1, ends.shape[-1]))
-    gains = np.diff(np.concatenate([first, between, last], axis=1), axis=1)
+    gains = np.diff(between, axis=1, prepend=first, append=last)
     values = np.take_along_axis(gains, places[..., None], axis=1).mean(axis=0)
     maps = values.T[:, numbers] / np.bincount(numbers.ravel())[numbers]
+    return _adding_up(case, maps, n_steps=len(copies))
+
+
+def _adding_up(
+    case: Case, maps: Float64[np.ndarray, "findings rows columns"], n_steps: int
+) -> tuple[PatchAttribution, ...]:
+    """Say by how much maps that promise to add up do not."""
     errors = np.abs(maps.sum(axis=(1, 2)) - case.effect)
     return tuple(
-        PatchAttribution(per_finding, len(copies), float(error))
+        PatchAttribution(per_finding, n_steps, float(error))
         for per_finding, error in zip(maps, errors, strict=True)
     )
 

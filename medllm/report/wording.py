@@ -207,6 +207,18 @@ def region(part: Region | ZoneEffect) -> str:
     return f"the patient's {part.side} {part.zone} zone" if part.side else f"a {part.zone} zone"
 
 
+def region_key(part: Region | ZoneEffect) -> str:
+    """Name a region in a table; sides are the patient's.
+
+    Args:
+        part: The region.
+
+    Returns:
+        Such as `right lower`, or `outside`.
+    """
+    return f"{part.side} {part.zone}" if part.side else part.zone
+
+
 def where(explanation: Explanation, scan: Radiograph) -> str:
     """Say where the attribution lies.
 

@@ -28,6 +28,7 @@ from medllm.report.document import BANNER
 from medllm.report.overview import rows
 from medllm.report.overview.stored import StoredReport, read_reports
 from medllm.report.overview.table import SCHEMA
+from medllm.report.wording import region_key
 
 PAGE, TABLE = "index.html", "explanations.parquet"
 
@@ -160,9 +161,12 @@ def test_what_both_tables_have_is_named_and_typed_alike():
     assert shared >= {"checks", "passed", "seconds"}
     for name in shared:
         assert SCHEMA.field(name).type == evaluated.SCHEMA.field(name).type, name
-    for zone, side in REGIONS:
-        region = Region(zone, side, 0.5, 1.0)
-        assert rows._name(region) == localised._name(region)
+    sides = [
+        f"{side} {zone}" for side in ("right", "left") for zone in ("upper", "middle", "lower")
+    ]
+    regions = [Region(zone, side, 0.5, 1.0) for zone, side in REGIONS]
+    assert {*map(region_key, regions)} == {*sides, "mediastinum", "outside"}
+    assert rows.region_key is localised.region_key
 
 
 def test_the_words_are_those_of_the_report(out, report):

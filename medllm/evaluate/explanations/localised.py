@@ -10,7 +10,7 @@ from jaxtyping import Bool, UInt8
 from scipy.ndimage import label
 
 from medllm.evaluate.explanations.raster import SIDE, lungs_of, on_grid
-from medllm.explanation import AttributionMap, Region
+from medllm.explanation import AttributionMap
 from medllm.explanation.anatomy import REGIONS, Zones
 from medllm.explanation.record import Side, Zone
 from medllm.explanation.regions import regions_of
@@ -24,6 +24,7 @@ from medllm.metrics import (
     relevance_mass,
     side_hit,
 )
+from medllm.report.wording import region_key
 
 # Shares of a map's own maximum that are tried as its threshold.
 THRESHOLDS = tuple((np.arange(1, 20) / 20).round(2).tolist())
@@ -79,14 +80,9 @@ def localise(attribution: AttributionMap, truth: Truth) -> dict[str, Any]:
         "side_hit": side_hit(values, truth.outline),
         "relevance_mass": relevance_mass(values, truth.outline) if highest > 0 else 0.0,
         "energy_ratio": energy_ratio(values, truth.outline) if highest > 0 else 0.0,
-        "region": None if strongest is None else _name(strongest),
+        "region": None if strongest is None else region_key(strongest),
         "region_hit": float(held),
     }
-
-
-def _name(region: Region) -> str:
-    """Name a region by the PATIENT's side."""
-    return f"{region.side} {region.zone}" if region.side else region.zone
 
 
 def _cause(truth: Truth) -> set[tuple[Zone, Side | None]]:

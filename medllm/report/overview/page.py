@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from medllm.dicom.radiograph import Radiograph
 from medllm.models.calibration import Call
 from medllm.report.document import BANNER
 from medllm.report.html import policy
@@ -124,7 +125,7 @@ def entry_of(folder: Path, report: StoredReport) -> Entry:
                 is_calibrated=entry.calibration.is_fitted,
                 verdict=None if entry.explanation is None else entry.explanation.verdict,
                 is_refused=entry.refusal is not None,
-                reason=_reason(entry, report, folder, names),
+                reason=_reason(entry, scan, names),
             )
             for entry in report.findings
         ),
@@ -189,7 +190,7 @@ def is_ours(path: Path) -> bool:
     return f'<meta name="generator" content="{_GENERATOR}">'.encode() in path.read_bytes()
 
 
-def _reason(entry: StoredFinding, report: StoredReport, folder: Path, names: dict[str, str]) -> str:
+def _reason(entry: StoredFinding, scan: Radiograph, names: dict[str, str]) -> str:
     explanation = entry.explained()
     if explanation is None:
         return entry.reason
@@ -198,6 +199,6 @@ def _reason(entry: StoredFinding, report: StoredReport, folder: Path, names: dic
     if explanation.verdict == "do not use":
         said = f"{failed_checks(explanation)}, so that no map is drawn"
     else:
-        said = place(explanation, report.scan(folder))
+        said = place(explanation, scan)
     said = head + said
     return f"{said[0].upper()}{said[1:]}."

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from medllm.explanation.record import Explanation, Region, ZoneEffect
+from medllm.explanation.record import Explanation
 from medllm.report.overview.stored import StoredFinding, StoredReport
+from medllm.report.wording import region_key
 
 Row = dict[str, Any]
 
@@ -71,7 +72,7 @@ def _row(explanation: Explanation) -> Row:
     return {
         "method": explanation.method,
         "verdict": explanation.verdict,
-        "region": found and _name(found),
+        "region": found and region_key(found),
         "region_share": found and found.share,
         "checks": {check.name: check.value for check in explanation.checks},
         "passed": {check.name: check.passed for check in explanation.checks},
@@ -82,9 +83,4 @@ def _row(explanation: Explanation) -> Row:
 
 def _strongest_by_hiding(explanation: Explanation) -> str | None:
     top = max(explanation.zone_effects, key=lambda part: part.shapley, default=None)
-    return None if top is None or top.shapley <= 0 else _name(top)
-
-
-def _name(region: Region | ZoneEffect) -> str:
-    """Name a region by the PATIENT's side."""
-    return f"{region.side} {region.zone}" if region.side else region.zone
+    return None if top is None or top.shapley <= 0 else region_key(top)
