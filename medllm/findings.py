@@ -121,6 +121,16 @@ _ALL = (
 
 FINDINGS: dict[str, Finding] = {finding.key: finding for finding in _ALL}
 
+IN_LUNGS = frozenset(
+    {
+        *("pneumothorax", "pneumonia", "edema", "effusion", "consolidation", "lung_opacity"),
+        *("mass", "nodule", "atelectasis", "infiltration", "emphysema", "fibrosis", "copd"),
+        *("nodule_or_mass", "lung_lesion", "lung_cavity", "lung_cyst", "interstitial_lung_disease"),
+        *("tuberculosis", "covid_19", "pleural_thickening", "pleural_other"),
+    }
+)
+"""Findings that a frontal radiograph shows in the lungs or the pleura."""
+
 # What is a kind of it, or it of that, by the hierarchy of CheXpert's labels (Irvin et al., AAAI
 # 2019), with the names that other data sets have for the same.
 _OPACITIES = {"consolidation", "infiltration", "edema", "atelectasis", "nodule", "mass"}

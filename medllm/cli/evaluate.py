@@ -68,7 +68,8 @@ def evaluate(
         int | None,
         typer.Option(
             min=1,
-            help="Number of images, the first ones, to try something out; all when left out.",
+            help="Number of images, drawn by chance and on every run the same, to try something "
+            "out; all when left out.",
             show_default=False,
         ),
     ] = None,
@@ -248,7 +249,7 @@ def _one_class(finding: str, limit: int | None, *, none: bool) -> str:
     remedy = (
         "choose another --split or --view, or add images"
         if limit is None
-        else "--limit takes the first images of the table, name a larger one or leave it out"
+        else "--limit takes a part of the images, name a larger one or leave it out"
     )
     lost = "sensitivity" if none else "specificity"
     return f"  {finding}: {found}, so AUROC and {lost} are not defined; {remedy}"

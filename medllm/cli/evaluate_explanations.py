@@ -60,7 +60,10 @@ def evaluate_explanations(
     limit: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Number of images, the first ones; of phantoms 200.", show_default=False
+            min=1,
+            help="Number of images, drawn by chance and on every run the same; all when left out, "
+            "and 200 phantoms, of which it takes the first.",
+            show_default=False,
         ),
     ] = None,
     checks: Annotated[

@@ -48,7 +48,6 @@ def read_csv(root: str | Path) -> list[ImageRecord]:
             the line, what was found and what is wanted.
     """
     root = Path(root)
-    root = Path(root)
     table = root / "labels.csv"
     rows = read_rows(table, ("path",))
     if not rows:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from medllm.datasets.record import ImageRecord
 from medllm.errors import LabelError
 
 # A table that names no view is taken at its word that all of it may be scored.
 FRONTAL = ("PA", "AP", "")
-Image = TypeVar("Image")
 
 
 @dataclass(frozen=True)
@@ -66,25 +64,6 @@ def select(
         why = "; ".join(f"{reason}: {count}" for reason, count in left_out.items())
         raise LabelError(f"of {len(records)} images none is left ({why}).", code="nothing-left")
     return Selection(kept, dict(left_out))
-
-
-def take_first(
-    images: Sequence[Image], limit: int | None, left_out: Mapping[str, int]
-) -> tuple[Sequence[Image], dict[str, int]]:
-    """Keep the first images alone.
-
-    Args:
-        images: All that were chosen.
-        limit: How many to keep; all when None.
-        left_out: Images that were not chosen, by the reason in words.
-
-    Returns:
-        The images, and what is left out with those beyond the limit counted; no reason without an
-        image.
-    """
-    beyond = 0 if limit is None else max(0, len(images) - limit)
-    counted = {**left_out, "beyond the limit": beyond}
-    return images[:limit], {reason: count for reason, count in counted.items() if count}
 
 
 def _reason(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from medllm.evaluate.section import Interval
 from medllm.evaluate.table import Predictions
-from medllm.metrics import Estimate, clustered_bootstraps, exact_share
+from medllm.metrics import Estimate, clustered_bootstraps, exact_area, exact_share
 
 UNDEFINED = Interval(value=None, low=None, high=None)
 N_RESAMPLES = 1000
@@ -137,7 +136,7 @@ def difference(first: Resampled, second: Resampled) -> Resampled:
 def exact_interval(
     share: Interval, among: Bool[np.ndarray, " images"], patients: Sequence[str]
 ) -> Interval:
-    """Give a share of 0 or 1 its exact interval, by patients.
+    """Give a share its exact interval, by patients, where resampling has none to rely on.
 
     Args:
         share: With its interval by resampling.
@@ -145,21 +144,34 @@ def exact_interval(
         patients: The patient of each image.
 
     Returns:
-        The share, as it was where it is neither 0 nor 1.
+        As `exact_share`.
     """
-    return changed(share, partial(exact_share, among=among, clusters=patients))
+    return Interval.of(exact_share(share.estimate, among, patients))
 
 
-def changed(figure: Interval, change: Callable[[Estimate], Estimate]) -> Interval:
-    """Change a figure with its interval; one that is not defined, or has no interval, stays.
+def area_interval(
+    area: Interval, labels: Int[np.ndarray, " images"], patients: Sequence[str]
+) -> Interval:
+    """Do the same for an AUROC.
 
     Args:
-        figure: The figure.
-        change: What is done.
+        area: With its interval by resampling.
+        labels: 1 or 0.
+        patients: The patient of each image.
 
     Returns:
-        What comes of it.
+        As `exact_area`.
     """
-    if figure.value is None or figure.low is None or figure.high is None:
-        return figure
-    return Interval.of(change(Estimate(figure.value, figure.low, figure.high)))
+    return Interval.of(exact_area(area.estimate, labels, patients))
+
+
+def unless_perfect(area: Interval) -> Interval:
+    """Take the interval from an area of 1, which is 1 on every resample.
+
+    Args:
+        area: Under a curve of which no exact interval is known.
+
+    Returns:
+        The area, as it was where it is not 1.
+    """
+    return area if area.value != 1 else Interval(value=1, low=None, high=None)

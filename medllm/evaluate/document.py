@@ -171,7 +171,7 @@ class SubgroupFigures(Section):
         auroc: In the group; null where there are too few cases.
         auroc_difference: The group's minus the others'.
         sensitivity: At the threshold of the model; null with fewer than 5 images with the finding.
-            With fewer than 20 its interval is the exact one, as if each patient were an image.
+            Of fewer than 20 patients its interval is the exact one for their number.
         specificity: The same of the images without it.
         p_value: Two-sided, that the difference of AUROC is chance; corrected by Holm over all
             groups and findings.

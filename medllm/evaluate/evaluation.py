@@ -69,15 +69,11 @@ def measure(
     questions = {} if model is None else {one.finding: one for one in model.card.questions}
     supposed = {key: one.calibration.prevalence for key, one in questions.items()}
     fixed = study.thresholds
-    own = {one.finding: shipped(one.finding) for one in answers}
     findings = {
         one.finding: figures_of(
             one,
-            own[one.finding].upper,
-            own[one.finding].source,
-            fixed.values.get(one.finding) if fixed else None,
-            lower=own[one.finding].lower,
-            fixed_source=fixed.source if fixed else "",
+            shipped(one.finding),
+            fixed.of(one.finding) if fixed else None,
             supposed=supposed.get(one.finding),
         )
         for one in answers

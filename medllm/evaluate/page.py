@@ -129,6 +129,7 @@ def _keys(evaluation: Evaluation) -> list[str]:
         *evaluation.worst,
         *(row.finding for row in evaluation.subgroups),
         *(row.finding for row in audits.image_use),
+        *(row.finding for row in audits.lungs),
         *(row.finding for row in audits.shortcuts),
         *(row.finding for row in audits.prompts),
         *(row.finding for row in audits.indications),

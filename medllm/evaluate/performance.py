@@ -12,10 +12,10 @@ from medllm.evaluate.answers import (
     UNDEFINED,
     Answers,
     Resampled,
-    changed,
     exact_interval,
     intervals,
     resamples_for,
+    unless_perfect,
 )
 from medllm.evaluate.curves import net_benefit_of, precision_recall_of, reliability_of, roc_of
 from medllm.evaluate.document import (
@@ -27,18 +27,17 @@ from medllm.evaluate.document import (
 )
 from medllm.evaluate.section import Interval
 from medllm.evaluate.table import Predictions
+from medllm.evaluate.thresholds import OwnThresholds
 from medllm.metrics import (
     auroc,
     average_precision,
-    basic_interval,
-    brier,
     calibration_intercept,
     calibration_slope,
     delong_interval,
-    expected_calibration_error,
     f1,
     negative_predictive_value,
     positive_predictive_value,
+    probability_figures,
     sensitivity,
     specificity,
     youden_threshold,
@@ -57,23 +56,17 @@ _SHARES: dict[str, Callable[..., float]] = {
 
 def figures_of(
     answers: Answers,
-    threshold: float | None,
-    source: str,
-    fixed: float | None = None,
+    own: OwnThresholds,
+    fixed: OwnThresholds | None = None,
     *,
-    lower: float | None = None,
-    fixed_source: str = "",
     supposed: float | None = None,
 ) -> FindingFigures:
     """Measure one finding, with intervals by patient.
 
     Args:
         answers: Its answers; at least one.
-        threshold: Probability from which on the call is positive; None where that is not known.
-        source: Where that is from, in words.
+        own: What it was called by.
         fixed: A threshold taken over from other images; None without.
-        lower: Probability below which the call is negative; None where that is not known.
-        fixed_source: What that was fixed on, in words.
         supposed: Share of positives that the probabilities suppose; None where not known.
 
     Returns:
@@ -82,21 +75,25 @@ def figures_of(
     labels, probabilities = answers.labels, answers.probabilities
     # A probability of 0 or 1 is as sure as a double can be.
     calibrated = logit(np.clip(probabilities, 1e-12, 1 - 1e-12))
+    n_resamples = resamples_for(len(labels))
     measured = intervals(
         {
-            "auroc": lambda at: auroc(probabilities[at], labels[at]),
             "auprc": lambda at: average_precision(probabilities[at], labels[at]),
-            "brier": lambda at: brier(probabilities[at], labels[at]),
-            "ece": lambda at: expected_calibration_error(probabilities[at], labels[at]),
             "calibration_slope": lambda at: calibration_slope(calibrated[at], labels[at]),
             "calibration_intercept": lambda at: calibration_intercept(calibrated[at], labels[at]),
         },
         answers.patients,
-        resamples_for(len(labels)),
+        n_resamples,
     )
-    measured["ece"] = changed(measured["ece"], basic_interval)
-    nothing_called = threshold is None and not answers.decided
-    point = operating_point(answers, None if nothing_called else answers.called, threshold, source)
+    measured["auprc"] = unless_perfect(measured["auprc"])
+    of_probabilities = probability_figures(
+        probabilities, labels, answers.patients, n_resamples=n_resamples
+    )
+    measured |= {name: Interval.of(one) for name, one in of_probabilities.items()}
+    nothing_called = own.upper is None and not answers.decided
+    point = operating_point(
+        answers, None if nothing_called else answers.called, own.upper, own.source
+    )
     figures = {
         **point.model_dump(),
         **measured,
@@ -112,9 +109,9 @@ def figures_of(
         "auroc_delong": Interval.of(delong_interval(probabilities, labels)),
         "youden_threshold": youden_threshold(probabilities, labels),
         "fixed_threshold": None
-        if fixed is None
-        else operating_point(answers, probabilities >= fixed, fixed, fixed_source),
-        "three_way": _three_way(answers, lower, threshold, source),
+        if fixed is None or fixed.upper is None
+        else operating_point(answers, probabilities >= fixed.upper, fixed.upper, fixed.source),
+        "three_way": _three_way(answers, own),
     }
     return FindingFigures.model_validate(figures)
 
@@ -166,14 +163,12 @@ def operating_point(
     )
 
 
-def _three_way(
-    answers: Answers, lower: float | None, upper: float | None, source: str
-) -> ThreeWayCalls | None:
+def _three_way(answers: Answers, own: OwnThresholds) -> ThreeWayCalls | None:
     """Count the calls by label, and measure what ruling out is worth."""
     indeterminate = ~(answers.called | answers.ruled_out)
     # Calls that were given come without thresholds, and tell of two by an indeterminate one.
-    given = upper is None and answers.decided and bool(indeterminate.any())
-    if not given and (lower is None or lower == upper):
+    given = own.upper is None and answers.decided and bool(indeterminate.any())
+    if not given and (own.lower is None or own.lower == own.upper):
         return None
 
     def count(chosen: Bool[np.ndarray, " images"]) -> CallCounts:
@@ -193,7 +188,7 @@ def _three_way(
         indeterminate=count(indeterminate),
         positive=count(answers.called),
         indeterminate_share=exact_interval(share, everyone, answers.patients),
-        lower_threshold=operating_point(answers, ~answers.ruled_out, lower, source),
+        lower_threshold=operating_point(answers, ~answers.ruled_out, own.lower, own.source),
     )
 
 
@@ -244,4 +239,4 @@ def averages(predictions: Predictions, answers: Sequence[Answers]) -> Averages |
         # All findings are ranked again at every resample.
         resamples_for(len(kept) * len(answers)),
     )
-    return Averages(**measured)
+    return Averages(**{name: unless_perfect(one) for name, one in measured.items()})

@@ -141,6 +141,7 @@ def _score(
                     [read[at].record for at in chosen],
                     features[chosen],
                     display[chosen],
+                    [(read[at].rows, read[at].columns) for at in chosen],
                     model.card.preprocessing,
                 )
                 for row, at in enumerate(chosen):

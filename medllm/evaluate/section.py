@@ -37,3 +37,9 @@ class Interval(Section):
     def of(cls, estimate: Estimate) -> Interval:
         """Take an estimate over."""
         return cls(value=estimate.value, low=estimate.low, high=estimate.high)
+
+    @property
+    def estimate(self) -> Estimate:
+        """Give it back; NaN where it is not defined."""
+        ends = (self.value, self.low, self.high)
+        return Estimate(*(math.nan if end is None else end for end in ends))

@@ -20,9 +20,9 @@ from medllm.datasets import (
     with_split,
     write_split,
 )
-from medllm.datasets.selection import take_first
 from medllm.errors import LabelError
 from medllm.evaluate.results import writing
+from medllm.evaluate.sample import draw_sample
 from medllm.evaluate.thresholds import FixedThresholds, read_thresholds
 
 _DRAWN = (
@@ -86,7 +86,8 @@ def open_study(
         partial: Leave out images whose file is not there.
         columns: Attributes to divide by.
         thresholds: `metrics.json` of an evaluation of other patients, for its thresholds.
-        limit: Keep the first images alone; all when None. The run is known by those it has.
+        limit: Keep so many images, drawn by chance as of `draw_sample`; all when None. The run is
+            known by those it has.
 
     Returns:
         The study.
@@ -109,17 +110,20 @@ def open_study(
     records, is_drawn = with_parts(known.read(root, policy), split, split_file)
     selection = select(records, views=views, split=split, partial=partial)
     _require_columns(columns, selection.records)
+    drawn = draw_sample(
+        selection.records, limit, lambda record: record.place(root), selection.left_out
+    )
     return Study(
         dataset=dataset,
         root=root,
-        selection=Selection(*take_first(selection.records, limit, selection.left_out)),
+        selection=Selection(drawn.images, drawn.left_out),
         policy=policy,
         split=split,
         columns=columns,
         thresholds=None
         if thresholds is None
-        else read_thresholds(thresholds, dataset, selection.records, root),
-        caveats=(*known.caveats(root).values(), *([_DRAWN] if is_drawn else [])),
+        else read_thresholds(thresholds, dataset, drawn.images, root),
+        caveats=(*known.caveats(root).values(), *([_DRAWN] if is_drawn else []), *drawn.caveats),
         views=views,
         drawn=records if is_drawn else (),
     )

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 from scipy.special import ndtri
-from scipy.stats import beta
 
 from medllm.datasets.age import years_of_attribute
 from medllm.evaluate.answers import (
     UNDEFINED,
     Answers,
     Resampled,
+    area_interval,
     difference,
     exact_interval,
     intervals,
@@ -26,7 +26,7 @@ from medllm.evaluate.section import Interval
 from medllm.evaluate.table import Predictions
 from medllm.metrics import auroc, holm, normal_p_value
 
-# Images with the finding, and as many without, in a group and outside of it; with fewer an
+# Patients with the finding, and as many without, in a group and outside of it; with fewer an
 # interval of the AUROC spans a quarter of the axis (Hanley and McNeil, Radiology 1982).
 MIN_CASES = 20
 # Images of a class for a share of it; of fewer an exact interval spans more than 60 points.
@@ -154,17 +154,16 @@ def _row(
     right = answers.called == labels
     shares = {"sensitivity": inside & (labels == 1), "specificity": inside & (labels == 0)}
     counted = {name: int(among.sum()) for name, among in shares.items() if answers.decided}
+    told = {name: shares[name] for name, n in counted.items() if n >= MIN_OF_SHARE}
     figures = _areas(answers, inside) | {
-        name: _within(lambda at: float(right[at].mean()), shares[name])
-        for name, n in counted.items()
-        if n >= MIN_CASES
+        name: _within(lambda at: float(right[at].mean()), among) for name, among in told.items()
     }
     measured = intervals(figures, answers.patients, resamples_for(len(labels)))
-    for name, n in counted.items():
-        if n >= MIN_CASES:
-            measured[name] = exact_interval(measured[name], shares[name], answers.patients)
-        elif n >= MIN_OF_SHARE:
-            measured[name] = _exact(answers, shares[name])
+    for name, among in told.items():
+        measured[name] = exact_interval(measured[name], among, answers.patients)
+    if "auroc" in measured:
+        own = [answers.patients[at] for at in np.flatnonzero(inside).tolist()]
+        measured["auroc"] = area_interval(measured["auroc"], labels[inside], own)
     p_value = _p_value(measured.get("auroc_difference", UNDEFINED))
     return SubgroupFigures.model_validate(
         {**_counted(answers, attribute, group, inside), **measured, "p_value": p_value}
@@ -177,8 +176,11 @@ def _areas(answers: Answers, inside: Bool[np.ndarray, " images"]) -> dict[str, R
     def area(at: Int[np.ndarray, " chosen"]) -> float:
         return auroc(answers.probabilities[at], answers.labels[at])
 
+    patients = np.array(answers.patients)
+
     def has_enough(side: Bool[np.ndarray, " images"]) -> bool:
-        return bool(np.bincount(answers.labels[side], minlength=2).min() >= MIN_CASES)
+        classes = (patients[side & (answers.labels == label)] for label in (0, 1))
+        return min(len(set(one.tolist())) for one in classes) >= MIN_CASES
 
     if not has_enough(inside):
         return {}
@@ -194,18 +196,6 @@ def _within(figure: Resampled, side: Bool[np.ndarray, " images"]) -> Resampled:
         return figure(chosen) if len(chosen) else float("nan")
 
     return of
-
-
-def _exact(answers: Answers, among: Bool[np.ndarray, " images"]) -> Interval:
-    """Give the share of right calls its exact interval for the number of patients.
-
-    Percentiles of so few resampled patients are too narrow. Clopper and Pearson, Biometrika 1934.
-    """
-    share = float((answers.called == answers.labels)[among].mean())
-    n = len({answers.patients[at] for at in np.flatnonzero(among).tolist()})
-    low = beta.ppf(0.025, share * n, n - share * n + 1) if share > 0 else 0.0
-    high = beta.ppf(0.975, share * n + 1, n - share * n) if share < 1 else 1.0
-    return Interval(value=share, low=low, high=high)
 
 
 def _p_value(difference: Interval) -> float | None:

@@ -50,6 +50,11 @@ class FixedThresholds:
     model_sha256: str
     supposed: Mapping[str, float | None]
 
+    def of(self, finding: str) -> OwnThresholds | None:
+        """Give that of a finding, with where it is from; None without."""
+        value = self.values.get(finding)
+        return None if value is None else OwnThresholds(value, self.source)
+
     def require(self, model_sha256: str, supposed: Mapping[str, float | None]) -> None:
         """Refuse them for probabilities of another meaning.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from scipy.ndimage import distance_transform_edt
 
 from medllm.dicom.radiograph import Radiograph
@@ -103,16 +103,30 @@ def find_zones(scan: Radiograph) -> Zones:
     towards = rows_run_to(scan)
     mirrored = towards == "right"
     pixels = scan.pixels[:, ::-1] if mirrored else scan.pixels
-    placement, contrast = fit(np.ascontiguousarray(pixels))
+    labels, found = regions_of(pixels)
     found_by = "a standard outline of the lungs, fitted to this image"
-    found = bool(contrast >= _LEAST_CONTRAST)
     if not found:
-        placement = USUAL
         found_by = "fixed shares of the image, because the lungs were not found in it"
     if towards is None:
         found_by += _SUPPOSED
-    labels = _frame()[frame_indices(placement, _SIDE)]
     return Zones(np.ascontiguousarray(labels[:, ::-1] if mirrored else labels), found_by, found)
+
+
+def regions_of(
+    pixels: Float32[np.ndarray, "rows columns"],
+) -> tuple[UInt8[np.ndarray, "side side"], bool]:
+    """Divide display values into regions; the patient's right is the image's left.
+
+    Args:
+        pixels: Display values in [0, 1], low is air.
+
+    Returns:
+        Index in `REGIONS`, on a grid of square number that covers the image; and whether the lungs
+        were found, without which the regions are where they usually are.
+    """
+    placement, contrast = fit(np.ascontiguousarray(pixels))
+    found = bool(contrast >= _LEAST_CONTRAST)
+    return _frame()[frame_indices(placement if found else USUAL, _SIDE)], found
 
 
 @lru_cache(maxsize=1)

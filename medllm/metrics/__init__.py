@@ -7,8 +7,6 @@ from medllm.metrics.bootstrap import (
     clustered_bootstrap,
     clustered_bootstraps,
     clustered_difference,
-    exact_at_the_ends,
-    exact_share,
     normal_p_value,
 )
 from medllm.metrics.calibration import (
@@ -33,6 +31,7 @@ from medllm.metrics.discrimination import (
     specificity,
     youden_threshold,
 )
+from medllm.metrics.exact import exact_area, exact_share
 from medllm.metrics.localisation import (
     balanced_side_accuracy,
     energy_ratio,
@@ -46,6 +45,7 @@ from medllm.metrics.localisation import (
     tuned_overlap,
 )
 from medllm.metrics.multiplicity import holm
+from medllm.metrics.probabilities import probability_figures
 
 __all__ = [
     "Comparison",
@@ -64,7 +64,7 @@ __all__ = [
     "delong_difference",
     "delong_interval",
     "energy_ratio",
-    "exact_at_the_ends",
+    "exact_area",
     "exact_share",
     "expected_calibration_error",
     "f1",
@@ -79,6 +79,7 @@ __all__ = [
     "pixel_auroc",
     "pointing_game",
     "positive_predictive_value",
+    "probability_figures",
     "relevance_mass",
     "reliability_bins",
     "sensitivity",

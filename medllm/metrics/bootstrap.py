@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy.special import ndtr
 
 
@@ -14,7 +14,8 @@ from scipy.special import ndtr
 class Estimate:
     """A figure with its interval, of 95% where nothing else was asked for.
 
-    `low` and `high` are NaN where resampling gives none: on most resamples there is no such figure.
+    `low` and `high` are NaN where resampling gives none: there is one patient, or on most resamples
+    there is no such figure.
     """
 
     value: float
@@ -54,7 +55,7 @@ def clustered_bootstrap(
         seed: Seed of the resampling.
 
     Returns:
-        The figure on all images and its 95% interval.
+        The figure on all images and its 95% interval; none of one patient, whom each resample has.
 
     Raises:
         ValueError: There is no image.
@@ -204,46 +205,6 @@ def basic_interval(error: Estimate) -> Estimate:
     return Estimate(error.value, max(0.0, min(low, error.value)), max(high, error.value))
 
 
-def exact_at_the_ends(share: Estimate, n: int) -> Estimate:
-    """Give a share of 0 or 1 the interval that resampling cannot: each resample has that share too.
-
-    Args:
-        share: A share, with its interval by resampling.
-        n: Patients that it is a share of; several images of one tell no more than one does.
-
-    Returns:
-        The share with its exact 95% interval where it is 0 or 1, and as it was elsewhere.
-
-    Source:
-        Clopper and Pearson, Biometrika 1934; at the ends it needs no more than a root.
-
-    Example:
-        >>> none_of_30 = exact_at_the_ends(Estimate(0.0, 0.0, 0.0), 30)
-        >>> round(none_of_30.high, 3)
-        0.116
-    """
-    if share.value not in (0, 1) or n < 1:
-        return share
-    beyond = 1 - 0.025 ** (1 / n)
-    return Estimate(0.0, 0.0, beyond) if share.value == 0 else Estimate(1.0, 1 - beyond, 1.0)
-
-
-def exact_share(
-    share: Estimate, among: Bool[np.ndarray, " images"], clusters: Sequence[str]
-) -> Estimate:
-    """Do the same for a share of some images, whose patients are counted.
-
-    Args:
-        share: A share, with its interval by resampling.
-        among: The images that it is a share of.
-        clusters: The patient of each image.
-
-    Returns:
-        As `exact_at_the_ends`.
-    """
-    return exact_at_the_ends(share, len({clusters[at] for at in np.flatnonzero(among).tolist()}))
-
-
 def _resample(
     figures: Mapping[str, Callable[[Int[np.ndarray, " chosen"]], float]],
     clusters: Sequence[str],
@@ -251,12 +212,17 @@ def _resample(
     n_resamples: int,
     seed: int,
 ) -> dict[str, Float[np.ndarray, " resamples"]]:
-    """Draw whole patients, as many as there are, and give each figure on each draw."""
+    """Draw whole patients, as many as there are, and give each figure on each draw.
+
+    Each draw of one patient is that patient: as if no figure were defined.
+    """
     if not len(clusters):
         raise ValueError("an interval needs at least one image.")
     _, codes = np.unique(np.asarray(clusters), return_inverse=True)
     order = np.argsort(codes, kind="stable")
     sizes = np.bincount(codes)
+    if len(sizes) == 1:
+        return {name: np.full(n_resamples, np.nan) for name in figures}
     starts = np.cumsum(sizes) - sizes
     generator = np.random.default_rng(seed)
     values: dict[str, list[float]] = {name: [] for name in figures}

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import LlavaForConditionalGeneration
 
 from medllm.errors import CheckpointError, first_line
@@ -61,7 +62,7 @@ def load_model(
     """
     if base is not None:
         return _load_on(base, resolve(source), device)
-    device = _device(device)
+    device = choose_device(device)
     folder = resolve(source)
     if is_foreign(folder):
         return open_foreign(folder, str(source), device)
@@ -82,8 +83,18 @@ def load_model(
     return model
 
 
-def _device(wanted: str | None) -> str:
-    """Choose what is computed on, and see that torch does: before anything is fetched."""
+def choose_device(wanted: str | None) -> str:
+    """Choose what is computed on, and see that torch does: before anything is fetched.
+
+    Args:
+        wanted: A torch device; a GPU where there is one, else the CPU, when None.
+
+    Returns:
+        The device; the CPU by one name alone, since weights are opened otherwise on it.
+
+    Raises:
+        ValueError: It is none that torch computes on here.
+    """
     if wanted is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -98,7 +109,7 @@ def _device(wanted: str | None) -> str:
             f"{', '.join(there)}. Name one of these, or leave device out. Torch says: "
             f"{first_line(error)}"
         ) from error
-    return wanted
+    return "cpu" if torch.device(wanted).type == "cpu" else str(wanted)
 
 
 def is_foreign(folder: Path) -> bool:
@@ -146,7 +157,7 @@ def _load_on(base: Model, folder: Path, device: str | None) -> Model:
         )
     remedy = (
         "Wrap the same weights as they were wrapped then, with the same outputs, preprocessing, "
-        "processor and precision"
+        "processor, tiles and precision"
     )
     return _put_before(base, folder, card, remedy=remedy)
 
@@ -189,10 +200,25 @@ def save_model(model: Model, folder: str | Path, *, dtype: torch.dtype = torch.f
         The model as it loads from the folder.
 
     Raises:
-        CheckpointError: The folder exists and is not a checkpoint, or weights would be lost.
+        CheckpointError: The folder exists and is not a checkpoint, cannot be written, or weights
+            would be lost.
     """
     folder = Path(folder)
     require_replaceable(folder, has_weights=not model.card.base)
+    try:
+        _write(model, folder, dtype)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise CheckpointError(
+            f"{folder} could not be written ({reason}); make room, or name another folder."
+        ) from error
+    if model.card.base:  # no weight was written, and the base is not held twice
+        return dataclasses.replace(model, card=read_card(folder), sha256=sha256_of(folder))
+    return load_model(folder, device=str(model.device))
+
+
+def _write(model: Model, folder: Path, dtype: torch.dtype) -> None:
+    """Write a checkpoint beside its place, and put it there once it is whole."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as beside:
         draft = Path(beside) / folder.name
@@ -220,9 +246,6 @@ def save_model(model: Model, folder: str | Path, *, dtype: torch.dtype = torch.f
         if folder.exists():
             folder.rename(Path(beside) / "replaced")
         draft.rename(folder)
-    if model.card.base:  # no weight was written, and the base is not held twice
-        return dataclasses.replace(model, card=read_card(folder), sha256=sha256_of(folder))
-    return load_model(folder, device=str(model.device))
 
 
 def require_replaceable(folder: Path, *, has_weights: bool = True) -> None:
@@ -236,8 +259,11 @@ def require_replaceable(folder: Path, *, has_weights: bool = True) -> None:
         has_weights: Whether it has weights of its own.
 
     Raises:
-        CheckpointError: The folder exists and is not a checkpoint, or only it has weights.
+        CheckpointError: The folder exists and is not a checkpoint, only it has weights, or it is
+            the one that the program runs in, which would be moved away from under it.
     """
+    if folder.resolve() == Path.cwd():
+        raise CheckpointError(f"{folder} is the folder you are in; name one inside of it.")
     if not has_weights and has_card(folder) and any(folder.glob("*.safetensors")):
         raise CheckpointError(
             f"{folder} holds a checkpoint with its weights, which would be lost; name another "

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
@@ -185,7 +186,8 @@ def read_config(folder: Path) -> PreTrainedConfig:
             return AutoConfig.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False
             )
-    except (OSError, ValueError, KeyError) as error:
+    # Each kind's configuration is a program, which fails as it likes on a value that it rejects.
+    except Exception as error:
         if unknown := _unknown_kind(values):
             raise CheckpointError(
                 f"{folder} {unknown}, which transformers {transformers_version} does not "
@@ -193,8 +195,10 @@ def read_config(folder: Path) -> PreTrainedConfig:
                 "code that a model brings along is never run.",
                 code="unknown-architecture",
             ) from error
+        # Of a value of another type the first line names the field alone, and its cause the value.
+        cause = error.__cause__ if isinstance(error, StrictDataclassError) else None
         raise CheckpointError(
-            f"{folder} has no config.json that transformers knows: {first_line(error)}"
+            f"{folder} has no config.json that transformers knows: {first_line(cause or error)}"
         ) from error
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from medllm.data.preprocessing import Preprocessing
 from medllm.errors import CheckpointError
-from medllm.models.card import Question
+from medllm.models.card import ModelCard
 
 # What a configuration says that no answer depends on, and a library or a training changes.
 _IDLE = ("_name_or_path", "architectures", "dtype", "transformers_version", "use_cache")
@@ -55,18 +54,18 @@ def sha256_in_memory(network: Any, contract: Preprocessing, tokenizer: Any) -> s
     return whole.hexdigest()
 
 
-def sha256_of_asked(base_sha256: str, questions: Sequence[Question]) -> str:
+def sha256_of_asked(card: ModelCard) -> str:
     """Hash a network in memory with what it is asked.
 
     Args:
-        base_sha256: Of the network.
-        questions: Not calibrated.
+        card: Of the network, not calibrated.
 
     Returns:
         The hash.
     """
-    asked = sorted((one.finding, one.yes, one.no) for one in questions)
-    return hashlib.sha256(json.dumps([base_sha256, asked]).encode()).hexdigest()
+    asked = sorted((one.finding, one.wordings, one.yes, one.no) for one in card.questions)
+    put = [card.prompt_template, card.context_template, card.reasoning_tokens]
+    return hashlib.sha256(json.dumps([card.base_sha256, asked, *put]).encode()).hexdigest()
 
 
 def _contract(contract: Preprocessing) -> dict[str, Any]:

@@ -186,8 +186,8 @@ def label_question(
     if not chooses_one and len(yes) > 1:
         raise CheckpointError(
             f"{len(yes)} labels of {source} mean {finding}, each for itself: {', '.join(yes)}. "
-            f"Choose one in a file, 'labels: {{{finding}: [\"{yes[0]}\"]}}', and run medllm models "
-            "configure with --prompts FILE."
+            f"Choose one: in Python where it is wrapped, else in a file, 'labels: {{{finding}: "
+            f'["{yes[0]}"]}}\', and run medllm models configure with --prompts FILE.'
         )
     text = FINDINGS[finding].question
     return Question(finding, text, tuple(yes), no if chooses_one else (), UNFITTED)

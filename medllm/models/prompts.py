@@ -126,14 +126,14 @@ def prompts_of(
     model_type: str,
     own: Mapping[str, Any] = MappingProxyType({}),
     *,
-    source: Path | None = None,
+    source: str | Path | None = None,
 ) -> Prompts:
     """Give the texts for a kind of model.
 
     Args:
         model_type: As in its config.json.
         own: What is to be otherwise, as of `read_texts`.
-        source: The file that it was read from, for messages.
+        source: Where that is from, such as a file, for messages.
 
     Returns:
         The texts.
@@ -217,7 +217,7 @@ def prompt_template(
     if prompts.reasoning is None:
         raise CheckpointError(
             f"a model of type '{config.model_type}' was trained to answer in a word and does not "
-            "reason in text; leave --reasoning out.",
+            "reason in text; leave reasoning out.",
             code="no-reasoning",
         )
     opening = _in_chat(kind, config, tokenizer, folder, prompts.reasoning)

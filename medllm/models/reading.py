@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 from collections.abc import Iterator
@@ -75,9 +76,11 @@ def check_asked(model: Model) -> None:
     Raises:
         CheckpointError: As `check_prompt` says.
     """
+    # What is written before an answer is the model's own, in words that it knows.
+    question = dataclasses.replace(model.card.questions[0], reasoning="")
     check_prompt(
         model.tokenizer,
-        model.prompt(model.card.questions[0]).replace(IMAGE_TOKEN, model.image_text),
+        model.prompt(question).replace(IMAGE_TOKEN, model.image_text),
         add_special_tokens=adds_special_tokens(model.tokenizer, model.card.prompt_template),
     )
 
@@ -137,7 +140,7 @@ def _on_its_own_input(model: Model) -> Iterator[None]:
     contract = model.card.preprocessing
     try:
         yield
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, LookupError) as error:
         reason = first_line(error)
         raise CheckpointError(
             f"'{model.card.name}' fails on {contract.channels} channel(s) of {contract.size} x "

@@ -195,8 +195,7 @@ def wrap(
     asked = Asked(WrappedClassifier(), preprocessing, questions)
     base_sha256 = sha256_in_memory(wrapped, preprocessing, None)
     card = foreign_card(name, IN_MEMORY, asked, base=IN_MEMORY, sha256=base_sha256)
-    sha256 = sha256_of_asked(base_sha256, questions)
-    model = Model(wrapped, None, card, sha256, asked.architecture)
+    model = Model(wrapped, None, card, sha256_of_asked(card), asked.architecture)
     check_reading(model, clip=_MOST_LOG_ODDS if output == "probabilities" else math.inf)
     return model
 

@@ -13,6 +13,7 @@ from typing import Any
 from medllm.errors import TrainingError
 from medllm.files import replace_file
 from medllm.train.image_set import ImageSet
+from medllm.train.network import hashes_of_starts
 from medllm.train.parts import Division, Part
 from medllm.train.recipe import Recipe
 from medllm.train.states import disk_errors
@@ -93,6 +94,34 @@ def _set_aside(folder: Path) -> None:
         folder.name,
         aside,
     )
+
+
+def claim_start(recipe: Recipe) -> None:
+    """Add what the weights are taken over from to what is written down, or check that it is that.
+
+    Each process checks: on several machines each reads its own copy.
+
+    Args:
+        recipe: The recipe, whose folder was claimed for the same names. Where it holds no hashes
+            of them, no step was done in it, or by an earlier medllm, which kept none.
+
+    Raises:
+        CheckpointError: What is gone on from is missing.
+        TrainingError: It is another than before, or the folder cannot be written.
+    """
+    path, now = recipe.out / CLAIM_FILE, hashes_of_starts(recipe.model)
+    told = _read(path)
+    if "start" not in told:
+        with disk_errors(recipe.out):
+            _write(path, {**told, "start": now})
+        return
+    for key, sha256 in now.items():
+        if told["start"][key] != sha256:
+            raise TrainingError(
+                f"model.{key}, {getattr(recipe.model, key)}, has sha256 {sha256[:12]}, and "
+                f"{recipe.out} was begun with {told['start'][key][:12]}; bring that back (of the "
+                "hub: owner/name@revision), name another out, or delete that folder."
+            )
 
 
 def claim_images(out: Path, parts: Mapping[Part, Mapping[str, ImageSet]]) -> None:

@@ -6,14 +6,18 @@ import dataclasses
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, LlavaForConditionalGeneration, PreTrainedConfig, ViTModel
 
 from medllm.data import Preprocessing
 from medllm.errors import CheckpointError, TrainingError, first_line
 from medllm.findings import FINDINGS
 from medllm.models import Model, ModelCard, Question, build_network, build_tokenizer, load_model
+from medllm.models.card_file import has_card, sha256_of
+from medllm.models.hub import find_folder, sha256_of_files
 from medllm.models.lora import attach_lora
 from medllm.models.pretrained import join_pretrained
+from medllm.models.reading import check_tokens
 from medllm.train.lineage import limited_before, named, trained_before
 from medllm.train.questions import questions_of
 from medllm.train.recipe import ModelPart, Recipe
@@ -30,8 +34,9 @@ def new_model(recipe: Recipe) -> Model:
         limits; it asks for all trained findings.
 
     Raises:
-        CheckpointError: What it starts from is missing or does not fit.
-        TrainingError: A shape is none that transformers knows.
+        CheckpointError: What it starts from is missing or does not fit, or the patches of a new
+            network do not divide its images.
+        TrainingError: A shape is none that transformers knows, or makes no network.
     """
     part, words = recipe.model, recipe.card.model_dump()
     if part.start is not None:
@@ -52,6 +57,28 @@ def new_model(recipe: Recipe) -> Model:
         explanation_measurements=(),
     )
     return dataclasses.replace(model, card=card, sha256="")
+
+
+def hashes_of_starts(part: ModelPart) -> dict[str, str]:
+    """Hash what a network's weights are taken over from.
+
+    Args:
+        part: What the recipe says of the network.
+
+    Returns:
+        Hashes by the recipe's key of what is named there; of a medllm checkpoint its own, which
+        holds those of its files.
+
+    Raises:
+        CheckpointError: A folder is missing, or a name is neither on the hub nor in its cache.
+    """
+    sources = {key: getattr(part, key) for key in ("start", "vision", "text")}
+    folders = {key: find_folder(name) for key, name in sources.items() if isinstance(name, str)}
+    # Loading a start checks its files against its card; nothing checks those of a half.
+    return {
+        key: sha256_of(folder) if key == "start" and has_card(folder) else sha256_of_files(folder)
+        for key, folder in folders.items()
+    }
 
 
 def _to_go_on_with(part: ModelPart) -> Model:
@@ -93,9 +120,15 @@ def _from_nothing(part: ModelPart, seed: int) -> Model:
     words = [wording for question in asked for wording in question.wordings]
     every = [finding.question for finding in FINDINGS.values()]
     tokenizer = build_tokenizer([*words, *every, "yes no"])
-    network = build_network(vision, text, tokenizer, seed=seed)
+    try:
+        network = build_network(vision, text, tokenizer, seed=seed)
+    except (ValueError, ArithmeticError) as error:
+        raise TrainingError(
+            f"model: no network has these shapes: {first_line(error).rstrip('.')}; correct "
+            "model.vision or model.text."
+        ) from error
     card = ModelCard(
-        name="",
+        name="the new network",
         version="",
         description="",
         intended_use="",
@@ -104,7 +137,9 @@ def _from_nothing(part: ModelPart, seed: int) -> Model:
         questions=tuple(Question(key, FINDINGS[key].question) for key in part.findings),
         preprocessing=Preprocessing(size=vision.image_size, channels=vision.num_channels),
     )
-    return Model(network, tokenizer, card)
+    model = Model(network, tokenizer, card)
+    check_tokens(model)  # what is trained must load
+    return model
 
 
 def _shape(given: object, default: str) -> PreTrainedConfig:
@@ -112,8 +147,8 @@ def _shape(given: object, default: str) -> PreTrainedConfig:
     kind = values.pop("model_type", default)
     try:
         config = AutoConfig.for_model(kind, **values)
-    except ValueError as error:
-        reason = first_line(error)[:120]
+    except (ValueError, StrictDataclassError) as error:
+        reason = first_line(error.__cause__ or error)[:120].rstrip(".")
         raise TrainingError(
             f"model: '{kind}' is no shape that transformers knows: {reason}."
         ) from error

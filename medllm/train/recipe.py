@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -30,7 +30,7 @@ class Lora(Section):
         dropout: Share of the adapter's inputs that is dropped.
     """
 
-    halves: tuple[Half, ...] = ("vision", "text")
+    halves: tuple[Half, ...] = Field(("vision", "text"), min_length=1)
     rank: int = Field(16, gt=0)
     alpha: int = Field(32, gt=0)
     dropout: float = Field(0.05, ge=0, lt=1)
@@ -83,6 +83,11 @@ class ModelPart(Section):
             raise ValueError("vision and text are both pretrained, or both new shapes")
         if not self.findings or set(self.ships) - set(self.findings):
             raise ValueError("ships may name only what findings names, and findings at least one")
+        if both := sorted({*self.freeze} & {*(self.lora.halves if self.lora else ())}):
+            raise ValueError(
+                f"freeze leaves {both[0]} as it is, and lora changes it; name it in one of the two "
+                f"(lora.halves: [{'text' if both[0] == 'vision' else 'vision'}])"
+            )
         return self
 
 
@@ -176,7 +181,7 @@ class Pretrain(Stage):
     learning_rate: float = Field(1.5e-3, gt=0)
     warm_up: float = Field(0.05, ge=0, lt=1)
     mask_ratio: float = Field(0.75, gt=0, lt=1)
-    repeats: dict[str, int] = Field(default_factory=dict)
+    repeats: dict[str, Annotated[int, Field(gt=0)]] = Field(default_factory=dict)
     phantoms: bool = False
 
 
@@ -279,7 +284,8 @@ class Recipe(Section):
     """
 
     out: Path
-    seed: int = 0
+    # Torch takes 64 bits of a seed, some of which are of the step.
+    seed: int = Field(0, ge=0, lt=2**32)
     card: CardPart
     model: ModelPart
     data: tuple[Source, ...] = Field(min_length=1)
@@ -293,16 +299,37 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _belongs(self) -> Recipe:
-        if self.pretrain is not None and not isinstance(self.model.vision, dict):
-            raise ValueError("pretrain makes a new encoder; model.vision must be a shape")
+        if self.model.start is None and not (self.pretrain or self.align or self.finetune):
+            raise ValueError("nothing of a new network is trained; name pretrain, align, finetune")
+        if self.pretrain is not None:
+            _require_vit(self.model.vision)
+        if self.model.lora is not None and self.finetune is None:
+            raise ValueError("model.lora is for the stage finetune; there is none")
         if "linear-head" in self.baselines and self.pretrain is None:
             raise ValueError("the baseline linear-head needs the stage pretrain")
         if self.baselines and self.finetune is None:
             raise ValueError("baselines are trained as finetune says; there is none")
+        return self
+
+    @model_validator(mode="after")
+    def _names_what_is_there(self) -> Recipe:
         names = [source.dataset for source in self.data]
         if len(set(names)) != len(names):
             raise ValueError("data names a data set twice")
-        for measured in self.measure:
-            if measured.dataset not in names:
-                raise ValueError(f"measure names {measured.dataset}, which data does not")
+        repeated = self.pretrain.repeats if self.pretrain is not None else {}
+        for key, named in (
+            ("measure", [measured.dataset for measured in self.measure]),
+            ("pretrain.repeats", repeated),
+        ):
+            if strange := [name for name in named if name not in names]:
+                raise ValueError(f"{key} names {strange[0]}, which data does not")
         return self
+
+
+def _require_vit(vision: object) -> None:
+    if not isinstance(vision, dict):
+        raise ValueError("pretrain makes a new encoder; model.vision must be a shape")
+    if (kind := vision.get("model_type", "vit")) != "vit":
+        raise ValueError(
+            f"pretrain makes a ViT, and model.vision is a {kind}; take one of them out"
+        )

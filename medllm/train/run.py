@@ -15,7 +15,7 @@ from medllm.errors import TrainingError
 from medllm.models import Model, save_model
 from medllm.models.hub import quiet_transformers
 from medllm.models.self_test import self_test_of
-from medllm.train.claim import claim, claim_images
+from medllm.train.claim import claim, claim_images, claim_start
 from medllm.train.image_set import ImageSet
 from medllm.train.image_use import image_use
 from medllm.train.lineage import trained_on
@@ -77,6 +77,8 @@ def train(recipe: Recipe, watch: Watch | None = None) -> Model:
 
 
 def _train(recipe: Recipe, division: Division, accelerator: Accelerator, watch: Watch) -> Model:
+    with accelerator.main_process_first():
+        claim_start(recipe)
     model = new_model(recipe)
     with accelerator.main_process_first():
         sets, validation = (

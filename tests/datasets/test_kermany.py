@@ -118,3 +118,8 @@ def test_a_folder_without_either_is_told_what_is_looked_for(tmp_path):
 
 def test_what_is_known_of_the_set_is_as_published():
     assert DATASETS["kermany"].published.images == 5216 + 16 + 624
+
+
+def test_every_copy_is_read_with_what_its_surroundings_tell(tmp_path):
+    said = DATASETS["kermany"].caveats(tmp_path)
+    assert "AUROC of .94" in said["surroundings-tell"]

@@ -8,6 +8,7 @@ from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_s
 
 from medllm.evaluate.answers import Answers
 from medllm.evaluate.performance import averages, figures_of, operating_point
+from medllm.evaluate.thresholds import OwnThresholds
 
 
 def _answers(simulated_predictions, finding="pneumonia"):
@@ -16,7 +17,7 @@ def _answers(simulated_predictions, finding="pneumonia"):
 
 def test_figures_agree_with_scikit_learn(simulated_predictions):
     one = _answers(simulated_predictions)
-    figures = figures_of(one, 0.6, "shipped")
+    figures = figures_of(one, OwnThresholds(0.6, "shipped"))
     assert figures.auroc.value == pytest.approx(roc_auc_score(one.labels, one.probabilities))
     assert figures.auprc.value == pytest.approx(
         average_precision_score(one.labels, one.probabilities)
@@ -40,7 +41,7 @@ def test_figures_agree_with_scikit_learn(simulated_predictions):
 def test_an_ece_lies_within_its_interval_though_resampling_raises_it(simulated_predictions):
     # The simulated answers are calibrated: nearly all of the ECE is chance, and the percentiles of
     # its resamples are .031 to .077.
-    ece = figures_of(_answers(simulated_predictions), 0.6, "shipped").ece
+    ece = figures_of(_answers(simulated_predictions), OwnThresholds(0.6, "shipped")).ece
     assert ece.low < 0.01 < ece.value == pytest.approx(0.0387, abs=1e-4)
     assert ece.value <= ece.high < 0.05
 
@@ -51,7 +52,6 @@ def test_images_without_a_label_or_a_score_count_for_nothing(simulated_predictio
         simulated_predictions.probabilities.copy(),
     )
     labels[0, 0], labels[1, 0], probabilities[2, 0] = np.nan, 0.5, np.nan
-    import dataclasses
 
     changed = dataclasses.replace(simulated_predictions, labels=labels, probabilities=probabilities)
     one = _answers(changed)
@@ -60,7 +60,7 @@ def test_images_without_a_label_or_a_score_count_for_nothing(simulated_predictio
 
 def test_a_threshold_of_other_patients_is_measured_beside_the_shipped_one(simulated_predictions):
     one = _answers(simulated_predictions)
-    figures = figures_of(one, 0.9, "shipped", fixed=0.2)
+    figures = figures_of(one, OwnThresholds(0.9, "shipped"), OwnThresholds(0.2, "other"))
     assert figures.fixed_threshold.threshold == 0.2
     wanted = (one.probabilities[one.labels == 1] >= 0.2).mean()
     assert figures.fixed_threshold.sensitivity.value == pytest.approx(wanted)
@@ -69,7 +69,7 @@ def test_a_threshold_of_other_patients_is_measured_beside_the_shipped_one(simula
 
 def test_the_thinned_curve_keeps_both_ends_and_lies_on_the_whole_one(simulated_predictions):
     one = _answers(simulated_predictions)
-    curve = figures_of(one, 0.5, "").roc
+    curve = figures_of(one, OwnThresholds(0.5, "")).roc
     fall_out, recall, _ = roc_curve(one.labels, one.probabilities)
     assert (curve.x[0], curve.y[0], curve.x[-1], curve.y[-1]) == (0, 0, 1, 1)
     assert len(curve.x) <= 202
@@ -83,12 +83,10 @@ def test_the_thinned_curve_keeps_both_ends_and_lies_on_the_whole_one(simulated_p
 
 
 def test_one_class_leaves_figures_undefined_and_not_wrong(simulated_predictions):
-    import dataclasses
-
     ones = dataclasses.replace(
         simulated_predictions, labels=np.ones_like(simulated_predictions.labels)
     )
-    figures = figures_of(_answers(ones), 0.5, "")
+    figures = figures_of(_answers(ones), OwnThresholds(0.5, ""))
     assert figures.auroc.value is None
     assert figures.auroc_delong.value is None
     assert figures.specificity.value is None
@@ -106,6 +104,32 @@ def test_calls_are_those_of_the_model_whatever_the_threshold_says(simulated_pred
     for share, label in ((nobody.sensitivity, 1), (nobody.specificity, 0)):
         n = len({one.patients[at] for at in np.flatnonzero(one.labels == label)})
         assert share.high - share.low == pytest.approx(1 - 0.025 ** (1 / n))
+
+
+def test_one_patient_has_no_interval_but_an_exact_one_of_shares(simulated_predictions):
+    alone = dataclasses.replace(
+        simulated_predictions, patients=["p"] * len(simulated_predictions.paths)
+    )
+    figures = figures_of(_answers(alone), OwnThresholds(0.5, ""))
+    for name in ("auroc", "auprc", "brier", "ece", "calibration_slope", "f1"):
+        figure = getattr(figures, name)
+        assert figure.value is not None
+        assert (figure.low, figure.high) == (None, None)
+    assert figures.sensitivity.high - figures.sensitivity.low > 0.9
+
+
+def test_no_pair_out_of_order_is_not_certainty(two_findings):
+    perfect = dataclasses.replace(two_findings, probabilities=0.2 + 0.6 * two_findings.labels)
+    one = _answers(perfect)
+    figures = figures_of(one, OwnThresholds(0.5, ""))
+    rarer = min(
+        len({one.patients[at] for at in np.flatnonzero(one.labels == label)}) for label in (0, 1)
+    )
+    assert (figures.auroc.value, figures.auroc.high) == (1, 1)
+    assert figures.auroc.low == pytest.approx(0.025 ** (1 / rarer))
+    assert (figures.auprc.value, figures.auprc.low) == (1, None)
+    means = averages(perfect, [Answers.of(perfect, key) for key in perfect.findings])
+    assert (means.macro_auroc.value, means.macro_auroc.low) == (1, None)
 
 
 def test_averages_are_the_mean_of_the_findings_and_all_answers_in_one_pot(two_findings):

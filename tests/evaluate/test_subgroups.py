@@ -75,6 +75,20 @@ def test_few_cases_are_counted_and_given_no_area(simulated_predictions):
     assert not many.larger_than_noise
 
 
+def test_many_images_of_few_patients_are_too_few_cases(simulated_predictions):
+    n = len(simulated_predictions.paths)
+    site = ["one"] * (n // 2) + ["other"] * (n - n // 2)
+    patients = list(simulated_predictions.patients)
+    patients[: n // 2] = [f"p{at % 3}" for at in range(n // 2)]
+    labels = simulated_predictions.labels[: n // 2, 0]
+    assert min(labels.sum(), (1 - labels).sum()) > 20
+    of_three = dataclasses.replace(simulated_predictions, patients=patients)
+    one, other = _measured(of_three, site=site)
+    assert (one.auroc, one.p_value) == (None, None)
+    assert other.auroc is not None
+    assert other.auroc_difference is None
+
+
 def test_shares_of_five_or_more_have_exact_intervals(arrayed, simulated):
     predictions = arrayed(simulated(n_patients=200, images_a_patient=1))
     labels, called = predictions.labels[:, 0], predictions.called[:, 0]

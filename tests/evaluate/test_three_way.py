@@ -18,6 +18,7 @@ from medllm.evaluate import (
 from medllm.evaluate.answers import Answers
 from medllm.evaluate.performance import figures_of
 from medllm.evaluate.table import read_predictions
+from medllm.evaluate.thresholds import OwnThresholds
 from medllm.models import Calibration
 from medllm.models.card import UNFITTED
 
@@ -38,7 +39,7 @@ def test_calls_are_counted_by_label_and_the_rule_out_is_that_of_scikit_learn(
     simulated_predictions,
 ):
     one = _answers(simulated_predictions)
-    three = figures_of(one, HIGH, "shipped", lower=LOW).three_way
+    three = figures_of(one, OwnThresholds(HIGH, "shipped", LOW)).three_way
     calls = np.digitize(one.probabilities, [LOW, HIGH])
     without, with_finding = confusion_matrix(one.labels, calls, labels=[0, 1, 2])[:2].tolist()
     counted = (three.negative, three.indeterminate, three.positive)
@@ -56,7 +57,7 @@ def test_calls_are_counted_by_label_and_the_rule_out_is_that_of_scikit_learn(
 def test_its_intervals_are_those_of_resampled_patients(simulated_predictions, monkeypatch):
     monkeypatch.setattr(answers, "N_RESAMPLES", 1000)
     one = _answers(simulated_predictions)
-    three = figures_of(one, HIGH, "shipped", lower=LOW).three_way
+    three = figures_of(one, OwnThresholds(HIGH, "shipped", LOW)).three_way
     rng = np.random.default_rng(7)
     places = [np.flatnonzero(np.array(one.patients) == name) for name in sorted({*one.patients})]
     kept = one.probabilities >= LOW
@@ -74,7 +75,7 @@ def test_its_intervals_are_those_of_resampled_patients(simulated_predictions, mo
 
 def test_where_no_positive_is_called_negative_the_interval_is_exact(simulated_predictions):
     one = _answers(simulated_predictions, low=1e-9)
-    three = figures_of(one, HIGH, "shipped", lower=1e-9).three_way
+    three = figures_of(one, OwnThresholds(HIGH, "shipped", 1e-9)).three_way
     n = len({one.patients[at] for at in np.flatnonzero(one.labels)})
     sensitivity = three.lower_threshold.sensitivity
     assert (sensitivity.value, sensitivity.high) == (1, 1)
@@ -85,13 +86,13 @@ def test_where_no_positive_is_called_negative_the_interval_is_exact(simulated_pr
 
 def test_one_threshold_leaves_no_third_call(simulated_predictions):
     one = _answers(simulated_predictions, low=HIGH)
-    assert figures_of(one, HIGH, "shipped", lower=HIGH).three_way is None
-    assert figures_of(one, HIGH, "shipped").three_way is None
+    assert figures_of(one, OwnThresholds(HIGH, "shipped", HIGH)).three_way is None
+    assert figures_of(one, OwnThresholds(HIGH, "shipped")).three_way is None
 
 
 def test_a_model_without_thresholds_has_no_figures_of_calls(simulated_predictions):
     one = _answers(simulated_predictions, low=0, high=1.1)
-    figures = figures_of(one, None, "the model is not calibrated and calls nothing positive")
+    figures = figures_of(one, OwnThresholds(None, "the model is not calibrated"))
     assert figures.three_way is None
     for name in (
         *("sensitivity", "specificity", "f1"),
@@ -103,7 +104,7 @@ def test_a_model_without_thresholds_has_no_figures_of_calls(simulated_prediction
     assert {figures.false_positive, figures.false_negative} == {None}
     assert figures.auroc.value is not None
     # A threshold that was chosen elsewhere is tried all the same.
-    fixed = figures_of(one, None, "", fixed=0.5).fixed_threshold
+    fixed = figures_of(one, OwnThresholds(None, ""), OwnThresholds(0.5, "")).fixed_threshold
     wanted = recall_score(one.labels, one.probabilities >= 0.5)
     assert fixed.sensitivity.value == pytest.approx(wanted)
 

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 import torch
-from transformers import LlavaForConditionalGeneration
+from transformers import AutoModelForImageClassification, LlavaForConditionalGeneration
 from typer.testing import CliRunner
 
 from medllm.cli import app
@@ -155,6 +155,27 @@ def test_saving_replaces_a_checkpoint_and_nothing_else(tiny_model, copy, tmp_pat
     assert (other / "keep.txt").read_text() == "mine"
 
 
+def test_what_cannot_be_written_is_told_and_nothing_is_lost(
+    tiny_model, copy, tmp_path, monkeypatch, full_disk
+):
+    before = read_card(copy)
+    with (
+        full_disk(),
+        pytest.raises(CheckpointError, match="copy could not be .*too large"),
+    ):
+        save_model(tiny_model, copy)
+    assert read_card(copy) == before
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="file/site could not be written"):
+        save_model(tiny_model, tmp_path / "file" / "site")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for place in (".", "../here", ""):
+        with pytest.raises(CheckpointError, match="is the folder you are in; name one inside"):
+            save_model(tiny_model, place)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["copy", "file", "here"]
+
+
 def test_a_path_that_does_not_exist_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="neither a folder nor a hub name"):
         load_model(tmp_path / "nowhere")
@@ -165,6 +186,14 @@ def test_a_device_that_is_not_there_is_told_with_those_that_are(device):
     # Before the model is looked for, or gigabytes of it are fetched.
     with pytest.raises(ValueError, match=f"device is '{device}', and torch .* here on cpu"):
         load_model("clinic/none", device=device)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])
+def test_a_cpu_computes_in_single_precision_whatever_it_is_called(published, tmp_path, device):
+    folder = shutil.copytree(published("vit-classifier"), tmp_path / "half")
+    network = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.bfloat16)
+    network.save_pretrained(folder)
+    assert load_model(folder, device=device).dtype == torch.float32
 
 
 def test_a_hub_name_is_found_in_the_local_cache(saved, tmp_path, monkeypatch):

@@ -473,6 +473,7 @@ def test_a_file_of_other_words_is_refused_with_the_place(tmp_path, text, message
         ("vit-classifier", {"bits": 8}, "has no LLM"),
         ("llava", {"tiles": 2}, "an image whole, not in tiles"),
         ("internvl", {"tiles": 4}, "at most 3 x 3 tiles; got 4"),
+        ("llava", {"reasoning_tokens": 2000}, "138 tokens and 2000 of .* reads 2048"),
     ],
 )
 def test_what_a_kind_cannot_do_is_refused_and_nothing_is_written(
@@ -724,5 +725,12 @@ def test_a_folder_without_weights_replaces_none_with_weights(published, new_tiny
             write()
     assert load_model(tmp_path / "trained").sha256 == trained.sha256
     configure(published("llava"), tmp_path / "asked", findings=["mass"])
-    configure(published("llava"), tmp_path / "asked", findings=["effusion"])
+    model = configure(published("llava"), tmp_path / "asked", findings=["effusion"])
+    (question,) = model.card.questions
+    fitted = dataclasses.replace(question.calibration, fitted_on="site A")
+    calibrated = model.asking([dataclasses.replace(question, calibration=fitted)])
+    site = save_model(calibrated, tmp_path / "site")
+    with pytest.raises(CheckpointError, match="site holds a calibration, which would be lost"):
+        configure(published("llava"), tmp_path / "site", findings=["mass"])
+    assert load_model(tmp_path / "site").sha256 == site.sha256
     save_model(new_tiny_model(("pneumonia",)), tmp_path / "asked")

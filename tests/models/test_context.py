@@ -68,6 +68,14 @@ def test_each_answer_has_the_one_without_the_context_beside(published, study):
     assert any("told a clinical context" in limit for limit in told.card.limitations)
 
 
+@pytest.mark.parametrize("kind", ["clip", "vit-classifier"])
+def test_a_configured_model_that_reads_no_words_is_told_nothing(published, tmp_path, kind):
+    plain = load_model(published(kind))
+    model = configure(published(kind), tmp_path / "own", findings=plain.card.findings[:1])
+    with pytest.raises(CheckpointError, match="is asked its questions alone"):
+        in_context(model, SAID)
+
+
 def test_a_model_that_reasons_does_so_anew_without_the_context(published, study, tmp_path):
     plain = configure(published("llava"), tmp_path / "own", findings=["mass"], reasoning_tokens=6)
     scan = medllm.read_radiograph(study)

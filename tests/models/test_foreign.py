@@ -76,6 +76,26 @@ def cut_short(folder: Path) -> None:
     [
         ("llava", cut_short, "the weights of .* do not load"),
         (
+            "vit-classifier",
+            lambda folder: change_json(folder / "config.json", hidden_size="wide"),
+            "no config.json that transformers knows: Field 'hidden_size' expected int, got str",
+        ),
+        (
+            "qwen3-vl",
+            lambda folder: change_json(folder / "config.json", text_config={"hidden_size": [1]}),
+            "no config.json that transformers knows: Field 'hidden_size' expected int, got list",
+        ),
+        (
+            "llava",
+            lambda folder: change_json(folder / "config.json", dtype="float99"),
+            "no config.json that transformers knows: .*float99",
+        ),
+        (
+            "llava",
+            lambda folder: change_json(folder / "config.json", vision_feature_layer=-9),
+            "fails on 3 channel.* tuple index out of range",
+        ),
+        (
             "llava",
             lambda folder: (folder / "tokenizer.json").write_text("{}"),
             "the tokenizer of .* does not open",

@@ -282,7 +282,7 @@ class Listing(PatchNetwork):
             PatchNetwork(drawn()),
             {"outputs": {"mass": (0, 1)}},
             CheckpointError,
-            "2 labels of 'PatchNetwork' mean mass, each for itself",
+            "2 labels of 'PatchNetwork' mean mass, each for itself: .* in Python where it",
         ),
         (nn.Flatten(), {}, CheckpointError, "'Flatten' has no parameters"),
         (Listing(drawn()), {}, CheckpointError, "gives list for one image"),

@@ -259,6 +259,8 @@ for call in (
     lambda: medllm.load_model("site", base=network),
     lambda: medllm.wrap(network, ["mass"], medllm.data.Preprocessing(), output="logits"),
     lambda: medllm.wrap(network, {"mass": 0}, {"size": 224}, output="logits"),
+    lambda: medllm.wrap_pretrained(network, processor, prompts=["Any {finding}?"]),
+    lambda: medllm.wrap_pretrained(network, processor, paraphrases=["Any {finding}?"]),
 ):
     try:
         call()
@@ -272,13 +274,15 @@ def test_what_is_given_in_the_place_of_a_network_is_told(programs, tmp_path):
     program = programs.run(code=MISTAKEN, folder=tmp_path)
     assert program.wait() == 0, program.stderr
     told = program.stdout.splitlines()
-    assert len(told) == 6
+    assert len(told) == 8
     assert "fold them in first: network = network.merge_and_unload()." in told[0]
     assert told[1].startswith("a str is no network of transformers. medllm.wrap(network, outputs")
     assert told[2].startswith("a Linear is no network of transformers.")
     assert told[3].startswith("base is a ViTForImageClassification; wanted is what medllm.wrap or")
     assert told[4].startswith("outputs is a list; wanted is the place of each finding's output")
     assert told[5].startswith("preprocessing is a dict; wanted is a medllm.data.Preprocessing")
+    assert told[6].startswith("prompts is a list; wanted is a table of texts, such as {")
+    assert told[7].startswith("paraphrases is a list; wanted is True or False. Texts of your own")
 
 
 def test_what_cannot_be_read_is_told_of_the_network_and_of_no_folder(saved):

@@ -6,12 +6,14 @@ import shutil
 from dataclasses import replace
 
 import pytest
+import torch
 from PIL import Image, ImageOps
 
 from medllm.data import Preprocessing, prepared
 from medllm.errors import TrainingError
+from medllm.models import save_model
 from medllm.phantom import make_phantom
-from medllm.train.claim import CLAIM_FILE, claim, claim_images
+from medllm.train.claim import CLAIM_FILE, claim, claim_images, claim_start
 from medllm.train.parts import divide
 from medllm.train.recipe_file import read_recipe
 from medllm.train.run import train
@@ -93,6 +95,62 @@ def test_a_training_killed_while_images_are_prepared_goes_on(recipe):
         "train": {"csv", "phantom"},
         "validation": {"csv", "phantom"},
     }
+
+
+@pytest.fixture
+def further(recipe_values, write_recipe, tmp_path, new_tiny_model):
+    """A recipe that goes on from a checkpoint, which a test may change."""
+    save_model(new_tiny_model(("pneumonia",)), tmp_path / "start")
+    values = {**recipe_values, "pretrain": None, "align": None}
+    values["model"] = {"start": str(tmp_path / "start"), "findings": ["pneumonia"]}
+    return read_recipe(str(write_recipe(values)))
+
+
+def test_a_start_that_was_replaced_is_noticed_though_its_folder_is_the_same(
+    further, new_tiny_model, tmp_path
+):
+    claim(further, divide(further))
+    claim_start(further)
+    (further.out / "finetune").mkdir()
+    claim_start(further)
+    other = new_tiny_model(("pneumonia",))
+    with torch.no_grad():
+        other.network.lm_head.weight.mul_(2)
+    save_model(other, tmp_path / "start")
+    with pytest.raises(TrainingError, match=r"model.start, .*/start, has .* begun with") as refused:
+        train(further)
+    assert "bring that back" in str(refused.value)
+    assert not (further.out / "checkpoint").exists()
+    # Where nothing was trained yet, anything may change.
+    (further.out / "finetune").rmdir()
+    claim(further, divide(further))
+    claim_start(further)
+
+
+@pytest.mark.parametrize("half", ["vision", "text"])
+def test_a_half_that_was_replaced_is_noticed(recipe_values, write_recipe, tmp_path, half):
+    for name in ("vision", "text"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"weights")
+        recipe_values["model"][name] = str(tmp_path / name)
+    recipe_values["pretrain"] = None
+    recipe = read_recipe(str(write_recipe(recipe_values)))
+    claim(recipe, divide(recipe))
+    claim_start(recipe)
+    (recipe.out / "align").mkdir()
+    (tmp_path / half / "trainer_state.json").write_text("{}")  # is no part of a model
+    claim_start(recipe)
+    (tmp_path / half / "model.safetensors").write_bytes(b"others")
+    with pytest.raises(TrainingError, match=f"model.{half}, .* was begun with"):
+        claim_start(recipe)
+
+
+def test_a_training_that_an_earlier_medllm_began_goes_on(further):
+    claim(further, divide(further))
+    (further.out / "finetune").mkdir()
+    claim(further, divide(further))
+    claim_start(further)
+    assert set(json.loads((further.out / CLAIM_FILE).read_text())["start"]) == {"start"}
 
 
 # The second training of a process may compute otherwise than its first.

@@ -47,6 +47,11 @@ WRONG = {
     "data.nih.root=here": "names no data set of the recipe",
     "data=[]": "data: ",
     "measure=[{name: a, dataset: nih}]": "measure names nih, which data does not",
+    "pretrain.repeats={nih: 3}": "pretrain.repeats names nih, which data does not",
+    "pretrain.repeats={csv: 0}": "pretrain.repeats.csv: input should be greater than 0, found 0",
+    "model.vision.model_type=dinov2": "pretrain makes a ViT, and model.vision is a dinov2",
+    "model.lora.halves=[]": "model.lora.halves: ",
+    "seed=-1": "seed: input should be greater than or equal to 0, found -1",
     "finetune": "is no setting; write key=value",
     "out.more=1": "leads to a value",
     "out.more.still=1": "leads to a value",
@@ -67,6 +72,25 @@ def test_what_is_wrong_is_told_with_the_right_name(setting, told, recipe_values,
         read_recipe(str(path), [setting])
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+# What would be passed over in silence, or undone.
+TOGETHER = {
+    ("model.lora={rank: 8}", "model.freeze=[vision]"): "freeze leaves vision as it is, and lora ch",
+    ("model.lora={rank: 8}", "finetune=null"): "model.lora is for the stage finetune",
+    ("pretrain=null", "align=null", "finetune=null"): "nothing of a new network is trained",
+}
+
+
+@pytest.mark.parametrize(("settings", "told"), TOGETHER.items())
+def test_settings_that_contradict_each_other_are_refused(
+    settings, told, recipe_values, write_recipe
+):
+    path = write_recipe(recipe_values)
+    with pytest.raises(TrainingError, match=told):
+        read_recipe(str(path), settings)
+    one = read_recipe(str(path), ["model.lora={halves: [text]}", "model.freeze=[vision]"])
+    assert one.model.lora is not None
 
 
 def test_a_pretrained_encoder_is_not_pretrained_again(recipe_values, write_recipe):

@@ -284,6 +284,23 @@ def test_a_checkpoint_of_another_vocabulary_is_refused(
         new_model(read_recipe(str(write_recipe(values))))
 
 
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ("vision.patch_size=7", "has 9 x 9 patches on 64 pixels, which they do not divide"),
+        ("text.num_attention_heads=5", r"'llama' is no shape .* not a multiple of .*heads \(5\)"),
+        ("text.hidden_size=wide", "no shape .* 'hidden_size' expected int, got str"),
+        ("text={model_type: bert, hidden_size: 16}", "no network has these shapes: The hidden si"),
+    ],
+)
+def test_shapes_that_make_no_network_are_refused_before_the_first_step(
+    recipe_values, write_recipe, shape, message
+):
+    recipe = read_recipe(str(write_recipe(recipe_values)), [f"model.{shape}"])
+    with pytest.raises((CheckpointError, TrainingError), match=message):
+        new_model(recipe)
+
+
 def test_a_network_of_another_architecture_is_not_gone_on_with(
     recipe_values, write_recipe, monkeypatch
 ):

@@ -14,12 +14,14 @@ from medllm.evaluate.audits.document import (
     ImageUseAudit,
     IndicationAudit,
     LabelNoiseAudit,
+    LungsAudit,
     PromptAudit,
 )
+from medllm.evaluate.audits.hiding import LUNGS_HIDDEN, THORAX_HIDDEN
 from medllm.evaluate.audits.probes import BLURRED, INDICATED, INDICATION_ALONE, MISTAKEN, Probe
 from medllm.evaluate.audits.shortcuts import shortcuts
 from medllm.evaluate.table import Predictions
-from medllm.findings import FINDINGS
+from medllm.findings import FINDINGS, IN_LUNGS
 from medllm.metrics import auroc
 from medllm.models import Calibration
 
@@ -60,17 +62,21 @@ def audit(
         for source, labels in predictions.other_labels.items()
         if (row := _label_noise(predictions, one, source, labels)) is not None
     ]
-    image_use, prompts, indications = [], [], []
+    image_use, lungs, prompts, indications = [], [], [], []
     for one in kept:
         sample = _Sample.of(predictions, one, BLURRED)
         if sample is None or blank is None or calibrations is None:
             continue
         image_use.append(_image_use(sample, one, blank[one.finding]))
+        seen = _Sample.of(predictions, one, LUNGS_HIDDEN, THORAX_HIDDEN)
+        if one.finding in IN_LUNGS and seen is not None:
+            lungs.append(_lungs(seen, one.finding))
         prompts += _prompts(sample, one, predictions, probes, calibrations[one.finding])
         if (told := _Sample.of(predictions, one, INDICATED, MISTAKEN)) is not None:
             indications.append(_indication(told, one.finding, calibrations[one.finding]))
     return Audits(
         image_use=tuple(image_use),
+        lungs=tuple(lungs),
         shortcuts=tuple(row for one in kept for row in shortcuts(predictions, one, groups)),
         prompts=tuple(prompts),
         indications=tuple(indications),
@@ -121,6 +127,21 @@ def _image_use(sample: _Sample, answers: Answers, blank: float) -> ImageUseAudit
         blank_log_odds=blank,
         real_log_odds=float(sample.log_odds.mean()),
     )
+
+
+def _lungs(sample: _Sample, finding: str) -> LungsAudit:
+    real, hidden = sample.area(sample.log_odds), sample.area(sample.probes[LUNGS_HIDDEN])
+    measured = intervals(
+        {
+            "auroc": real,
+            "auroc_hidden": hidden,
+            "auroc_difference": difference(real, hidden),
+            "auroc_outside": sample.area(sample.probes[THORAX_HIDDEN]),
+        },
+        sample.patients,
+        resamples_for(len(sample.labels)),
+    )
+    return LungsAudit(finding=finding, n=len(sample.labels), **measured)
 
 
 def _prompts(

@@ -27,6 +27,26 @@ class ImageUseAudit(Section):
     real_log_odds: float
 
 
+class LungsAudit(Section):
+    """What remains of the ranking when the lungs are hidden, on a sample.
+
+    Attributes:
+        finding: Its key, of a finding of the lungs or the pleura.
+        n: Images of the sample with a label in which the lungs were found.
+        auroc: AUROC of the images as they are.
+        auroc_hidden: With both lungs filled with the mean shade of what is left.
+        auroc_difference: Of the image as it is, minus that with the lungs hidden.
+        auroc_outside: With lungs and mediastinum filled so, and nothing but the surroundings left.
+    """
+
+    finding: str
+    n: int
+    auroc: Interval
+    auroc_hidden: Interval
+    auroc_difference: Interval
+    auroc_outside: Interval
+
+
 class ShortcutAudit(Section):
     """How well acquisition facts alone tell a label: logistic regression cross-fitted by patient.
 
@@ -137,6 +157,7 @@ class Audits(Section):
     """What the figures may owe to something else than the radiograph."""
 
     image_use: tuple[ImageUseAudit, ...] = ()
+    lungs: tuple[LungsAudit, ...] = ()
     shortcuts: tuple[ShortcutAudit, ...] = ()
     prompts: tuple[PromptAudit, ...] = ()
     indications: tuple[IndicationAudit, ...] = ()

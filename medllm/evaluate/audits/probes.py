@@ -1,4 +1,4 @@
-"""The same image asked otherwise, and the same question of another image or in a context."""
+"""The same image asked otherwise, and the same question of a changed image or in a context."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from medllm.data import Preprocessing
 from medllm.data.blur import coarse
 from medllm.datasets import ImageRecord
 from medllm.errors import CheckpointError
-from medllm.findings import FINDINGS
+from medllm.evaluate.audits.hiding import LUNGS_HIDDEN, THORAX_HIDDEN, hide
+from medllm.findings import FINDINGS, IN_LUNGS
 from medllm.models import Model, in_context
 from medllm.train.questions import WORDINGS
 
@@ -39,8 +40,8 @@ class Probe:
     """One change of what the model is asked.
 
     Attributes:
-        name: `blurred`, whose indication is told, or the question with its findings' names left
-            open.
+        name: `blurred`, what is hidden, whose indication is told, or the question with its
+            findings' names left open.
         kind: What is changed.
         model: The model with the questions of this probe.
         told: What the model is told of an image's patient, by `_key`; nothing is asked of other
@@ -48,7 +49,7 @@ class Probe:
     """
 
     name: str
-    kind: Literal["blurred", "reworded", "another finding", "indication"]
+    kind: Literal["blurred", "hidden", "reworded", "another finding", "indication"]
     model: Model
     told: Mapping[_Key, str] = field(default_factory=dict)
 
@@ -70,6 +71,8 @@ def probes_of(
     """
     asked = _asking(model, {key: model.questions([key])[0].text for key in findings})
     probes = [Probe(BLURRED, "blurred", asked)]
+    if not IN_LUNGS.isdisjoint(findings):
+        probes += [Probe(name, "hidden", asked) for name in (LUNGS_HIDDEN, THORAX_HIDDEN)]
     if not model.architecture.reads_questions:
         return tuple(probes)
     for wording in WORDINGS:
@@ -100,7 +103,7 @@ def _indications(records: Sequence[ImageRecord]) -> dict[str, dict[_Key, str]]:
             if is_another and other.indication != record.indication:
                 own[_key(record)], others[_key(record)] = record.indication, other.indication
                 break
-    return {INDICATED: own, MISTAKEN: others, INDICATION_ALONE: own} if own else {}
+    return {INDICATED: own, MISTAKEN: others} if own else {}
 
 
 def _key(record: ImageRecord) -> _Key:
@@ -132,6 +135,7 @@ def probe(
     records: Sequence[ImageRecord],
     features: Float[torch.Tensor, "batch patches width"],
     display: Float[torch.Tensor, "batch size size"],
+    shapes: Sequence[tuple[int, int]],
     preprocessing: Preprocessing,
 ) -> dict[str, Float[torch.Tensor, "batch findings"]]:
     """Ask the probes of some images.
@@ -141,24 +145,47 @@ def probe(
         records: The images' records.
         features: The images' patch tokens.
         display: The images before normalization.
-        preprocessing: For the blurred ones.
+        shapes: Rows and columns of the source images.
+        preprocessing: For the changed ones.
 
     Returns:
         Log-odds by the probe's name; NaN for an image that has no indication, or one that the
-        model cannot be told.
+        model cannot be told, and for one whose lungs are not found where they are to be hidden.
     """
-    answers = {}
+    answers: dict[str, torch.Tensor] = {}
+    hidden: list[dict[str, torch.Tensor]] = []
+    if any(one.kind == "hidden" for one in probes):
+        hidden = [hide(*each, preprocessing) for each in zip(display.cpu(), shapes, strict=True)]
     for one in probes:
         tokens = features
         if one.kind == "blurred":
             tokens = one.model.image_features(preprocessing.pixel_values(coarse(display)))
-        if one.name == INDICATION_ALONE:
-            tokens = one.model.image_features(blank(preprocessing)).expand_as(features)
         if one.kind == "indication":
-            rows = zip(records, tokens, strict=True)
-            answers[one.name] = torch.stack([_told(one, record, own) for record, own in rows])
+            shown = {one.name: features}
+            if one.name == INDICATED:  # told once, with the image and with a blank one
+                grey = one.model.image_features(blank(preprocessing))
+                shown[INDICATION_ALONE] = grey.expand_as(features)
+            pairs = zip(records, torch.stack([*shown.values()], dim=1), strict=True)
+            told = torch.stack([_told(one, record, own) for record, own in pairs], dim=1)
+            answers |= dict(zip(shown, told, strict=True))
+        elif one.kind == "hidden":
+            copies = [copy.get(one.name) for copy in hidden]
+            answers[one.name] = _answers_without(one.model, copies, preprocessing)
         else:
             answers[one.name] = one.model.log_odds_from_features(tokens)
+    return answers
+
+
+def _answers_without(
+    model: Model,
+    copies: Sequence[Float[torch.Tensor, "size size"] | None],
+    preprocessing: Preprocessing,
+) -> Float[torch.Tensor, "batch findings"]:
+    answers = torch.full((len(copies), len(model.card.questions)), float("nan"))
+    if shown := [copy for copy in copies if copy is not None]:
+        tokens = model.image_features(preprocessing.pixel_values(torch.stack(shown)))
+        at = torch.tensor([copy is not None for copy in copies])
+        answers[at] = model.log_odds_from_features(tokens).cpu().to(answers.dtype)
     return answers
 
 
@@ -175,12 +202,13 @@ def blank(preprocessing: Preprocessing) -> Float[torch.Tensor, "1 channels size 
 
 
 def _told(
-    one: Probe, record: ImageRecord, tokens: Float[torch.Tensor, "patches width"]
-) -> Float[torch.Tensor, " findings"]:
+    one: Probe, record: ImageRecord, tokens: Float[torch.Tensor, "shown patches width"]
+) -> Float[torch.Tensor, "shown findings"]:
     if text := one.told.get(_key(record)):
         with contextlib.suppress(CheckpointError):  # too long, or with what prompts are made of
-            return in_context(one.model, text).log_odds_from_features(tokens[None])[0]
-    return torch.full((len(one.model.card.questions),), float("nan"), device=tokens.device)
+            return in_context(one.model, text).log_odds_from_features(tokens)
+    size = len(tokens), len(one.model.card.questions)
+    return torch.full(size, float("nan"), device=tokens.device)
 
 
 def sampler(

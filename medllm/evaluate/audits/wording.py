@@ -9,6 +9,7 @@ from medllm.evaluate.audits.document import (
     ImageUseAudit,
     IndicationAudit,
     LabelNoiseAudit,
+    LungsAudit,
     PromptAudit,
     ShortcutAudit,
 )
@@ -17,7 +18,9 @@ from medllm.evaluate.section import Interval
 _CHANCE = 0.5
 # Above it agreement is called substantial (Landis and Koch, Biometrics 1977).
 _AGREED = 0.6
-AuditRow = ImageUseAudit | ShortcutAudit | PromptAudit | IndicationAudit | LabelNoiseAudit
+AuditRow = (
+    ImageUseAudit | LungsAudit | ShortcutAudit | PromptAudit | IndicationAudit | LabelNoiseAudit
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,16 @@ READINGS: dict[str, Reading] = {
         "blank one.",
         "an AUROC with the blurred image close to the real one, so that coarse brightness does "
         "the ranking.",
+    ),
+    "lungs": Reading(
+        "Do the lungs tell the label?",
+        "AUROC on a sample with the image as it is, with both lungs hidden, and with the whole "
+        "thorax hidden, so that only its surroundings are left; for findings of the lungs and the "
+        "pleura, where the lungs were found. What is hidden is flat, in the mean shade of what is "
+        "left; the outline of the lungs remains.",
+        "a ranking that is left when the lungs are hidden: then much of it comes from how the "
+        "patients were imaged, who they were, or what else goes with the finding. Nothing of such "
+        "a finding lies outside the thorax.",
     ),
     "shortcuts": Reading(
         "Do acquisition facts tell the label?",
@@ -105,6 +118,8 @@ def verdict(row: AuditRow) -> Verdict | None:
     match row:
         case ImageUseAudit():
             return _image_use(row)
+        case LungsAudit():
+            return _lungs(row)
         case ShortcutAudit():
             return _shortcut(row)
         case PromptAudit():
@@ -126,6 +141,22 @@ def _image_use(row: ImageUseAudit) -> Verdict | None:
     if blurred[0] > _CHANCE:
         return Verdict("alarm", "The blurred image ranks as well, as far as the interval tells.")
     return Verdict("caution", "Not shown to rank better with the image than blurred.")
+
+
+def _lungs(row: LungsAudit) -> Verdict | None:
+    real, hidden, outside = _ends(row.auroc), _ends(row.auroc_hidden), _ends(row.auroc_outside)
+    difference = _ends(row.auroc_difference)
+    if real is None or hidden is None or outside is None or difference is None:
+        return None
+    if real[0] <= _CHANCE:
+        return Verdict("caution", "Not shown to rank better than chance, even with the lungs.")
+    if difference[0] <= 0:
+        return Verdict("alarm", "Ranks as well without the lungs, as far as the interval tells.")
+    if outside[0] > _CHANCE:
+        return Verdict("alarm", "What surrounds the thorax is enough to rank better than chance.")
+    if hidden[0] > _CHANCE:
+        return Verdict("caution", "Ranks worse without the lungs, yet better than chance.")
+    return Verdict("clear", "Not shown to rank better than chance without the lungs.")
 
 
 def _shortcut(row: ShortcutAudit) -> Verdict | None:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from scipy.special import expit
 
 from medllm.errors import LabelError
-from medllm.evaluate.answers import Answers, changed, intervals, resamples_for
+from medllm.evaluate.answers import Answers, resamples_for
 from medllm.evaluate.explanations import ExplanationEvaluation
 from medllm.evaluate.explanations.document import Difference
 from medllm.evaluate.results import writing
@@ -21,7 +21,7 @@ from medllm.evaluate.section import Figure, Interval, Section
 from medllm.evaluate.table import Predictions
 from medllm.files import replace_file
 from medllm.machine import machine_of, peak_memory_mib
-from medllm.metrics import auroc, basic_interval, brier, expected_calibration_error
+from medllm.metrics import probability_figures
 
 EXPLANATIONS = "explanations.parquet"
 _COST = "cost.json"
@@ -235,26 +235,28 @@ def _cost(folder: Path) -> Cost | None:
 
 
 def _calibration(answers: Answers, told: Mapping[str, Any]) -> FindingCalibration:
-    labels, given, bare = answers.labels, answers.probabilities, expit(answers.log_odds)
-    measured = intervals(
+    given, bare = (
         {
-            "auroc": lambda at: auroc(given[at], labels[at]),
-            "ece_before": lambda at: expected_calibration_error(bare[at], labels[at]),
-            "ece": lambda at: expected_calibration_error(given[at], labels[at]),
-            "brier_before": lambda at: brier(bare[at], labels[at]),
-            "brier": lambda at: brier(given[at], labels[at]),
-        },
-        answers.patients,
-        resamples_for(len(labels)),
+            name: Interval.of(figure)
+            for name, figure in probability_figures(
+                values,
+                answers.labels,
+                answers.patients,
+                n_resamples=resamples_for(len(answers.labels)),
+            ).items()
+        }
+        for values in (answers.probabilities, expit(answers.log_odds))
     )
-    for name in ("ece_before", "ece"):
-        measured[name] = changed(measured[name], basic_interval)
     return FindingCalibration(
-        n=len(labels),
-        n_positive=int(labels.sum()),
+        n=len(answers.labels),
+        n_positive=int(answers.labels.sum()),
+        auroc=given["auroc"],
+        ece_before=bare["ece"],
+        ece=given["ece"],
+        brier_before=bare["brier"],
+        brier=given["brier"],
         threshold=told.get("threshold"),
         threshold_source=told.get("threshold_source", ""),
-        **measured,
     )
 
 

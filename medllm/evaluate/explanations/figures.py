@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from medllm.evaluate.answers import UNDEFINED, Resampled, intervals, resamples_for
+from medllm.evaluate.answers import Resampled, exact_interval, intervals, resamples_for
 from medllm.evaluate.explanations.controls import CONTROLS, MEAN_MAP
 from medllm.evaluate.explanations.document import (
     CheckFigures,
@@ -20,7 +20,6 @@ from medllm.evaluate.explanations.document import (
 from medllm.evaluate.explanations.localised import THRESHOLDS
 from medllm.evaluate.explanations.measured import Measured, correlations
 from medllm.evaluate.recalibration.cross_fit import folds_by_patient
-from medllm.evaluate.section import Interval
 from medllm.metrics import balanced_side_accuracy, clustered_difference, holm, tuned_overlap
 
 VERDICTS = ("supported", "weak", "do not use")
@@ -38,6 +37,8 @@ _MEANS = {
     "energy_ratio": "energy_ratio",
     "region_rate": "region_hit",
 }
+# Those of them that are shares of the images.
+_SHARES = ("hit_rate", "region_rate")
 _COMPARED = (
     *("hit_rate", "miou", "miou_tuned", "pixel_auroc", "pixel_auroc_lungs"),
     *("side_accuracy", "relevance_mass", "region_rate"),
@@ -75,9 +76,13 @@ def _localisation(
     known = np.flatnonzero(one.known)
     patients = [one.patients[at] for at in known.tolist()]
     resampled, places = _resampled(one, known)
+    shares = {name: one.numbers[_MEANS[name]][known] for name in _SHARES}
     if hidden is not None:
-        resampled |= _by_agreement(one, hidden, known)
-    measured = intervals_by_patient(resampled, patients)
+        shares |= _by_agreement(one, hidden, known)
+    resampled |= {name: mean_of(values) for name, values in shares.items()}
+    measured = intervals(resampled, patients, resamples_for(len(patients)))
+    for name, values in shares.items():
+        measured[name] = exact_interval(measured[name], ~np.isnan(values), patients)
     return LocalisationFigures(
         n=len(known),
         n_patients=len(set(patients)),
@@ -91,38 +96,17 @@ def _localisation(
 
 def _by_agreement(
     one: Measured, hidden: Measured, at: Int[np.ndarray, " chosen"]
-) -> dict[str, Resampled]:
+) -> dict[str, Float[np.ndarray, " chosen"]]:
     """Divide the maps by whether the hiding of whole regions names the same region."""
     pairs = [(one.rows[place]["region"], hidden.rows[place]["region"]) for place in at.tolist()]
     named = np.array([None not in pair for pair in pairs], dtype=bool)
     same = named & np.array([first == second for first, second in pairs], dtype=bool)
     hits = one.numbers["region_hit"][at]
     return {
-        "region_confirmed": mean_of(np.where(named, same, np.nan)),
-        "region_rate_confirmed": mean_of(np.where(same, hits, np.nan)),
-        "region_rate_contradicted": mean_of(np.where(named & ~same, hits, np.nan)),
+        "region_confirmed": np.where(named, same, np.nan),
+        "region_rate_confirmed": np.where(same, hits, np.nan),
+        "region_rate_contradicted": np.where(named & ~same, hits, np.nan),
     }
-
-
-def intervals_by_patient(
-    figures: Mapping[str, Resampled], patients: Sequence[str]
-) -> dict[str, Interval]:
-    """Estimate figures; without interval of one patient, for nothing can be resampled.
-
-    Args:
-        figures: Each as a function of images that are drawn.
-        patients: Of the images.
-
-    Returns:
-        The figures, with 95% intervals by resampling patients.
-    """
-    if not patients:
-        return dict.fromkeys(figures, UNDEFINED)
-    measured = intervals(figures, patients, resamples_for(len(patients)))
-    if len(set(patients)) > 1:
-        return measured
-    alone = {"low": None, "high": None}
-    return {name: one.model_copy(update=alone) for name, one in measured.items()}
 
 
 def _resampled(
@@ -238,7 +222,8 @@ def checks_of(measured: Measurements) -> dict[str, dict[str, CheckFigures]]:
 
 def _check(rows: Sequence[tuple[str, float, bool]]) -> CheckFigures:
     patients, values, passed = zip(*rows, strict=True)
-    interval = intervals_by_patient({"": mean_of(np.array(values))}, patients)[""]
+    resampled = {"": mean_of(np.array(values))}
+    interval = intervals(resampled, patients, resamples_for(len(values)))[""]
     low, high = np.percentile(values, _USUAL) if len(values) >= _FEWEST_USUAL else (None, None)
     return CheckFigures(
         **interval.model_dump(),
@@ -268,9 +253,12 @@ def by_verdict(measured: Measurements, method: str) -> dict[str, VerdictFigures]
         named = {}
         for name in ("hit_rate", "pixel_auroc", "relevance_mass"):
             columns = [one.numbers[_MEANS[name]] for one in own]
-            named[name] = mean_of(np.concatenate(columns)[at] if at else np.array([np.nan]))
+            named[name] = np.concatenate(columns)[at]
         chosen = [patients[place] for place in at]
-        figures[verdict] = VerdictFigures(n=len(at), **intervals_by_patient(named, chosen))
+        means = {name: mean_of(values) for name, values in named.items()}
+        told = intervals(means, chosen, resamples_for(len(at)))
+        told["hit_rate"] = exact_interval(told["hit_rate"], ~np.isnan(named["hit_rate"]), chosen)
+        figures[verdict] = VerdictFigures(n=len(at), **told)
     return figures
 
 

@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import Bool
 
 from medllm.datasets import ImageRecord
-from medllm.datasets.selection import take_first
 from medllm.dicom import Radiograph
 from medllm.dicom.pixels import Polarity
 from medllm.errors import LabelError
 from medllm.evaluate.explanations.raster import boxes_on_grid, mask_on_grid
+from medllm.evaluate.sample import draw_sample
 from medllm.evaluate.study import Study
 from medllm.models import Model
 from medllm.phantom import PHANTOM_FINDINGS, make_phantom, random_lesions
@@ -115,7 +115,7 @@ def outlined_records(
         study: The data set.
         model: The model.
         findings: Keys; all of the checkpoint when None.
-        limit: Take the first ones alone.
+        limit: Take so many, drawn by chance as of `draw_sample`; all when None.
         accept: Codes of gates that shall not refuse an image.
         polarity: Override of the files'.
 
@@ -137,14 +137,13 @@ def outlined_records(
     left_out["without an outline of a finding asked for"] = len(study.selection.records) - len(
         chosen
     )
-    taken, left_out = take_first(chosen, limit, left_out)
-    split = study.split or "all"
+    sample = draw_sample(chosen, limit, lambda image: image.path, left_out)
     return OutlinedSet(
         study.dataset,
-        split,
-        taken,
-        left_out,
-        study.caveats,
+        study.split or "all",
+        sample.images,
+        sample.left_out,
+        (*study.caveats, *sample.caveats),
         study.root,
         study.drawn,
         read_by={"accept": sorted(accept), "polarity": polarity},
@@ -238,7 +237,7 @@ def outlined_phantoms(
     Args:
         model: The model.
         findings: Keys; all of the checkpoint that a phantom can show when None.
-        limit: Number of phantoms.
+        limit: Number of phantoms, those of the first seeds; 200 when None.
 
     Returns:
         The images; each is a patient of its own.

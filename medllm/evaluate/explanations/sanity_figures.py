@@ -7,12 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from medllm.evaluate.answers import intervals, resamples_for
 from medllm.evaluate.explanations.document import Sanity, SanityFigures
-from medllm.evaluate.explanations.figures import (
-    Measurements,
-    intervals_by_patient,
-    mean_of,
-)
+from medllm.evaluate.explanations.figures import Measurements, mean_of
 from medllm.evaluate.explanations.table import ALIKENESS, Row
 from medllm.evaluate.section import Interval
 
@@ -61,7 +58,7 @@ def _figures(rows: Sequence[Row], steps: range) -> SanityFigures:
         **{name: [row[name] for row in done] for name in _ALONE},
     }
     resampled = {name: mean_of(np.array(values)) for name, values in columns.items()}
-    found = intervals_by_patient(resampled, patients)
+    found = intervals(resampled, patients, resamples_for(len(patients)))
     curves = {name: tuple(found[f"{name} {at}"] for at in steps) for name in ALIKENESS}
     failed = Counter(row["sanity_error"] for row in rows if row["sanity_error"] is not None)
     return SanityFigures.model_validate(

@@ -12,13 +12,11 @@ from medllm.evaluate.recalibration.cross_fit import Calibrated
 from medllm.metrics import (
     Estimate,
     ReliabilityBin,
-    basic_interval,
-    brier,
     calibration_intercept,
     calibration_slope,
     clustered_bootstraps,
     exact_share,
-    expected_calibration_error,
+    probability_figures,
     reliability_bins,
     sensitivity,
     specificity,
@@ -78,8 +76,6 @@ def calibration_figures(
     probabilities, log_odds, called = images.probabilities, images.log_odds, images.called
     measured = clustered_bootstraps(
         {
-            "brier": lambda at: brier(probabilities[at], labels[at]),
-            "ece": lambda at: expected_calibration_error(probabilities[at], labels[at]),
             "slope": lambda at: calibration_slope(log_odds[at], labels[at]),
             "intercept": lambda at: calibration_intercept(log_odds[at], labels[at]),
             "sensitivity": lambda at: sensitivity(called[at], labels[at]),
@@ -88,11 +84,13 @@ def calibration_figures(
         patients,
         n_resamples=n_resamples,
     )
-    measured["ece"] = basic_interval(measured["ece"])
+    told = probability_figures(probabilities, labels, patients, n_resamples=n_resamples)
     for name, label in (("sensitivity", 1), ("specificity", 0)):
         measured[name] = exact_share(measured[name], labels == label, patients)
     return CalibrationFigures(
         calibration=calibration,
+        brier=told["brier"],
+        ece=told["ece"],
         **measured,
         bins=reliability_bins(probabilities, labels, patients, n_bins=bins_of(len(labels))),
     )

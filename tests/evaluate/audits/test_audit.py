@@ -98,6 +98,29 @@ def test_without_the_image_nothing_is_told(audits, probed):
     assert row.real_log_odds == pytest.approx(predictions.log_odds[sample, 0].mean())
 
 
+def test_the_lungs_are_audited_where_they_were_found_for_what_lies_in_them(probed, tiny_model):
+    predictions, _ = probed
+    rng = np.random.default_rng(2)
+    found = rng.random(len(predictions.log_odds)) < 0.6
+    hidden = np.where(found[:, None], rng.normal(size=predictions.log_odds.shape), np.nan)
+    probes = predictions.probes | {"lungs hidden": hidden, "thorax hidden": -hidden}
+    told = dataclasses.replace(predictions, findings=("pneumonia", "cardiomegaly"), probes=probes)
+    (row,) = _audited(
+        told,
+        blank=dict.fromkeys(told.findings, 0.0),
+        calibrations=dict.fromkeys(told.findings, Calibration()),
+    ).lungs
+    labels = told.labels[found, 0]
+    assert (row.finding, row.n) == ("pneumonia", found.sum())
+    wanted = roc_auc_score(labels, told.log_odds[found, 0])
+    assert row.auroc.value == pytest.approx(wanted)
+    without = roc_auc_score(labels, hidden[found, 0])
+    assert row.auroc_hidden.value == pytest.approx(without)
+    assert row.auroc_outside.value == pytest.approx(1 - without)
+    assert row.auroc_difference.value == pytest.approx(wanted - without)
+    assert row.auroc_difference.low > 0
+
+
 def test_another_wording_is_measured_by_what_it_changes(audits, probed):
     predictions, sample = probed
     rows = {row.question: row for row in audits.prompts if row.finding == "pneumonia"}

@@ -4,10 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
+from medllm import make_phantom
 from medllm.data.blur import coarse
 from medllm.datasets import ImageRecord
 from medllm.evaluate import score_records
+from medllm.evaluate.audits import probes as probing
+from medllm.evaluate.audits.hiding import hide
 from medllm.evaluate.audits.probes import INDICATED, INDICATION_ALONE, MISTAKEN, probes_of, sampler
 from medllm.models import build_tokenizer, in_context, load_model
 from tests.models.architectures.checkpoints import write_checkpoint
@@ -28,13 +32,34 @@ def test_each_probe_answers_as_the_model_does_when_it_is_asked_so(tiny_model, im
     (row,) = score_records(tiny_model, records, ["pneumonia", "nodule"], probes=probes)
     by_kind = {probe.kind: probe for probe in probes}
     # The tiny tokenizer knows no other wording and no word for a control.
-    assert set(by_kind) == {"blurred"}
+    assert set(by_kind) == {"blurred", "hidden"}
     pixels = tiny_model.card.preprocessing.resize(records[0].radiograph().pixels)
     wanted = tiny_model.log_odds(
         tiny_model.card.preprocessing.pixel_values(coarse(pixels)), ["pneumonia", "nodule"]
     )[0]
     assert list(row.probes["blurred"].values()) == pytest.approx(wanted.tolist(), abs=1e-5)
     assert row.probes["blurred"] != row.log_odds
+
+
+def test_an_image_is_shown_without_its_lungs_where_they_are_found(tiny_model, images, tmp_path):
+    phantom = tmp_path / "phantom.png"
+    Image.fromarray((make_phantom(2, size=128).pixels * 255).astype("uint8")).save(phantom)
+    records = [ImageRecord("csv", path, "p", {}) for path in (images[0], phantom)]
+    probes = probes_of(tiny_model, ["pneumonia"])
+    blurred, whole = score_records(tiny_model, records, ["pneumonia"], probes=probes)
+    assert set(blurred.probes) == {"blurred"}
+    contract = tiny_model.card.preprocessing
+    display = contract.resize(records[1].radiograph().pixels)[0]
+    for name, copy in hide(display, (128, 128), contract).items():
+        with torch.inference_mode():
+            wanted = tiny_model.log_odds(contract.pixel_values(copy[None]), ["pneumonia"])
+        assert whole.probes[name]["pneumonia"] == pytest.approx(float(wanted), abs=1e-5)
+        assert whole.probes[name] != whole.log_odds
+
+
+def test_what_does_not_lie_in_the_lungs_is_not_looked_for_without_them(new_tiny_model):
+    probes = probes_of(new_tiny_model(("cardiomegaly",)), ["cardiomegaly"])
+    assert "hidden" not in {probe.kind for probe in probes}
 
 
 def test_wordings_and_a_control_are_asked_where_their_words_are_known(new_tiny_model):
@@ -51,6 +76,8 @@ def test_wordings_and_a_control_are_asked_where_their_words_are_known(new_tiny_m
     probes = {probe.name: probe for probe in probes_of(knowing, ["pneumonia", "effusion"])}
     assert set(probes) == {
         "blurred",
+        "lungs hidden",
+        "thorax hidden",
         "Does this radiograph show {name}?",
         "Is there evidence of a fracture?",
     }
@@ -134,6 +161,19 @@ def test_a_model_is_told_of_its_own_patient_of_another_and_shown_nothing(chat_mo
         assert abs(told[0] - row.log_odds["mass"]) > 1e-3
         others.add(other)
     assert others == set(TOLD)
+
+
+def test_an_image_is_told_its_own_indication_once(chat_model, images, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        probing, "in_context", lambda model, text: told.append(text) or in_context(model, text)
+    )
+    records = _indicated(images, TOLD)
+    probes = probes_of(chat_model, ["mass"], records)
+    for row in score_records(chat_model, records, ["mass"], probes=probes):
+        assert {INDICATED, INDICATION_ALONE, MISTAKEN} <= set(row.probes)
+    # And another's, which is each one's once.
+    assert sorted(told) == sorted(TOLD * 2)
 
 
 def test_what_no_prompt_can_hold_is_told_of_no_patient(chat_model, images):

@@ -17,6 +17,7 @@ from medllm.evaluate.answers import Answers
 from medllm.evaluate.comparison.models import write_cost
 from medllm.evaluate.performance import figures_of
 from medllm.evaluate.table import read_predictions, write_rows
+from medllm.evaluate.thresholds import OwnThresholds
 from medllm.evaluate.wording import ends, number
 from medllm.explanation import DEFAULT_METHOD
 from medllm.metrics import expected_calibration_error
@@ -106,7 +107,7 @@ def test_each_model_is_measured_before_and_after_its_calibration(results, log_od
 def test_its_calibration_error_has_the_interval_that_an_evaluation_gives_it(results):
     own, _ = results
     predictions = read_predictions(own / "predictions.parquet")
-    wanted = figures_of(Answers.of(predictions, "nodule"), 0.5, "given")
+    wanted = figures_of(Answers.of(predictions, "nodule"), OwnThresholds(0.5, "given"))
     assert compare(results).models["own"].findings["nodule"].ece == wanted.ece
 
 

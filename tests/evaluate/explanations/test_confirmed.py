@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scipy.stats import binomtest
 
 from medllm.evaluate.explanations.figures import localisation_of
 from medllm.evaluate.explanations.measured import read_table
@@ -55,6 +56,14 @@ def test_maps_are_divided_by_whether_hiding_regions_names_the_same(tmp_path):
     assert own.region_rate_confirmed.low < 0.9 < own.region_rate_confirmed.high
     itself = figures["zone-shapley"]["lung_opacity"]
     assert itself.region_confirmed.value is None
+
+
+def test_a_share_of_all_or_of_few_is_not_certain(tmp_path):
+    figures = localisation_of(read_table(table(tmp_path)).measured)
+    own = figures["integrated-gradients"]["lung_opacity"]
+    for share, hits, n in ((own.hit_rate, 20, 20), (own.region_rate_contradicted, 2, 8)):
+        exact = binomtest(hits, n).proportion_ci(method="exact")
+        assert (share.low, share.high) == pytest.approx((exact.low, exact.high))
 
 
 def test_without_the_hiding_of_regions_nothing_is_said_of_it(tmp_path):

@@ -8,6 +8,7 @@ from medllm.datasets import ImageRecord, RunLengthMask, Selection
 from medllm.errors import LabelError
 from medllm.evaluate import open_study, outlined_phantoms, outlined_records
 from medllm.evaluate.explanations.raster import SIDE
+from medllm.evaluate.sample import draw_sample
 
 
 @pytest.fixture
@@ -96,11 +97,18 @@ def test_what_cannot_be_compared_is_refused_with_a_remedy(study_of, root, tiny_m
         outlined_records(study_of(record(root, boxes={"hernia": BOX})), tiny_model, ["hernia"])
 
 
-def test_the_limit_takes_the_first_and_counts_the_others(root, tiny_model):
+def test_the_limit_draws_a_sample_and_counts_the_others(root, tiny_model):
     study = open_study("csv", root)
     few = outlined_records(study, tiny_model, limit=3)
-    assert [image.path for image in few.images] == ["0.png", "1.png", "2.png"]
-    assert few.left_out["beyond the limit"] == 10
+    paths = [image.path for image in outlined_records(study, tiny_model).images]
+    assert [image.path for image in few.images] == list(draw_sample(paths, 3, str, {}).images)
+    assert few.left_out["beyond the limit"] == len(paths) - 3 == 10
+    assert any("3 of 13 images, drawn by chance" in caveat for caveat in few.caveats)
+
+
+def test_a_limit_of_phantoms_takes_the_first_seeds(tiny_model):
+    three, five = (outlined_phantoms(tiny_model, limit=n).images for n in (3, 5))
+    assert [image.path for image in three] == [image.path for image in five[:3]]
 
 
 def test_phantoms_have_the_lesion_that_is_asked_for(tiny_model):

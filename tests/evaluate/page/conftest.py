@@ -15,6 +15,7 @@ from medllm.evaluate.audits.document import (
     ImageUseAudit,
     IndicationAudit,
     LabelNoiseAudit,
+    LungsAudit,
     PromptAudit,
     ShortcutAudit,
 )
@@ -197,6 +198,17 @@ def audits(keys: tuple[str, ...]) -> Audits:
                 auroc_difference=interval(0.231 - 0.0267 * index, 0.024),
                 blank_log_odds=-3.217,
                 real_log_odds=-1.618,
+            )
+            for index, key in enumerate(keys)
+        ),
+        lungs=tuple(
+            LungsAudit(
+                finding=key,
+                n=1_861,
+                auroc=interval(0.841 - index / 100, 0.022),
+                auroc_hidden=interval(0.655 + index / 80, 0.028),
+                auroc_difference=interval(0.186 - 0.0225 * index, 0.025),
+                auroc_outside=interval(0.548, 0.031),
             )
             for index, key in enumerate(keys)
         ),

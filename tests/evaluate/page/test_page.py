@@ -199,7 +199,7 @@ def test_few_cases_state_their_rule_and_keep_their_shares(make_evaluation):
         ["sex: unknown", "47", "19", "counted alone", DASH, DASH],
     ]
     text = " ".join(page.text.split())
-    assert "An AUROC needs 20 images with the finding and 20 without it in the group" in text
+    assert "An AUROC needs 20 patients with the finding and 20 without it in the group" in text
     assert "Sensitivity needs 5 images with the finding, specificity 5 without it" in text
 
 
@@ -223,6 +223,11 @@ def test_each_audit_has_its_table_and_how_to_read_it(fourteen, page):
             f"{a} {b}" for a, b in map(_said, (one.real, one.blurred, one.auroc_difference))
         )
         start = f"{title(FINDINGS[one.finding])} 2,000 {areas} {MINUS}1.62 {MINUS}3.22"
+        assert any(row.startswith(start) for row in shown)
+    for one in fourteen.audits.lungs:
+        areas = (one.auroc, one.auroc_hidden, one.auroc_difference, one.auroc_outside)
+        told = " ".join(f"{a} {b}" for a, b in map(_said, areas))
+        start = f"{title(FINDINGS[one.finding])} 1,861 {told}"
         assert any(row.startswith(start) for row in shown)
     row = fourteen.audits.indications[0]
     areas = (row.auroc, row.auroc_told, row.told_difference, row.auroc_mistaken)

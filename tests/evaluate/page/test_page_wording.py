@@ -5,6 +5,7 @@ from medllm.evaluate.audits.document import (
     ImageUseAudit,
     IndicationAudit,
     LabelNoiseAudit,
+    LungsAudit,
     PromptAudit,
     ShortcutAudit,
 )
@@ -34,6 +35,29 @@ def test_an_image_is_used_where_it_ranks_better_than_itself_blurred(
     areas = {"real": real, "blurred": blurred, "auroc_difference": difference}
     common = {"finding": "edema", "n": 9, "blank_log_odds": 0, "real_log_odds": 0}
     row = ImageUseAudit(**common, **{key: _interval(*ends) for key, ends in areas.items()})
+    found = verdict(row)
+    assert found.tone == tone
+    assert words in found.words
+    for area in areas:
+        assert verdict(row.model_copy(update={area: _interval(*NOT_DEFINED)})) is None
+
+
+@pytest.mark.parametrize(
+    ("auroc", "hidden", "difference", "outside", "tone", "words"),
+    [
+        ((0.8, 0.9, 1), (0.4, 0.5, 0.6), (0.3, 0.4, 0.5), (0.4, 0.5, 0.6), "clear", "Not shown"),
+        ((0.8, 0.9, 1), (0.6, 0.7, 0.8), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "caution", "yet better"),
+        ((0.8, 0.9, 1), (0.6, 0.7, 0.8), (0.1, 0.2, 0.3), (0.6, 0.7, 0.8), "alarm", "surrounds"),
+        ((0.8, 0.9, 1), (0.7, 0.9, 1), (-0.1, 0, 0.1), (0.4, 0.5, 0.6), "alarm", "Ranks as well"),
+        ((0.5, 0.6, 0.7), (0.4, 0.5, 0.6), (0, 0.1, 0.2), (0.6, 0.7, 0.8), "caution", "even with"),
+    ],
+)
+def test_what_is_left_without_the_lungs_speaks_against_the_ranking(
+    auroc, hidden, difference, outside, tone, words
+):
+    areas = {"auroc": auroc, "auroc_hidden": hidden, "auroc_difference": difference}
+    areas["auroc_outside"] = outside
+    row = LungsAudit(finding="edema", n=9, **{key: _interval(*ends) for key, ends in areas.items()})
     found = verdict(row)
     assert found.tone == tone
     assert words in found.words
