@@ -177,8 +177,8 @@ def read_measured(folder: Path, sha256: str) -> tuple[MeasuredExplanations, ...]
 def keep_measured(folder: Path, sha256: str, measured: MeasuredExplanations) -> None:
     """Write what was measured beside a checkpoint; what is kept of other data sets stays.
 
-    So does what is kept of other methods on the same images, which a run of some methods alone
-    did not measure again.
+    So does what is kept of the same images and was not measured again: other methods and findings,
+    the verdicts of a run without checks, and the tests of one without them.
 
     Args:
         folder: A checkpoint folder.
@@ -194,13 +194,30 @@ def keep_measured(folder: Path, sha256: str, measured: MeasuredExplanations) -> 
     part = measured.dataset, measured.split
     before = known.get(part)
     if before is not None and replace(before, methods={}) == replace(measured, methods={}):
-        measured = replace(measured, methods={**before.methods, **measured.methods})
+        methods = {
+            name: _with_what_stays(method, before.methods.get(name))
+            for name, method in measured.methods.items()
+        }
+        measured = replace(measured, methods={**before.methods, **methods})
     kept = _Kept(_SCHEMA_VERSION, sha256, tuple((known | {part: measured}).values()))
     text = json.dumps(asdict(kept), indent=1, ensure_ascii=False, allow_nan=False)
     try:
         replace_file(folder / EXPLANATIONS_FILE, text + "\n")
     except OSError as error:
         raise _not_kept(folder, error.strerror or "cannot be written") from error
+
+
+def _with_what_stays(method: MeasuredMethod, before: MeasuredMethod | None) -> MeasuredMethod:
+    if before is None:
+        return method
+    checked = method if method.usual or method.verdicts else before
+    tested = method if method.n_tested else before
+    return replace(
+        tested,
+        findings={**before.findings, **method.findings},
+        verdicts=checked.verdicts,
+        usual=checked.usual,
+    )
 
 
 def require_keepable(folder: Path) -> None:

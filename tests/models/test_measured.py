@@ -17,6 +17,7 @@ from medllm.models.measured import (
     LocalisedFinding,
     MeasuredExplanations,
     MeasuredMethod,
+    UsualRange,
     keep_measured,
     read_measured,
     require_keepable,
@@ -77,6 +78,24 @@ def test_a_run_of_one_method_leaves_the_others_of_the_same_images(folder):
     keep_measured(folder, own, dataclasses.replace(later, n_images=7))  # of other images
     (kept,) = read_card(folder).explanations
     assert [*kept.methods] == ["rise"]
+
+
+def test_what_a_run_did_not_measure_again_stays(folder):
+    own, first = sha256_of(folder), measured("phantom")
+    whole = first.methods["occlusion"]
+    unchecked = MeasuredMethod({"mass": LocalisedFinding(119, FIXED, HITS, AREA, None)})
+    checked = dataclasses.replace(
+        unchecked, verdicts={"weak": 4}, usual={"deletion": UsualRange(4, 0.8, 1.0)}
+    )
+    for again in (unchecked, checked):
+        later = dataclasses.replace(first, methods={"occlusion": again})
+        for one in (first, later):
+            keep_measured(folder, own, one)
+        (kept,) = read_card(folder).explanations
+        wanted = dataclasses.replace(whole, findings={**whole.findings, **again.findings})
+        if again.usual:
+            wanted = dataclasses.replace(wanted, verdicts=again.verdicts, usual=again.usual)
+        assert kept.methods["occlusion"] == wanted
 
 
 def test_a_file_of_other_weights_is_ignored_with_a_warning_and_replaced(folder, caplog):
