@@ -194,6 +194,8 @@ def _refuse_beside_predictions(**options: object) -> None:
 
 
 def _table(evaluation: Evaluation, limit: int | None) -> Iterator[str]:
+    from medllm.evaluate.audits.wording import alarms
+
     left_out = sum(evaluation.left_out.values())
     failed = sum(evaluation.errors.values())
     yield (
@@ -227,6 +229,8 @@ def _table(evaluation: Evaluation, limit: int | None) -> Iterator[str]:
             f"  {row.finding}, {row.attribute} {row.group}: AUROC {gap.value if gap else 0:+.3f} "
             "against the others, more than noise"
         )
+    for title, findings in alarms(evaluation.audits).items():
+        yield f"  alarming: {title} ({', '.join(findings)})"
 
 
 def _calls(one: FindingFigures) -> Iterator[str]:

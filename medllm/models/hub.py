@@ -50,11 +50,22 @@ def find_folder(source: str | Path, *, remedy: str = "check the spelling") -> Pa
     if folder.is_dir():
         return folder
     name, _, revision = str(source).partition("@")
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+    if name.count("/") != 1 or name.startswith("~") or not _may_be_on_hub(name):
         raise CheckpointError(
             f"{source} is neither a folder nor a hub name (owner/name); {remedy}."
         )
     return _fetch(name, revision or None)
+
+
+def _may_be_on_hub(name: str) -> bool:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def _fetch(name: str, revision: str | None) -> Path:

@@ -434,6 +434,7 @@ def test_who_stops_a_command_is_told_what_there_is(checkpoint, phantom_file, mon
         ([*CONTRAST, "pneumonia"], 2, "'pneumonia' is the --finding itself"),
         ([*CONTRAST, "gout"], 1, "does not answer for 'gout'"),
         (["classify", "FILE", "--model", "/nowhere"], 1, "neither a folder nor a hub name"),
+        (["classify", "FILE", "--model", "nowhere/"], 1, "nowhere/ is neither a folder nor a hub"),
         (["classify", "FILE", "--finding", "gout"], 1, "does not answer for 'gout'"),
         (["classify", "FILE", "--finding", "Pnuemonia"], 1, "Did you mean 'pneumonia'?"),
         (["classify", "FILE", "--finding", "pneumonia,gout"], 1, "does not answer for 'gout'"),

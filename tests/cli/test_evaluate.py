@@ -117,6 +117,22 @@ def test_a_finding_that_all_or_none_of_the_images_have_is_told_with_the_reason(
     assert "not defined" not in both.stdout
 
 
+def test_an_audit_that_alarms_is_told_with_its_finding(root, tmp_path):
+    rows = (root / "labels.csv").read_text().splitlines()
+    site = ["site", *("A" if row.split(",")[2] == "1" else "B" for row in rows[1:])]
+    (tmp_path / "labels.csv").write_text(
+        "\n".join(f"{row},{one}" for row, one in zip(rows, site, strict=True))
+    )
+    for path in root.glob("*.png"):
+        (tmp_path / path.name).symlink_to(path)
+    lines = [f"{at}.png,pneumonia,{at % 7 / 10}" for at in range(60)]
+    (tmp_path / "peer.csv").write_text("path,finding,probability\n" + "\n".join(lines))
+    given = ("evaluate", "csv", "--root", tmp_path, "--predictions", tmp_path / "peer.csv", "--out")
+    told = "  alarming: Do acquisition facts tell the label? (pneumonia)\n"
+    assert told in run(*given, tmp_path / "by-site", "--group", "site").stdout
+    assert "alarming" not in run(*given, tmp_path / "without").stdout
+
+
 def test_what_the_model_was_trained_on_is_told_beside_its_figures(root, tiny_model, tmp_path):
     said = ("Ten chests of one hospital.", "Phantoms.")
     fitted = Calibration(fitted_on="Site A: 9 images")

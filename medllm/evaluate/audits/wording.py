@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from medllm.evaluate.audits.document import (
+    Audits,
     ImageUseAudit,
     IndicationAudit,
     LabelNoiseAudit,
@@ -128,6 +129,24 @@ def verdict(row: AuditRow) -> Verdict | None:
             return _indication(row)
         case LabelNoiseAudit():
             return _label_noise(row)
+
+
+def alarms(audits: Audits) -> dict[str, list[str]]:
+    """List what is alarming.
+
+    Args:
+        audits: All audits of an evaluation.
+
+    Returns:
+        Keys of the findings by the heading of the audit that alarms.
+    """
+    found: dict[str, list[str]] = {}
+    for kind, reading in READINGS.items():
+        said = [(row.finding, verdict(row)) for row in getattr(audits, kind)]
+        alarmed = [key for key, one in said if one is not None and one.tone == "alarm"]
+        if alarmed:
+            found[reading.title] = list(dict.fromkeys(alarmed))
+    return found
 
 
 def _image_use(row: ImageUseAudit) -> Verdict | None:
