@@ -32,10 +32,10 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 
+from medllm.data.anatomy import REGIONS
 from medllm.dicom import Radiograph
 from medllm.errors import AttributionError
 from medllm.explanation import DEFAULT_METHOD, METHODS
-from medllm.explanation.anatomy import REGIONS
 from medllm.explanation.attribution import PatchAttribution
 from medllm.explanation.case import Case
 from medllm.explanation.composition import explain_case

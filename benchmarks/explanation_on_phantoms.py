@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+from medllm.data.anatomy import Zones, find_zones
 from medllm.dicom import Radiograph
 from medllm.errors import AttributionError
 from medllm.explanation import METHODS, explain
-from medllm.explanation.anatomy import Zones, find_zones
 from medllm.explanation.case import BLUR, Case
 from medllm.explanation.checks import agreement
 from medllm.explanation.integrated_gradients import completeness_bound

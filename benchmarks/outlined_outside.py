@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool
 
+from medllm.data.anatomy import REGIONS, find_zones
 from medllm.datasets import read_dataset
 from medllm.dicom import Radiograph
-from medllm.explanation.anatomy import REGIONS, find_zones
 from medllm.phantom import make_phantom, random_lesions
 
 Outlined = tuple[Radiograph, Bool[np.ndarray, "rows columns"]]

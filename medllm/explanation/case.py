@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64
 
+from medllm.data.anatomy import Zones, find_zones
 from medllm.data.blur import BLUR, blurred
 from medllm.dicom.radiograph import Radiograph
-from medllm.explanation.anatomy import Zones, find_zones
 from medllm.explanation.attribution import PatchAttribution
 from medllm.explanation.burned_in_text import find_text
 from medllm.explanation.memory import in_chunks

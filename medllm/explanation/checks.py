@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 from scipy.stats import spearmanr
 
-from medllm.explanation.anatomy import REGIONS
+from medllm.data.anatomy import REGIONS
 from medllm.explanation.record import Check
 
 # Completeness follows from the method's own promise. The marks of deletion, faithfulness,

@@ -8,11 +8,10 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float64
 
+from medllm.data.anatomy import Side, Zone
 from medllm.dicom.radiograph import Radiograph
 
 Verdict = Literal["supported", "weak", "do not use"]
-Zone = Literal["upper", "middle", "lower", "mediastinum", "outside"]
-Side = Literal["right", "left"]
 Layer = Literal["encoder tokens", "image tokens", "pixels", "regions"]
 
 

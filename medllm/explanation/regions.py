@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from medllm.explanation.anatomy import REGIONS, Zones
+from medllm.data.anatomy import REGIONS, Zones
 from medllm.explanation.record import AttributionMap, Region
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int64
 
+from medllm.data.anatomy import REGIONS
 from medllm.errors import AttributionError
-from medllm.explanation.anatomy import REGIONS
 from medllm.explanation.attribution import PatchAttribution
 from medllm.explanation.case import Case
 from medllm.explanation.memory import in_chunks

@@ -50,25 +50,13 @@ def find_folder(source: str | Path, *, remedy: str = "check the spelling") -> Pa
     if folder.is_dir():
         return folder
     name, _, revision = str(source).partition("@")
-    if name.count("/") != 1 or name.startswith("~") or not _may_be_on_hub(name):
-        raise CheckpointError(
-            f"{source} is neither a folder nor a hub name (owner/name); {remedy}."
-        )
-    return _fetch(name, revision or None)
+    neither = f"{source} is neither a folder nor a hub name (owner/name); {remedy}."
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise CheckpointError(neither)
+    return _fetch(name, revision or None, neither)
 
 
-def _may_be_on_hub(name: str) -> bool:
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return True
-
-
-def _fetch(name: str, revision: str | None) -> Path:
+def _fetch(name: str, revision: str | None, misnamed: str) -> Path:
     from huggingface_hub import errors, snapshot_download
 
     # The hub's own errors are OSErrors, but a connection that breaks is told by the HTTP client
@@ -80,6 +68,8 @@ def _fetch(name: str, revision: str | None) -> Path:
                 name, revision=revision, allow_patterns=_PATTERNS, ignore_patterns=_ELSEWHERE
             )
         )
+    except errors.HFValidationError as error:
+        raise CheckpointError(misnamed) from error
     except (OSError, ValueError, broken) as error:
         wanted = f"{name}@{revision}" if revision else name
         raise CheckpointError(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from medllm.data.anatomy import rows_run_to
 from medllm.dicom.radiograph import Radiograph
-from medllm.explanation.anatomy import rows_run_to
 
 
 def view(scan: Radiograph) -> str | None:

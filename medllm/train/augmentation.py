@@ -42,6 +42,9 @@ class Changes:
         noise_seed: Seed of that noise.
         edges: Rows and columns beyond which all is black, from -1 to 1: top, bottom, left, right.
         hidden: Whether each cell is hidden; `hide` does it, after normalization.
+        partners: Which image of the source gives the surroundings, as a share of their number;
+            below 0 for none.
+        lungs_alone: Whether the mediastinum is another's too.
     """
 
     poses: Float32[torch.Tensor, "images 2 3"]
@@ -52,6 +55,8 @@ class Changes:
     noise_seed: Int64[torch.Tensor, " images"]
     edges: Float32[torch.Tensor, "images 4"]
     hidden: Bool[torch.Tensor, "images cells cells"]
+    partners: Float32[torch.Tensor, " images"]
+    lungs_alone: Bool[torch.Tensor, " images"]
 
     def take(self, chosen: slice, device: torch.device) -> Changes:
         """Take those of some images of the batch to a device."""
@@ -82,7 +87,7 @@ def draw_changes(count: int, generator: torch.Generator, strength: Strength) -> 
     cuts = torch.stack([uniform(0, 0.2) for _ in range(4)], -1) * is_cut[:, None]
     hidden_share = uniform(0, _MOST_HIDDEN) * (uniform(0, 1) < strength.hidden)
     cells = torch.rand(count, _HIDDEN_CELLS, _HIDDEN_CELLS, generator=generator)
-    return Changes(
+    changes = Changes(
         poses=_poses(
             strength.pose * uniform(-10, 10) * (math.pi / 180),
             1 + strength.pose * uniform(-0.15, 0.15),
@@ -97,6 +102,17 @@ def draw_changes(count: int, generator: torch.Generator, strength: Strength) -> 
         noise_seed=torch.randint(2**62, (count,), generator=generator),
         edges=torch.tensor([-1.0, 1.0, -1.0, 1.0]) + cuts * torch.tensor([1.0, -1.0, 1.0, -1.0]),
         hidden=cells < hidden_share[:, None, None],
+        partners=torch.full((count,), -1.0),
+        lungs_alone=torch.zeros(count, dtype=torch.bool),
+    )
+    if not strength.surroundings:
+        return changes
+    # Last, and only where it is wanted: all else is drawn as without.
+    is_other = uniform(0, 1) < strength.surroundings
+    return dataclasses.replace(
+        changes,
+        partners=torch.where(is_other, uniform(0, 1), -1.0),
+        lungs_alone=uniform(0, 1) < 0.5,
     )
 
 
@@ -159,6 +175,28 @@ def change(
     if changes.noise.any():
         images = (images + _noise(images, changes)).clamp(0, 1)
     return images * uncut(images.shape[-1], changes.edges)
+
+
+def put_into(
+    surroundings: UInt8[torch.Tensor, "size size"],
+    pixels: UInt8[torch.Tensor, "size size"],
+    kept: Bool[torch.Tensor, "size size"],
+) -> UInt8[torch.Tensor, "size size"]:
+    """Keep a part of an image, and surround it by another's pixels in its own range of shades.
+
+    Args:
+        surroundings: Another image, 0 to 255.
+        pixels: The image.
+        kept: What stays of it.
+
+    Returns:
+        The image, with the other's mean and standard deviation brought to its own outside.
+    """
+    own, other = pixels.float(), surroundings.float()
+    # A flat image has no deviation; the floor is one step of grey.
+    scaled = (other - other.mean()) / other.std(correction=0).clamp_min(1)
+    shown = (scaled * own.std(correction=0) + own.mean()).round().clamp(0, 255)
+    return torch.where(kept, pixels, shown.to(torch.uint8))
 
 
 def hide(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
 
 from medllm.data import Preprocessing
+from medllm.data.anatomy import REGIONS, regions_in_input
 from medllm.data.prepared import prepare_images, prepare_phantoms
 from medllm.datasets import ImageRecord
 from medllm.datasets.age import years_of_attribute
@@ -23,6 +24,8 @@ from medllm.phantom.record import shown_findings
 # Cells a side of the maps that say where a finding lies; fine enough to be moved and averaged.
 CELLS = 32
 ADULT_YEARS = 18.0
+# Regions before the one that lies outside are the thorax, those before the mediastinum the lungs.
+_INSIDE = (REGIONS.index(("outside", None)), REGIONS.index(("mediastinum", None)))
 
 Cells = UInt8[torch.Tensor, "cells cells"]
 Track = Callable[[Iterable[int]], Iterable[int]]
@@ -43,6 +46,7 @@ class ImageSet:
             that it covers, 0 to 255. A finding labelled 0 lies nowhere.
         content: Hash over what the images were prepared from; blank for images made in memory.
         at_once: Images that a network is run on at a time.
+        shapes: Rows and columns of the source images; blank where all were square.
     """
 
     source: str
@@ -53,6 +57,8 @@ class ImageSet:
     regions: Sequence[Mapping[str, Cells]]
     content: str = ""
     at_once: int = 64
+    shapes: Sequence[tuple[int, int]] = ()
+    _lungs: dict[int, np.ndarray | None] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of_records(
@@ -90,6 +96,7 @@ class ImageSet:
                 for record, (rows, columns) in zip(records, prepared.shapes, strict=True)
             ],
             content=prepared.content,
+            shapes=[(int(rows), int(columns)) for rows, columns in prepared.shapes],
         )
 
     @classmethod
@@ -149,6 +156,33 @@ class ImageSet:
         """
         nowhere = torch.zeros(CELLS, CELLS, dtype=torch.uint8)
         return torch.stack([self.regions[row].get(finding, nowhere) for finding in findings])
+
+    def inside(
+        self, row: int, preprocessing: Preprocessing, *, lungs_alone: bool
+    ) -> Bool[torch.Tensor, "size size"] | None:
+        """Say where the thorax of one image lies, or its lungs alone.
+
+        Args:
+            row: Number of the image.
+            preprocessing: What brought it to its size.
+            lungs_alone: Without the mediastinum.
+
+        Returns:
+            Where; None where the lungs are not found.
+        """
+        if row not in self._lungs:
+            display = self.pixels[row].numpy().astype(np.float32) / 255
+            shape = self.shapes[row] if self.shapes else (len(display), len(display))
+            regions = regions_in_input(display, shape, preprocessing)
+            # A bit a pixel: these are kept of all images.
+            self._lungs[row] = (
+                None if regions is None else np.packbits([regions < one for one in _INSIDE])
+            )
+        if (packed := self._lungs[row]) is None:
+            return None
+        side = self.pixels.shape[-1]
+        bits = np.unpackbits(packed, count=len(_INSIDE) * side * side)
+        return torch.from_numpy(bits.reshape(-1, side, side)[int(lungs_alone)].astype(bool))
 
     def scores(self, model: Model, findings: Sequence[str]) -> Float[np.ndarray, "images findings"]:
         """Score all images.

@@ -9,8 +9,17 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 
 from medllm.data import Preprocessing
-from medllm.train.augmentation import change, draw_changes, hide, move, uncut
+from medllm.train.augmentation import (
+    Changes,
+    change,
+    draw_changes,
+    hide,
+    move,
+    put_into,
+    uncut,
+)
 from medllm.train.image_set import CELLS, ImageSet
+from medllm.train.questions import lies_in_lungs
 from medllm.train.recipe import Strength
 
 # Labels rarer than this, or their opposite, weigh no more than at this share.
@@ -29,6 +38,7 @@ class LabelledImages:
         weights: Weight of each label in the loss; the mean of their sum an image is 1.
         findings: Keys of the findings whose place is learned.
         regions_known: Whether it is known where each lies.
+        questions: Keys of all questions, the columns of the labels.
     """
 
     sets: Sequence[ImageSet]
@@ -38,6 +48,7 @@ class LabelledImages:
     weights: Float[torch.Tensor, "images questions"]
     findings: Sequence[str]
     regions_known: Bool[torch.Tensor, "images findings"]
+    questions: Sequence[str]
 
     @classmethod
     def join(
@@ -79,6 +90,7 @@ class LabelledImages:
             weights,
             findings,
             regions_known,
+            questions,
         )
 
     @property
@@ -113,19 +125,48 @@ class LabelledImages:
         device: torch.device,
     ) -> dict[str, torch.Tensor]:
         """Draw changed images with their labels, weights and moved regions."""
-        changes = draw_changes(len(chosen), generator, strength).take(share, device)
-        mine = chosen[share]
-        display = change(self.pixels(mine).to(device), changes)
+        drawn = draw_changes(len(chosen), generator, strength)
+        mine, changes = chosen[share], drawn.take(share, device)
+        pixels, is_mixed = self._surrounded(
+            mine, drawn.take(share, torch.device("cpu")), preprocessing
+        )
+        display = change(pixels.to(device), changes)
         regions = move(self.regions(mine).to(device), changes.poses, padding_mode="zeros")
         regions = regions * uncut(CELLS, changes.edges)  # nothing lies where all is black
         return {
             "pixel_values": hide(preprocessing.pixel_values(display[:, 0]), changes.hidden),
             "labels": self.labels[mine].to(device),
-            "weights": self.weights[mine].to(device),
+            "weights": (self.weights[mine] * _asked(self.questions, is_mixed)).to(device),
             "regions": regions,
-            "regions_known": self.regions_known[mine].to(device),
+            "regions_known": (self.regions_known[mine] & _asked(self.findings, is_mixed)).to(
+                device
+            ),
             "hidden": changes.hidden.float(),
         }
+
+    def _surrounded(
+        self, chosen: Int64[torch.Tensor, " batch"], changes: Changes, preprocessing: Preprocessing
+    ) -> tuple[UInt8[torch.Tensor, "batch s s"], Bool[torch.Tensor, " batch"]]:
+        """Take the images of a batch, some with another's surroundings; and say which."""
+        pixels, is_mixed = self.pixels(chosen), changes.partners >= 0
+        for at, (images, row) in enumerate(self._rows(chosen)):
+            if not is_mixed[at]:
+                continue
+            inside = images.inside(row, preprocessing, lungs_alone=bool(changes.lungs_alone[at]))
+            if inside is None:
+                is_mixed[at] = False
+                continue
+            partner = min(int(changes.partners[at] * len(images)), len(images) - 1)
+            pixels[at] = put_into(images.pixels[partner], pixels[at], inside)
+        return pixels, is_mixed
+
+
+def _asked(
+    questions: Sequence[str], is_mixed: Bool[torch.Tensor, " batch"]
+) -> Bool[torch.Tensor, "batch questions"]:
+    """Say what is asked of each image: in one of two patients, only what the lungs show."""
+    of_lungs = torch.tensor([lies_in_lungs(key) for key in questions], dtype=torch.bool)
+    return ~is_mixed[:, None] | of_lungs
 
 
 def _even_weights(

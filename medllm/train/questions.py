@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from medllm.findings import FINDINGS
+from medllm.findings import FINDINGS, IN_LUNGS
 from medllm.train.image_set import ADULT_YEARS, CELLS, Cells, ImageSet, years_of
 
 WORDINGS = (
@@ -75,6 +75,18 @@ def questions_of(findings: Sequence[str], *, auxiliary: bool) -> tuple[AskedQues
         for key in findings
     )
     return (*asked, *_AUXILIARY) if auxiliary else asked
+
+
+def lies_in_lungs(key: str) -> bool:
+    """Say whether a question is answered by what the lungs show.
+
+    Args:
+        key: Key of a finding, or of an auxiliary question.
+
+    Returns:
+        Whether it is of a finding of lungs or pleura, or of the place of an opacity.
+    """
+    return key in IN_LUNGS or key.startswith("opacity_")
 
 
 def with_auxiliary_labels(images: ImageSet) -> ImageSet:

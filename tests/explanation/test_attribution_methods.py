@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from medllm.data.anatomy import REGIONS
 from medllm.errors import AttributionError
-from medllm.explanation.anatomy import REGIONS
 from medllm.explanation.case import Case
 from medllm.explanation.integrated_gradients import completeness_bound, integrated_gradients
 from medllm.explanation.methods import METHODS

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from medllm.data.anatomy import REGIONS
 from medllm.dicom import Radiograph
 from medllm.errors import AttributionError
 from medllm.explanation import checks
-from medllm.explanation.anatomy import REGIONS
 from medllm.explanation.attribution import PatchAttribution
 from medllm.explanation.case import Case
 from medllm.explanation.faithfulness import curves, faithfulness, hidden_halves

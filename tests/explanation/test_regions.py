@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medllm.explanation.anatomy import REGIONS, Zones
+from medllm.data.anatomy import REGIONS, Zones
 from medllm.explanation.record import AttributionMap
 from medllm.explanation.regions import patch_coverage, patch_shares, regions_of
 

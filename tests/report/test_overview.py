@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from medllm.data.anatomy import REGIONS
 from medllm.dicom.header import Identity
 from medllm.dicom.radiograph import Gate
 from medllm.errors import ReportError
 from medllm.evaluate.explanations import localised
 from medllm.evaluate.explanations import table as evaluated
-from medllm.explanation.anatomy import REGIONS
 from medllm.explanation.record import Region, ZoneEffect
 from medllm.report import build_report, write_overview
 from medllm.report.document import BANNER

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float
 
 from medllm.data import Preprocessing
-from medllm.explanation.anatomy import REGIONS, regions_of
+from medllm.data.anatomy import REGIONS, regions_in_input
 
 LUNGS_HIDDEN = "lungs hidden"
 THORAX_HIDDEN = "thorax hidden"
@@ -32,7 +32,7 @@ def hide(
     Returns:
         Display values by `LUNGS_HIDDEN` and `THORAX_HIDDEN`; none where the lungs are not found.
     """
-    regions = _regions(display.numpy(), shape, preprocessing)
+    regions = regions_in_input(display.numpy(), shape, preprocessing)
     if regions is None:
         return {}
     return {
@@ -45,29 +45,3 @@ def _flattened(
     display: Float[torch.Tensor, "size size"], shown: Bool[torch.Tensor, "size size"]
 ) -> Float[torch.Tensor, "size size"]:
     return torch.where(shown, display, display[shown].mean())
-
-
-def _regions(
-    display: Float[np.ndarray, "size size"], shape: tuple[int, int], preprocessing: Preprocessing
-) -> UInt8[np.ndarray, "size size"] | None:
-    """Divide the square into regions; what was padded lies outside."""
-    x, y, width, height = preprocessing.box(*shape)
-    rows = _filled(y, height, shape[0], preprocessing.size)
-    columns = _filled(x, width, shape[1], preprocessing.size)
-    labels, found = regions_of(display[rows, columns])
-    if not found:
-        return None
-    regions = np.full(display.shape, _OUTSIDE, dtype=labels.dtype)
-    # The cell that the middle of each pixel falls on.
-    down, across = (
-        (2 * np.arange(part.stop - part.start) + 1) * len(labels) // (2 * (part.stop - part.start))
-        for part in (rows, columns)
-    )
-    regions[rows, columns] = labels[np.ix_(down, across)]
-    return regions
-
-
-def _filled(start: float, length: float, source: int, size: int) -> slice:
-    """Find the pixels of the square, along one axis, that show the source image."""
-    first, last = max(0.0, -start), min(length, source - start)
-    return slice(round(first / length * size), round(last / length * size))

@@ -9,10 +9,9 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from scipy.ndimage import label
 
+from medllm.data.anatomy import REGIONS, Side, Zone, Zones
 from medllm.evaluate.explanations.raster import SIDE, lungs_of, on_grid
 from medllm.explanation import AttributionMap
-from medllm.explanation.anatomy import REGIONS, Zones
-from medllm.explanation.record import Side, Zone
 from medllm.explanation.regions import regions_of
 from medllm.metrics import (
     energy_ratio,

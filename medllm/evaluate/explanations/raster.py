@@ -7,9 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import Bool, Float64, UInt8
 
+from medllm.data.anatomy import REGIONS
 from medllm.datasets.record import Box
 from medllm.explanation import AttributionMap
-from medllm.explanation.anatomy import REGIONS
 from medllm.explanation.overlay import spread
 
 # Rows and columns of the grid, whatever the image's: a share of an area is the same on both, and

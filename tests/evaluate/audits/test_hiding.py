@@ -7,8 +7,8 @@ from PIL import Image
 
 from medllm import Lesion, make_phantom
 from medllm.data import Preprocessing
+from medllm.data.anatomy import regions_of
 from medllm.evaluate.audits.hiding import LUNGS_HIDDEN, THORAX_HIDDEN, hide
-from medllm.explanation.anatomy import regions_of
 
 STRETCHED = Preprocessing(size=128)
 OPACITY = Lesion("lung_opacity", "left", "middle", strength=0.4)

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from medllm.data.anatomy import REGIONS
 from medllm.evaluate.explanations.localised import THRESHOLDS, Truth, localise
 from medllm.evaluate.explanations.raster import SIDE
 from medllm.explanation import AttributionMap
-from medllm.explanation.anatomy import REGIONS
 
 RIGHT_UPPER, LEFT_LOWER = REGIONS.index(("upper", "right")), REGIONS.index(("lower", "left"))
 MEDIASTINUM, OUTSIDE = REGIONS.index(("mediastinum", None)), REGIONS.index(("outside", None))

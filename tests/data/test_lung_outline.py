@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medllm.explanation.lung_outline import LEFT_LUNG, RIGHT_LUNG, USUAL, draw, fit, frame_indices
+from medllm.data.lung_outline import LEFT_LUNG, RIGHT_LUNG, USUAL, draw, fit, frame_indices
 from medllm.phantom import Lesion, Phantom, make_phantom
 
 

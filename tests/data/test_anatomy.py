@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medllm.data.anatomy import REGIONS, find_zones
 from medllm.datasets.nih import read_nih
 from medllm.dicom import Radiograph
-from medllm.explanation.anatomy import REGIONS, find_zones
 from medllm.phantom import Lesion, make_phantom
 
 FITTED = "a standard outline of the lungs, fitted to this image"
@@ -17,6 +17,12 @@ SIDE_OF = {
     side: [index for index, region in enumerate(REGIONS) if region[1] == side]
     for side in ("right", "left")
 }
+
+
+@pytest.fixture(scope="module")
+def scan() -> Radiograph:
+    phantom = make_phantom(3, size=128, lesions=[Lesion("lung_opacity", "right", "lower")])
+    return Radiograph(phantom.pixels, Path("phantom.png"), "png", "0" * 64)
 
 
 def radiograph(pixels: np.ndarray) -> Radiograph:

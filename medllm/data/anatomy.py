@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 from scipy.ndimage import distance_transform_edt
 
-from medllm.dicom.radiograph import Radiograph
-from medllm.explanation.lung_outline import (
+from medllm.data.lung_outline import (
     LEFT_LUNG,
     MARGIN,
     RIGHT_LUNG,
@@ -20,7 +20,11 @@ from medllm.explanation.lung_outline import (
     fit,
     frame_indices,
 )
-from medllm.explanation.record import Side, Zone
+from medllm.data.preprocessing import Preprocessing
+from medllm.dicom.radiograph import Radiograph
+
+Zone = Literal["upper", "middle", "lower", "mediastinum", "outside"]
+Side = Literal["right", "left"]
 
 REGIONS: tuple[tuple[Zone, Side | None], ...] = (
     ("upper", "right"),
@@ -127,6 +131,42 @@ def regions_of(
     placement, contrast = fit(np.ascontiguousarray(pixels))
     found = bool(contrast >= _LEAST_CONTRAST)
     return _frame()[frame_indices(placement if found else USUAL, _SIDE)], found
+
+
+def regions_in_input(
+    display: Float32[np.ndarray, "size size"], shape: tuple[int, int], preprocessing: Preprocessing
+) -> UInt8[np.ndarray, "size size"] | None:
+    """Divide an image at a model's size into regions; what was padded lies outside.
+
+    Args:
+        display: Display values in [0, 1], as `Preprocessing.resize` gives them; the patient's
+            right is the image's left.
+        shape: Rows and columns of the source image.
+        preprocessing: What brought it to this size.
+
+    Returns:
+        Index in `REGIONS` of each pixel; None where the lungs are not found.
+    """
+    x, y, width, height = preprocessing.box(*shape)
+    rows = _filled(y, height, shape[0], preprocessing.size)
+    columns = _filled(x, width, shape[1], preprocessing.size)
+    labels, found = regions_of(display[rows, columns])
+    if not found:
+        return None
+    regions = np.full(display.shape, REGIONS.index(("outside", None)), dtype=np.uint8)
+    # The cell that the middle of each pixel falls on.
+    down, across = (
+        (2 * np.arange(part.stop - part.start) + 1) * len(labels) // (2 * (part.stop - part.start))
+        for part in (rows, columns)
+    )
+    regions[rows, columns] = labels[np.ix_(down, across)]
+    return regions
+
+
+def _filled(start: float, length: float, source: int, size: int) -> slice:
+    """Find the pixels of the square, along one axis, that show the source image."""
+    first, last = max(0.0, -start), min(length, source - start)
+    return slice(round(first / length * size), round(last / length * size))
 
 
 @lru_cache(maxsize=1)
