@@ -30,6 +30,9 @@ PARTS: tuple[Part, ...] = ("train", "validation", "test")
 # Seeds of phantoms; far apart, so that no part can grow into another.
 _FIRST_SEED = {"train": 1_000_000, "validation": 2_000_000, "test": 3_000_000}
 
+# Values of an attribute that a message lists.
+_NAMED = 8
+
 _Parts = dict[Part, list[ImageRecord]]
 
 
@@ -122,6 +125,7 @@ def divide(recipe: Recipe) -> Division:
     division = Division(_divided(sources, recipe.seed), seeds)
     _require_apart(division)
     _require_classes(division, recipe)
+    _require_measured(division, recipe)
     return division
 
 
@@ -218,6 +222,27 @@ def _require_classes(division: Division, recipe: Recipe) -> None:
                 raise TrainingError(
                     f"{finding} has {lacks} among the {part} {whose}; take it out of "
                     f"model.findings, or give it more {whose} (data, {setting})."
+                )
+
+
+def _require_measured(division: Division, recipe: Recipe) -> None:
+    """Refuse figures of images that are not there, of which nothing would be said in the end."""
+    for measured in recipe.measure:
+        parts = division.records.get(measured.dataset, {})
+        known = [record.attributes for records in parts.values() for record in records]
+        for name, wanted in measured.where.items() if known else ():
+            has = sorted({attributes[name] for attributes in known if name in attributes})
+            if not has:
+                columns = sorted({column for attributes in known for column in attributes})
+                raise TrainingError(
+                    f"measure '{measured.name}': no image of {measured.dataset} has '{name}'; "
+                    f"where may name {', '.join(columns) or 'nothing there'}."
+                )
+            if lacking := [value for value in wanted if value not in has]:
+                more = ", ..." * (len(has) > _NAMED)
+                raise TrainingError(
+                    f"measure '{measured.name}': {name} of no image of {measured.dataset} is "
+                    f"'{lacking[0]}'; it is {', '.join(map(repr, has[:_NAMED]))}{more}."
                 )
 
 

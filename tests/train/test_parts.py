@@ -192,3 +192,28 @@ def test_a_patient_in_two_parts_of_one_set_is_refused(tmp_path, recipe_values, w
     recipe_values["data"] = [{"dataset": "csv", "root": str(root), "shares": [0.9, 0, 0.1]}]
     with pytest.raises(TrainingError, match=r"^csv: 1 patient\(s\) are both in train and in test"):
         divide(read_recipe(str(write_recipe(recipe_values))))
+
+
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [
+        ({"rsna_clas": ["Normal"]}, "no image of csv has 'rsna_clas'; where may name .*ward"),
+        ({"ward": ["ICU", "north"]}, "ward of no image of csv is 'ICU'; it is 'north', 'south'"),
+    ],
+)
+def test_figures_of_images_that_are_not_there_are_refused(
+    where, told, tmp_path, recipe_values, write_recipe
+):
+    rows = [f"{at}.png,p{at},{at % 2},{('north', 'south')[at % 3 == 0]}" for at in range(120)]
+    (tmp_path / "labels.csv").write_text("path,patient_id,pneumonia,ward\n" + "\n".join(rows))
+    for at in range(120):
+        (tmp_path / f"{at}.png").write_text(str(at))  # the same file twice is one patient
+    recipe_values["model"]["findings"] = ["pneumonia"]
+    shares = [0.4, 0.4, 0.2]
+    recipe_values["data"] = [{"dataset": "csv", "root": str(tmp_path), "shares": shares}]
+    measured = {"name": "Ours", "dataset": "csv"}
+    recipe_values["measure"] = [{**measured, "where": where}]
+    with pytest.raises(TrainingError, match=f"measure 'Ours': {told}"):
+        divide(read_recipe(str(write_recipe(recipe_values))))
+    recipe_values["measure"] = [{**measured, "where": {"ward": ["north"]}}]
+    divide(read_recipe(str(write_recipe(recipe_values))))
