@@ -16,13 +16,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool
 
-from medllm.data.anatomy import REGIONS, find_zones
+from medllm.data.anatomy import OUTSIDE, find_zones
 from medllm.datasets import read_dataset
 from medllm.dicom import Radiograph
 from medllm.phantom import make_phantom, random_lesions
 
 Outlined = tuple[Radiograph, Bool[np.ndarray, "rows columns"]]
-_OUTSIDE = REGIONS.index(("outside", None))
 _SEEDS = range(4_000_000, 4_000_150)
 
 
@@ -54,7 +53,7 @@ def measure(name: str, images: Iterator[Outlined]) -> None:
         if zones.found and len(rows):
             side = len(zones.labels)
             labels = zones.labels[rows * side // scan.rows, columns * side // scan.columns]
-            shares.append((labels == _OUTSIDE).mean())
+            shares.append((labels == OUTSIDE).mean())
     found = np.array(shares)
     sys.stdout.write(
         f"{name:<10}{len(found)} images, outside on the mean {found.mean():.3f}, more than half "

@@ -36,7 +36,10 @@ REGIONS: tuple[tuple[Zone, Side | None], ...] = (
     ("mediastinum", None),
     ("outside", None),
 )
-"""All regions, by the PATIENT's side."""
+"""All regions, by the PATIENT's side; those before the mediastinum are the lungs."""
+
+MEDIASTINUM = REGIONS.index(("mediastinum", None))
+OUTSIDE = REGIONS.index(("outside", None))
 
 # Cells a side that the image is divided into.
 _SIDE = 256
@@ -153,7 +156,7 @@ def regions_in_input(
     labels, found = regions_of(display[rows, columns])
     if not found:
         return None
-    regions = np.full(display.shape, REGIONS.index(("outside", None)), dtype=np.uint8)
+    regions = np.full(display.shape, OUTSIDE, dtype=np.uint8)
     # The cell that the middle of each pixel falls on.
     down, across = (
         (2 * np.arange(part.stop - part.start) + 1) * len(labels) // (2 * (part.stop - part.start))
@@ -176,8 +179,8 @@ def _frame() -> UInt8[np.ndarray, "steps steps"]:
     between = (*(corner for corner in RIGHT_LUNG if corner[0] > 0.3), *LEFT_LUNG[:9])
     above = draw(between, RIGHT_LUNG, LEFT_LUNG)
     drawn = _down_to_the_base(above)
-    table = np.full((STEPS, STEPS), REGIONS.index(("outside", None)), dtype=np.uint8)
-    table[drawn == 1] = REGIONS.index(("mediastinum", None))
+    table = np.full((STEPS, STEPS), OUTSIDE, dtype=np.uint8)
+    table[drawn == 1] = MEDIASTINUM
     for number, side in ((2, 0), (3, 3)):
         rows = np.flatnonzero((above == number).any(axis=1))
         upper, middle, _ = np.array_split(rows, 3)

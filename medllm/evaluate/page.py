@@ -128,12 +128,7 @@ def _keys(evaluation: Evaluation) -> list[str]:
         *evaluation.findings,
         *evaluation.worst,
         *(row.finding for row in evaluation.subgroups),
-        *(row.finding for row in audits.image_use),
-        *(row.finding for row in audits.lungs),
-        *(row.finding for row in audits.shortcuts),
-        *(row.finding for row in audits.prompts),
-        *(row.finding for row in audits.indications),
-        *(row.finding for row in audits.label_noise),
+        *(row.finding for kind in audit_wording.READINGS for row in getattr(audits, kind)),
     )
     return list(dict.fromkeys(named))
 

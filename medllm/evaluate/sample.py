@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from medllm.datasets.splits import place_of
 
 Image = TypeVar("Image")
 
@@ -54,7 +55,7 @@ def draw_sample(
     if limit is None or limit >= len(images):
         return Sample(images, counted, ())
     # Another hash than that by which the audits choose: they would take the sample whole.
-    places = [hashlib.sha256(f"sample/{name(image)}".encode()).digest() for image in images]
+    places = [place_of(f"sample/{name(image)}") for image in images]
     taken = sorted(sorted(range(len(images)), key=places.__getitem__)[:limit])
     told = (
         f"These are {limit:,} of {len(images):,} images, drawn by chance: on every run the same, "

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 from scipy.stats import spearmanr
 
-from medllm.data.anatomy import REGIONS
+from medllm.data.anatomy import OUTSIDE
 from medllm.explanation.record import Check
 
 # Completeness follows from the method's own promise. The marks of deletion, faithfulness,
@@ -166,7 +166,7 @@ def outside_thorax(
     Returns:
         The check; its value is the share of the attribution, of either sign, outside.
     """
-    outside = shares[REGIONS.index(("outside", None))]
+    outside = shares[OUTSIDE]
     weights = np.abs(values)
     total = weights.sum()
     share = float((weights * outside).sum() / total) if total > 0 else 1.0

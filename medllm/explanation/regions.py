@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from medllm.data.anatomy import REGIONS, Zones
+from medllm.data.anatomy import OUTSIDE, REGIONS, Zones
 from medllm.explanation.record import AttributionMap, Region
 
 
@@ -30,7 +30,7 @@ def patch_shares(
             for index in range(len(REGIONS))
         ]
     )
-    shares[REGIONS.index(("outside", None))] += 1 - shares.sum(axis=0)
+    shares[OUTSIDE] += 1 - shares.sum(axis=0)
     return shares
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
 
 from medllm.data import Preprocessing
-from medllm.data.anatomy import REGIONS, regions_in_input
+from medllm.data.anatomy import MEDIASTINUM, OUTSIDE, regions_in_input
 from medllm.data.prepared import prepare_images, prepare_phantoms
 from medllm.datasets import ImageRecord
 from medllm.datasets.age import years_of_attribute
@@ -24,8 +24,8 @@ from medllm.phantom.record import shown_findings
 # Cells a side of the maps that say where a finding lies; fine enough to be moved and averaged.
 CELLS = 32
 ADULT_YEARS = 18.0
-# Regions before the one that lies outside are the thorax, those before the mediastinum the lungs.
-_INSIDE = (REGIONS.index(("outside", None)), REGIONS.index(("mediastinum", None)))
+# The regions before these are the thorax, and the lungs alone.
+_INSIDE = (OUTSIDE, MEDIASTINUM)
 
 Cells = UInt8[torch.Tensor, "cells cells"]
 Track = Callable[[Iterable[int]], Iterable[int]]

@@ -230,7 +230,9 @@ def _require_measured(division: Division, recipe: Recipe) -> None:
     for measured in recipe.measure:
         parts = division.records.get(measured.dataset, {})
         known = [record.attributes for records in parts.values() for record in records]
-        for name, wanted in measured.where.items() if known else ():
+        if not known:  # phantoms, which no table describes
+            continue
+        for name, wanted in measured.where.items():
             has = sorted({attributes[name] for attributes in known if name in attributes})
             if not has:
                 columns = sorted({column for attributes in known for column in attributes})

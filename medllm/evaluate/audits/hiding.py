@@ -7,13 +7,11 @@ import torch
 from jaxtyping import Bool, Float
 
 from medllm.data import Preprocessing
-from medllm.data.anatomy import REGIONS, regions_in_input
+from medllm.data.anatomy import MEDIASTINUM, OUTSIDE, regions_in_input
 
 LUNGS_HIDDEN = "lungs hidden"
 THORAX_HIDDEN = "thorax hidden"
-_OUTSIDE = REGIONS.index(("outside", None))
-_MEDIASTINUM = REGIONS.index(("mediastinum", None))
-_SHOWN = {LUNGS_HIDDEN: (_MEDIASTINUM, _OUTSIDE), THORAX_HIDDEN: (_OUTSIDE,)}
+_SHOWN = {LUNGS_HIDDEN: (MEDIASTINUM, OUTSIDE), THORAX_HIDDEN: (OUTSIDE,)}
 
 
 def hide(

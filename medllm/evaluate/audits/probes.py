@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from jaxtyping import Float
 from medllm.data import Preprocessing
 from medllm.data.blur import coarse
 from medllm.datasets import ImageRecord
+from medllm.datasets.splits import place_of
 from medllm.errors import CheckpointError
 from medllm.evaluate.audits.hiding import LUNGS_HIDDEN, THORAX_HIDDEN, hide
 from medllm.findings import FINDINGS, IN_LUNGS
@@ -111,9 +111,7 @@ def _key(record: ImageRecord) -> _Key:
 
 
 def _place(record: ImageRecord) -> float:
-    """Give an image its place from 0 to 1 by a hash of its name, the same on every machine."""
-    digest = hashlib.sha256(f"{record.patient_id}/{record.name}".encode()).digest()
-    return int.from_bytes(digest[:8]) / 2**64
+    return place_of(f"{record.patient_id}/{record.name}")
 
 
 def _asking(model: Model, texts: Mapping[str, str]) -> Model:

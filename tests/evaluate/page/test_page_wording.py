@@ -19,6 +19,15 @@ def _interval(low, value, high):
     return Interval(value=value, low=low, high=high)
 
 
+def _assert_verdict(row, areas, tone, words):
+    """See that a row is judged so, and not at all where one of its areas is not defined."""
+    found = verdict(row)
+    assert found.tone == tone
+    assert words in found.words
+    for area in areas:
+        assert verdict(row.model_copy(update={area: _interval(*NOT_DEFINED)})) is None
+
+
 @pytest.mark.parametrize(
     ("real", "blurred", "difference", "tone", "words"),
     [
@@ -35,11 +44,7 @@ def test_an_image_is_used_where_it_ranks_better_than_itself_blurred(
     areas = {"real": real, "blurred": blurred, "auroc_difference": difference}
     common = {"finding": "edema", "n": 9, "blank_log_odds": 0, "real_log_odds": 0}
     row = ImageUseAudit(**common, **{key: _interval(*ends) for key, ends in areas.items()})
-    found = verdict(row)
-    assert found.tone == tone
-    assert words in found.words
-    for area in areas:
-        assert verdict(row.model_copy(update={area: _interval(*NOT_DEFINED)})) is None
+    _assert_verdict(row, areas, tone, words)
 
 
 @pytest.mark.parametrize(
@@ -58,11 +63,7 @@ def test_what_is_left_without_the_lungs_speaks_against_the_ranking(
     areas = {"auroc": auroc, "auroc_hidden": hidden, "auroc_difference": difference}
     areas["auroc_outside"] = outside
     row = LungsAudit(finding="edema", n=9, **{key: _interval(*ends) for key, ends in areas.items()})
-    found = verdict(row)
-    assert found.tone == tone
-    assert words in found.words
-    for area in areas:
-        assert verdict(row.model_copy(update={area: _interval(*NOT_DEFINED)})) is None
+    _assert_verdict(row, areas, tone, words)
 
 
 @pytest.mark.parametrize(
@@ -182,11 +183,7 @@ def test_an_indication_alarms_where_the_text_answers_and_not_the_image(
         calls_changed=0,
         **{key: _interval(*ends) for key, ends in measured.items()},
     )
-    found = verdict(row)
-    assert found.tone == tone
-    assert words in found.words
-    for key in measured.keys() - {"auroc_alone"}:
-        assert verdict(row.model_copy(update={key: _interval(*NOT_DEFINED)})) is None
+    _assert_verdict(row, measured.keys() - {"auroc_alone"}, tone, words)
 
 
 def test_numbers_below_0_have_a_minus_sign_and_what_is_undefined_a_dash():
