@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float64
 from matplotlib.path import Path
 from numpy.typing import NDArray
 
-from medllm.explanation.overlay import CONTOUR_GRID, spread, top_level
+from medllm.explanation.overlay import CONTOUR_GRID, display_size, top_level
 from medllm.explanation.record import AttributionMap
 
 # A smaller part is the interpolation's, and a reader would take it for a place.
@@ -43,7 +43,7 @@ def top_parts(attribution: AttributionMap, source_shape: tuple[int, int]) -> tup
         The parts of that area that hold a hundredth of the positive attribution or more, largest
         share first; none where nothing is positive. A hole counts to the part around it.
     """
-    field = np.maximum(spread(attribution, source_shape), 0)
+    field = np.maximum(attribution.spread(source_shape, display_size(*source_shape)), 0)
     step = max(1, max(field.shape) // CONTOUR_GRID)
     sampled = field[::step, ::step]
     total, shown = sampled.sum(), np.array(field.shape[::-1])

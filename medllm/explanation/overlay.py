@@ -11,7 +11,6 @@ from contourpy import contour_generator
 from jaxtyping import Float64, UInt8
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.interpolate import PchipInterpolator
 
 from medllm.dicom.radiograph import Radiograph
 from medllm.explanation.record import AttributionMap
@@ -117,7 +116,8 @@ def draw_overlay(scan: Radiograph, attribution: AttributionMap) -> Overlay:
     Returns:
         The overlay, of the size of `display_image(scan)`.
     """
-    field = spread(attribution, (scan.rows, scan.columns))
+    source_shape = (scan.rows, scan.columns)
+    field = attribution.spread(source_shape, display_size(*source_shape))
     scale = FULL_COLOUR * 100 / attribution.values.size
     return Overlay(
         rgba=_colour(field / scale),
@@ -127,33 +127,6 @@ def draw_overlay(scan: Radiograph, attribution: AttributionMap) -> Overlay:
         bar=_colour(np.linspace(-1.0, 1.0, 256)[None]),
         is_clipped=bool(np.abs(attribution.values).max() > scale),
     )
-
-
-def spread(
-    attribution: AttributionMap,
-    source_shape: tuple[int, int],
-    size: tuple[int, int] | None = None,
-) -> Float64[np.ndarray, "rows columns"]:
-    """Bring a patch map to the picture's pixels.
-
-    A patch's value stands at the patch's centre. Between centres the interpolation is smooth
-    and monotone, so that no value appears which no patch has.
-
-    Args:
-        attribution: The map, on the patch grid.
-        source_shape: Rows and columns of the source image.
-        size: Rows and columns of the picture; `display_size` when None.
-
-    Returns:
-        Log-odds a patch at each pixel of the picture; 0 outside the map's box.
-
-    Source:
-        Fritsch and Carlson, Monotone piecewise cubic interpolation (1980), along each axis.
-    """
-    shown = size or display_size(*source_shape)
-    x, y, width, height = attribution.box
-    values = _along(attribution.values, shown[0], source_shape[0], y, height)
-    return _along(values.T, shown[1], source_shape[1], x, width).T
 
 
 def dashes(
@@ -176,25 +149,6 @@ def dashes(
         at = np.concatenate([[start], inner, [end]])
         pieces.append(np.stack([np.interp(at, walked, axis) for axis in line.T], axis=1))
     return tuple(pieces)
-
-
-def _along(
-    values: Float64[np.ndarray, "patches other"],
-    shown: int,
-    source: int,
-    start: float,
-    extent: float,
-) -> Float64[np.ndarray, "shown other"]:
-    """Interpolate the first axis at the centres of `shown` pixels that cover `source` pixels."""
-    patches = values.shape[0]
-    centres = (np.arange(shown) + 0.5) * (source / shown)
-    at = (centres - start) / extent * patches - 0.5  # patch index, whole at a patch's centre
-    within = (at >= -0.5) & (at <= patches - 0.5)
-    if patches == 1:
-        result = np.repeat(values, shown, axis=0)
-    else:
-        result = PchipInterpolator(np.arange(patches), values)(np.clip(at, 0, patches - 1))
-    return np.asarray(np.where(within[:, None], result, 0.0), dtype=np.float64)
 
 
 def _colour(

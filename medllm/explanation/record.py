@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64
+from scipy.interpolate import PchipInterpolator
 
 from medllm.data.anatomy import Side, Zone
 from medllm.dicom.radiograph import Radiograph
@@ -31,9 +32,6 @@ class AttributionMap:
     def on(self, scan: Radiograph) -> Float64[np.ndarray, "rows columns"]:
         """Bring the map to the pixels of its radiograph, as the report draws it.
 
-        A patch's value stands at the patch's centre; between centres the interpolation is smooth,
-        and no value appears that no patch has.
-
         Args:
             scan: The radiograph that was explained.
 
@@ -49,10 +47,29 @@ class AttributionMap:
             >>> attribution.on(scan)[0].round(2)
             array([ 0.  ,  0.5 ,  0.5 ,  0.27,  0.03, -0.2 , -0.2 ,  0.  ])
         """
-        # Drawing needs this module, and who only reads values needs no drawing.
-        from medllm.explanation.overlay import spread
+        return self.spread(scan.pixels.shape, scan.pixels.shape)
 
-        return spread(self, scan.pixels.shape, size=scan.pixels.shape)
+    def spread(
+        self, source_shape: tuple[int, int], size: tuple[int, int]
+    ) -> Float64[np.ndarray, "rows columns"]:
+        """Bring the map to the pixels of a picture of the whole radiograph.
+
+        A patch's value stands at the patch's centre. Between centres the interpolation is smooth
+        and monotone, so that no value appears which no patch has.
+
+        Args:
+            source_shape: Rows and columns of the radiograph.
+            size: Rows and columns of the picture.
+
+        Returns:
+            Log-odds a patch at each pixel of the picture; 0 outside the map's box.
+
+        Source:
+            Fritsch and Carlson, Monotone piecewise cubic interpolation (1980), along each axis.
+        """
+        x, y, width, height = self.box
+        values = _along(self.values, size[0], source_shape[0], y, height)
+        return _along(values.T, size[1], source_shape[1], x, width).T
 
 
 @dataclass(frozen=True)
@@ -192,3 +209,22 @@ class Explanation:
         """Say what was explained, how, and what it is worth; a notebook shows this."""
         what = self.finding + (f" against {self.against}" if self.against else "")
         return f"Explanation({what} by {self.method}: log-odds {self.log_odds:.2f}, {self.verdict})"
+
+
+def _along(
+    values: Float64[np.ndarray, "patches other"],
+    shown: int,
+    source: int,
+    start: float,
+    extent: float,
+) -> Float64[np.ndarray, "shown other"]:
+    """Interpolate the first axis at the centres of `shown` pixels that cover `source` pixels."""
+    patches = values.shape[0]
+    centres = (np.arange(shown) + 0.5) * (source / shown)
+    at = (centres - start) / extent * patches - 0.5  # patch index, whole at a patch's centre
+    within = (at >= -0.5) & (at <= patches - 0.5)
+    if patches == 1:
+        result = np.repeat(values, shown, axis=0)
+    else:
+        result = PchipInterpolator(np.arange(patches), values)(np.clip(at, 0, patches - 1))
+    return np.asarray(np.where(within[:, None], result, 0.0), dtype=np.float64)

@@ -5,7 +5,6 @@ import pytest
 from PIL import Image, ImageDraw
 
 from medllm.explanation.outline import top_parts
-from medllm.explanation.overlay import spread
 from medllm.explanation.record import AttributionMap
 
 SHAPE = (180, 240)
@@ -34,7 +33,7 @@ def test_a_hot_patch_has_an_outline_around_it_and_half_of_the_sum_is_within_them
     for row, column in hot:
         centre = int((row + 0.5) * rows), int((column + 0.5) * columns)
         assert sum(drawn(part.outline)[centre] for part in parts) == pytest.approx(1)
-    positive = np.maximum(spread(attribution, SHAPE), 0)
+    positive = np.maximum(attribution.spread(SHAPE, SHAPE), 0)
     counted = [float((positive * drawn(part.outline)).sum() / positive.sum()) for part in parts]
     # A line through pixels takes parts of them; each border pixel holds about a hundredth.
     assert [part.share for part in parts] == pytest.approx(counted, abs=0.02)

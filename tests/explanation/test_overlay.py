@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from matplotlib.path import Path as Outline
 
 from medllm.dicom.radiograph import Radiograph
-from medllm.explanation.overlay import LONGEST_SIDE, dashes, display_image, draw_overlay, spread
+from medllm.explanation.overlay import LONGEST_SIDE, dashes, display_image, draw_overlay
 from medllm.explanation.record import AttributionMap
 
 
@@ -25,7 +25,7 @@ def _one_hot(rows: int, columns: int, at: tuple[int, int], box) -> AttributionMa
 
 @pytest.mark.parametrize("at", [(0, 0), (1, 2), (3, 4)])
 def test_a_patch_has_its_value_at_its_centre(at):
-    field = spread(_one_hot(4, 5, at, (0.0, 0.0, 75.0, 60.0)), (60, 75))
+    field = _one_hot(4, 5, at, (0.0, 0.0, 75.0, 60.0)).spread((60, 75), (60, 75))
     # Patches of 15 pixels, so that the centre is the centre of the eighth pixel.
     assert field[15 * at[0] + 7, 15 * at[1] + 7] == pytest.approx(1.0, abs=1e-12)
     other = 15 * ((at[0] + 1) % 4) + 7
@@ -34,14 +34,14 @@ def test_a_patch_has_its_value_at_its_centre(at):
 
 def test_a_box_that_passes_the_border_keeps_patches_in_place():
     # 60 rows, 40 columns, padded to a square: the second of four patches is centred at x = 12.5.
-    field = spread(_one_hot(4, 4, (1, 1), (-10.0, 0.0, 60.0, 60.0)), (60, 40))
+    field = _one_hot(4, 4, (1, 1), (-10.0, 0.0, 60.0, 60.0)).spread((60, 40), (60, 40))
     assert np.unravel_index(field.argmax(), field.shape) == (22, 12)
     assert field[22, 12] == pytest.approx(1.0, abs=1e-12)
 
 
 def test_nothing_is_drawn_outside_the_box():
     attribution = AttributionMap(np.ones((3, 3)), (10.0, 20.0, 30.0, 30.0))
-    field = spread(attribution, (60, 60))
+    field = attribution.spread((60, 60), (60, 60))
     inside = np.zeros((60, 60), dtype=bool)
     inside[20:50, 10:40] = True
     assert (field[inside] == 1).all()
@@ -50,7 +50,9 @@ def test_nothing_is_drawn_outside_the_box():
 
 def test_a_large_image_is_shrunk_without_moving_the_map():
     scan = _scan(3 * LONGEST_SIDE, 2 * LONGEST_SIDE)
-    field = spread(_one_hot(4, 4, (2, 1), (0.0, 0.0, scan.columns, scan.rows)), scan.pixels.shape)
+    field = _one_hot(4, 4, (2, 1), (0.0, 0.0, scan.columns, scan.rows)).spread(
+        scan.pixels.shape, scan.pixels.shape
+    )
     rows, columns = display_image(scan).shape
     assert rows == LONGEST_SIDE
     assert field.shape == (rows, columns)
@@ -61,14 +63,14 @@ def test_a_large_image_is_shrunk_without_moving_the_map():
 
 
 def test_one_patch_over_everything_is_one_colour():
-    field = spread(AttributionMap(np.array([[0.3]]), (0.0, 0.0, 20.0, 10.0)), (10, 20))
+    field = AttributionMap(np.array([[0.3]]), (0.0, 0.0, 20.0, 10.0)).spread((10, 20), (10, 20))
     assert (field == 0.3).all()
 
 
 @settings(max_examples=30, deadline=None)
 @given(arrays(np.float64, (4, 3), elements=st.floats(-2, 2, width=32)))
 def test_no_value_is_drawn_that_no_patch_has(values):
-    field = spread(AttributionMap(values, (0.0, 0.0, 30.0, 40.0)), (40, 30))
+    field = AttributionMap(values, (0.0, 0.0, 30.0, 40.0)).spread((40, 30), (40, 30))
     # Rounding of sums of values up to 2 in float64.
     assert field.min() >= values.min() - 1e-12
     assert field.max() <= values.max() + 1e-12
@@ -77,8 +79,8 @@ def test_no_value_is_drawn_that_no_patch_has(values):
 def test_a_mirrored_map_is_drawn_mirrored():
     values = np.random.default_rng(3).normal(size=(5, 4))
     box = (0.0, 0.0, 44.0, 55.0)
-    field = spread(AttributionMap(values, box), (55, 44))
-    mirrored = spread(AttributionMap(values[:, ::-1].copy(), box), (55, 44))
+    field = AttributionMap(values, box).spread((55, 44), (55, 44))
+    mirrored = AttributionMap(values[:, ::-1].copy(), box).spread((55, 44), (55, 44))
     np.testing.assert_allclose(mirrored, field[:, ::-1], atol=1e-12)  # float64 rounding
 
 
@@ -126,7 +128,7 @@ def test_the_contour_holds_half_of_what_raised_the_finding():
     values = np.exp(-((r - 6) ** 2 + (c - 3) ** 2) / 4.0) - 0.2 * (c > 7)
     attribution = AttributionMap(values, (0.0, 0.0, 250.0, 250.0))
     (line,) = draw_overlay(_scan(250, 250), attribution).raising
-    field = spread(attribution, (250, 250))
+    field = attribution.spread((250, 250), (250, 250))
     y, x = np.mgrid[0:250, 0:250] + 0.5
     within = Outline(line).contains_points(np.column_stack((x.ravel(), y.ravel())))
     positive = np.clip(field, 0, None).ravel()
@@ -176,7 +178,7 @@ def test_a_map_can_be_had_in_the_pixels_of_its_radiograph():
     )
     on_pixels = attribution.on(scan)
     assert on_pixels.shape == scan.pixels.shape
-    expected = spread(attribution, scan.pixels.shape, size=scan.pixels.shape)
+    expected = attribution.spread(scan.pixels.shape, scan.pixels.shape)
     np.testing.assert_array_equal(on_pixels, expected)
     # Rows 50 to 1249, and the columns of the box that are in the image.
     assert not on_pixels[:50].any()

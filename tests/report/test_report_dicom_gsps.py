@@ -15,7 +15,6 @@ from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage, ImplicitVRLit
 from medllm.dicom import read_radiograph
 from medllm.dicom.dataset import parse_dataset
 from medllm.dicom.radiograph import Gate
-from medllm.explanation.overlay import spread
 from medllm.explanation.record import AttributionMap
 from medllm.report.dicom.gsps import encode
 from medllm.report.dicom.source import read_source
@@ -277,7 +276,7 @@ def test_the_lines_lie_where_the_map_says(report_of, dicom_phantoms, enlarged, t
             continue
         state = states(report)[f"gsps-{entry.finding.key}"]
         attribution = entry.explanation.map
-        field = spread(attribution, pixels.shape, pixels.shape)
+        field = attribution.spread(pixels.shape, pixels.shape)
         # The closed lines hold half of the positive attribution: counted, not traced.
         centres = np.stack(np.meshgrid(*(np.arange(side) + 0.5 for side in field.T.shape)), -1)
         inside = np.zeros(field.shape, dtype=bool)

@@ -10,7 +10,6 @@ from jaxtyping import Bool, Float64, UInt8
 from medllm.data.anatomy import REGIONS
 from medllm.datasets.record import Box
 from medllm.explanation import AttributionMap
-from medllm.explanation.overlay import spread
 
 # Rows and columns of the grid, whatever the image's: a share of an area is the same on both, and
 # images of all sizes can be averaged. A cell is a 256th of the image's side, finer than any patch.
@@ -98,4 +97,4 @@ def on_grid(
     scaled = AttributionMap(
         attribution.values, (x * across, y * down, width * across, height * down)
     )
-    return scaled, spread(scaled, (SIDE, SIDE))
+    return scaled, scaled.spread((SIDE, SIDE), (SIDE, SIDE))

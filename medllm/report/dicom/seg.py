@@ -11,7 +11,6 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes as standard
 from pydicom.uid import UID, JPEGLSLossless, SegmentationStorage
 
-from medllm.explanation.overlay import spread
 from medllm.report.dicom import codes
 from medllm.report.dicom.source import MANUFACTURER, Source, long_string
 from medllm.report.document import BANNER, Report, ReportedFinding
@@ -114,7 +113,7 @@ def _fractions(
     fractions = np.zeros((1, *shape, len(entries)), dtype=np.float32)
     for at, entry in enumerate(entries):
         if entry.explanation is not None and entry.overlay is not None:
-            field = spread(entry.explanation.map, shape, shape)
+            field = entry.explanation.map.spread(shape, shape)
             fractions[0, ..., at] = np.clip(field / entry.overlay.scale, 0, 1)
     return fractions
 
