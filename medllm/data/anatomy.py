@@ -53,6 +53,10 @@ _SUPPOSED = (
     "right"
 )
 
+_ON_ITS_SIDE = (
+    "fixed shares of the image, because Patient Orientation says that it lies on its side"
+)
+
 # Ribs, pleura and costophrenic angles this near to a lung count as that lung's zone.
 _RIM = 0.05
 
@@ -97,26 +101,28 @@ def find_zones(scan: Radiograph) -> Zones:
     """Divide a frontal radiograph into regions.
 
     Where Patient Orientation does not say which side is which, the patient's right is taken to be
-    the image's left. Upper, middle and lower are thirds of a lung's height, not lobes; the lower
-    third goes on behind the diaphragm.
+    the image's left; an image whose columns run to the head is turned over for it. Upper, middle
+    and lower are thirds of a lung's height, not lobes; the lower goes on behind the diaphragm.
 
     Args:
         scan: A frontal radiograph.
 
     Returns:
-        The regions; at their usual place where no lungs were found. They say so, and whether
-        the sides are only supposed.
+        The regions; at their usual place where no lungs were found, or the image lies on its
+        side. They say so, and whether the sides are only supposed.
     """
     towards = rows_run_to(scan)
-    mirrored = towards == "right"
-    pixels = scan.pixels[:, ::-1] if mirrored else scan.pixels
-    labels, found = regions_of(pixels)
+    across, down = ((each or " ")[0] for each in scan.patient_orientation or ("", ""))
+    if across in "HF" or down in "LR":
+        return Zones(_frame()[frame_indices(USUAL, _SIDE)], _ON_ITS_SIDE, found=False)
+    upright = np.s_[:: -1 if down == "H" else 1, :: -1 if towards == "right" else 1]
+    labels, found = regions_of(scan.pixels[upright])
     found_by = "a standard outline of the lungs, fitted to this image"
     if not found:
         found_by = "fixed shares of the image, because the lungs were not found in it"
     if towards is None:
         found_by += _SUPPOSED
-    return Zones(np.ascontiguousarray(labels[:, ::-1] if mirrored else labels), found_by, found)
+    return Zones(np.ascontiguousarray(labels[upright]), found_by, found)
 
 
 def regions_of(

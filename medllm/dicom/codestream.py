@@ -19,6 +19,9 @@ _FILL = 0xFF  # a byte before a marker, as many times as an encoder likes
 _STRAY = 0x00  # no marker: it stands here for bytes where a segment should begin
 # COM of JPEG 2000; COM and APPn of JPEG; and what is no part of the codestream.
 _COMMENTS = frozenset({0x64, 0xFE, *range(0xE0, 0xF0), _END, _STRAY})
+# Where a codestream of JPEG 2000 begins within the boxes of a JP2 file, which decoders read too.
+_WITHIN_BOXES = b"\xff\x4f\xff\x51"
+_RLE_HEADER = struct.Struct("<16L")
 # These have no length: TEM, RSTn and SOI of JPEG, SOD and the reserved ones of JPEG 2000.
 _BARE = frozenset({_FILL, 0x01, 0x93, *range(0xD0, 0xD9), *range(0x30, 0x40)})
 # After SOS of JPEG and SOD of JPEG 2000 comes the image, up to a marker that cannot be part of it.
@@ -86,13 +89,14 @@ def is_cut_off(codestream: bytes) -> bool:
         codestream: One frame, without its encapsulation.
 
     Returns:
-        True where no end marker stands within the last bytes, padding allowed for; False for
-        a codestream without markers, as RLE.
+        True where no end marker stands within the last bytes, before what zeros pad; False
+        for a codestream without markers, as RLE.
 
     Source:
         ITU-T T.81 B.1.1.3 (EOI), T.800 A.4.4 (EOC).
     """
-    return _has_markers(codestream) and b"\xff\xd9" not in codestream[-16:]
+    is_marked = _start(codestream) < len(codestream)
+    return is_marked and b"\xff\xd9" not in codestream.rstrip(b"\0")[-16:]
 
 
 def comments_of(dataset: Dataset) -> Iterator[bytes]:
@@ -114,6 +118,41 @@ def comments_of(dataset: Dataset) -> Iterator[bytes]:
                 yield content
 
 
+def rle_holds_more(codestream: bytes, n_pixels: int) -> bool:
+    """Tell whether an RLE frame holds bytes that no pixel comes from.
+
+    Args:
+        codestream: One frame, without its encapsulation.
+        n_pixels: Pixels of the frame; each segment holds a byte of each.
+
+    Returns:
+        True where more than zeros follow a segment, or fill the header's unused places.
+
+    Source:
+        PS3.5 G.3 to G.5.
+    """
+    if len(codestream) < _RLE_HEADER.size:
+        return False  # cut off: the decoder refuses it
+    n_segments, *offsets = _RLE_HEADER.unpack_from(codestream)
+    if any(offsets[n_segments:]):
+        return True
+    ends = [*offsets[1:n_segments], len(codestream)]
+    starts = [_RLE_HEADER.size, *offsets[1:n_segments]]
+    return any(
+        any(codestream[_end_of_rle(codestream, start, n_pixels) : end])
+        for start, end in zip(starts, ends, strict=True)
+    )
+
+
+def _end_of_rle(codestream: bytes, position: int, n_bytes: int) -> int:
+    """Find where a segment ends that holds so many bytes."""
+    while n_bytes > 0 and position < len(codestream):
+        head = codestream[position]
+        n_bytes -= head + 1 if head < 128 else 257 - head if head > 128 else 0
+        position += head + 2 if head < 128 else 2 if head > 128 else 1
+    return position
+
+
 def _frame_header(codestream: bytes) -> tuple[int, int, int] | None:
     """Read rows, columns and the bits of a sample."""
     try:
@@ -130,8 +169,17 @@ def _frame_header(codestream: bytes) -> tuple[int, int, int] | None:
     return None
 
 
-def _has_markers(codestream: bytes) -> bool:
-    return codestream.startswith((b"\xff\xd8", b"\xff\x4f"))
+def _start(codestream: bytes) -> int:
+    """Find the first marker; the length where there is none, as in RLE."""
+    if codestream.startswith((b"\xff\xd8", b"\xff\x4f")):
+        return 0
+    found = -1 if _is_rle(codestream) else codestream.find(_WITHIN_BOXES)
+    return len(codestream) if found < 0 else found
+
+
+def _is_rle(codestream: bytes) -> bool:
+    """Tell RLE by the number of its segments, which no other codestream begins with."""
+    return 0 < int.from_bytes(codestream[:4], "little") < _RLE_HEADER.size // 4
 
 
 def _segments(codestream: bytes) -> Iterator[tuple[int, bytes]]:
@@ -140,7 +188,10 @@ def _segments(codestream: bytes) -> Iterator[tuple[int, bytes]]:
     Source:
         ITU-T T.81 B.1.1, T.87 A.1, T.800 A.1.
     """
-    position = 2 if _has_markers(codestream) else len(codestream)
+    position = _start(codestream)
+    if position and not _is_rle(codestream):
+        yield _STRAY, codestream[:position]
+    position += 2
     while position + 1 < len(codestream):
         prefix, marker = codestream[position : position + 2]
         if prefix != 0xFF:

@@ -12,7 +12,7 @@ from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1
 
-from medllm.dicom.codestream import codestream_size, is_cut_off
+from medllm.dicom.codestream import codestream_bits, codestream_size, is_cut_off
 from medllm.dicom.dataset import transfer_syntax_uid
 from medllm.dicom.quoting import quoted_uid
 from medllm.errors import DicomError
@@ -76,6 +76,13 @@ def _require_sound_codestream(dataset: Dataset) -> None:
         raise DicomError(
             f"the compressed image states {size[0]} x {size[1]} pixels, the header "
             f"{dataset.Rows} x {dataset.Columns}; export the image again.",
+            code="bad-header",
+        )
+    bits = codestream_bits(codestream)
+    if bits is not None and bits > dataset.BitsAllocated:
+        raise DicomError(
+            f"the compressed image states {bits} bits a pixel, Bits Allocated (0028,0100) "
+            f"{dataset.BitsAllocated}; export the image again.",
             code="bad-header",
         )
     if is_cut_off(codestream):

@@ -22,7 +22,7 @@ SEG SM SMR SR SRF STAIN TEXTUREMAP TG US VA XA XAPROTOCOL XC
 MONOCHROME1 MONOCHROME2 PALETTE COLOR RGB HSV ARGB CMYK XYB YBR FULL PARTIAL 420 422 ICT RCT
 IDENTITY INVERSE LIN OD FOR PRESENTATION PROCESSING 00 01 YES NO
 AP LL RL RLD LLD RLO LLO RAO LAO RPO LPO LAT LLAT RLAT LATERAL FRONTAL OBLIQUE DECUBITUS ERECT
-SUPINE PRONE UPRIGHT STANDING SITTING LEFT RIGHT L R
+SUPINE PRONE UPRIGHT STANDING SITTING PORTABLE PORT LEFT RIGHT L R
 ABDOMEN ABDOMENPELVIS ANKLE ARM BREAST CALCANEUS CHEST CHESTABDOMEN CLAVICLE COCCYX CSPINE ELBOW
 EXTREMITY FEMUR FINGER FOOT FOREARM HAND HEAD HIP HUMERUS JAW KNEE LEG LSPINE LUNG MANDIBLE NECK
 ORBIT PATELLA PELVIS RIB RIBS SCAPULA SCOLIOSIS SHOULDER SINUS SKULL SPINE SSPINE STERNUM THIGH
@@ -31,6 +31,21 @@ THORAX THUMB TOE TSPINE WHOLEBODY WRIST
 _KNOWN = frozenset(_WORDS.split())
 # With four numbers or more it is neither a name nor a date.
 _UID = re.compile(r"[0-2](\.[0-9]+){3,}")
+
+
+def known_word(dataset: Dataset, keyword: str) -> str | None:
+    """Read an attribute of words that outputs repeat.
+
+    Args:
+        dataset: The header.
+        keyword: Keyword of an attribute of words; a name can stand there by mistake.
+
+    Returns:
+        The first value, upper case, where all its words are known; None otherwise.
+    """
+    value = word(dataset, keyword)
+    is_known = value is not None and _KNOWN.issuperset(re.split(r"[ _/-]+", value))
+    return value if is_known else None
 
 
 def quoted(dataset: Dataset, keyword: str) -> str:
@@ -43,10 +58,10 @@ def quoted(dataset: Dataset, keyword: str) -> str:
     Returns:
         The first value, upper case, in quotation marks, where all its words are known.
     """
-    value = word(dataset, keyword)
-    if value is None:
+    if word(dataset, keyword) is None:
         return "absent"
-    return repr(value) if _KNOWN.issuperset(re.split(r"[ _/-]+", value)) else _UNKNOWN
+    known = known_word(dataset, keyword)
+    return _UNKNOWN if known is None else repr(known)
 
 
 def quoted_uid(value: str | None) -> str:

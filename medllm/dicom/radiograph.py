@@ -64,13 +64,14 @@ class Radiograph:
             the imager; None where the header gives none that is positive.
         spacing_source: Keyword of the attribute `pixel_spacing_mm` comes from.
         modality: Modality (0008,0060).
-        view_position: View Position (0018,5101), upper case.
+        view_position: View Position (0018,5101), upper case; None where a word of it is none of
+            the standard: a name can stand there by mistake.
         laterality: Image Laterality or Laterality, `R`, `L` or `B`.
         patient_orientation: Patient Orientation (0020,0020): direction of the rows (left to
             right) and of the columns (top to bottom).
         age_years: Age; 90 stands for everybody over 89.
         sex: `M`, `F` or `O`.
-        body_part_examined: Body Part Examined (0018,0015).
+        body_part_examined: Body Part Examined (0018,0015), likewise.
         sop_class_uid: SOP Class UID (0008,0016).
         sop_instance_uid: SOP Instance UID (0008,0018).
         series_instance_uid: Series Instance UID (0020,000E).

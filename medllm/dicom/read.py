@@ -28,7 +28,7 @@ from medllm.dicom.gates import ACCEPTABLE, enforce, make_gate
 from medllm.dicom.picture import picture_display, picture_gates, read_picture
 from medllm.dicom.pixel_gates import PIXEL_GATES, polarity_plausible
 from medllm.dicom.pixels import Polarity, display_values
-from medllm.dicom.quoting import quoted_uid
+from medllm.dicom.quoting import known_word, quoted_uid
 from medllm.dicom.radiograph import Gate, PixelStep, Radiograph
 from medllm.dicom.silence import heard_in_silence
 from medllm.dicom.subject import view_of
@@ -136,12 +136,12 @@ def _from_dicom(
         pixel_spacing_mm=spacing,
         spacing_source=spacing_source,
         modality=word(dataset, "Modality"),
-        view_position=word(dataset, "ViewPosition"),
+        view_position=known_word(dataset, "ViewPosition"),
         laterality=laterality(dataset),
         patient_orientation=patient_orientation(dataset),
         age_years=age_years(dataset),
         sex=sex(dataset),
-        body_part_examined=word(dataset, "BodyPartExamined"),
+        body_part_examined=known_word(dataset, "BodyPartExamined"),
         sop_class_uid=word(dataset, "SOPClassUID"),
         sop_instance_uid=word(dataset, "SOPInstanceUID"),
         series_instance_uid=word(dataset, "SeriesInstanceUID"),

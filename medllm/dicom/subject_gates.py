@@ -14,7 +14,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from medllm.dicom.attributes import word
+from medllm.dicom.attributes import patient_orientation, word
 from medllm.dicom.gates import make_gate
 from medllm.dicom.quoting import quoted, quoted_uid
 from medllm.dicom.radiograph import Gate
@@ -22,6 +22,15 @@ from medllm.dicom.subject import is_animal, is_chest, view_of
 from medllm.errors import DicomError
 
 _RADIOGRAPH_MODALITIES = frozenset({"CR", "DX", "RG"})
+# PS3.3 C.7.6.1.1.1: the first letter is the main direction.
+_DIRECTIONS = {
+    "L": "the left",
+    "R": "the right",
+    "F": "the feet",
+    "H": "the head",
+    "A": "the front",
+    "P": "the back",
+}
 _VAGUE_MODALITIES = frozenset({"OT", "SC", None})
 RADIOGRAPH_CLASSES = frozenset(
     {
@@ -109,6 +118,25 @@ def _view_known(dataset: Dataset) -> Gate:
     )
 
 
+def _upright(dataset: Dataset) -> Gate:
+    rows, columns = patient_orientation(dataset) or ("", "")
+    is_sideways = view_of(dataset) == "lateral"  # then the rows run to the front or the back
+    return make_gate(
+        "orientation",
+        "warning",
+        not rows or (columns[0] == "F" and (is_sideways or rows[0] == "L")),
+        "no other orientation than the usual one is stated",
+        f"Patient Orientation (0020,0020) says that the rows run to {_direction(rows)} and the "
+        f"columns to {_direction(columns)}; the image is scored as it is stored, and medllm's "
+        "models know frontal images whose rows run to the patient's left and whose columns run to "
+        "the feet; turn it first, or mend the header if that is wrong.",
+    )
+
+
+def _direction(value: str) -> str:
+    return _DIRECTIONS.get(value[:1], "none that medllm knows")
+
+
 def _chest(dataset: Dataset) -> Gate:
     return make_gate(
         "not-chest",
@@ -127,5 +155,6 @@ SUBJECT_GATES: tuple[Callable[[Dataset], Gate], ...] = (
     _for_presentation,
     _not_lateral,
     _view_known,
+    _upright,
     _chest,
 )

@@ -95,6 +95,22 @@ def test_a_mirrored_image_with_mirrored_orientation_keeps_the_patients_sides(sca
     np.testing.assert_array_equal(find_zones(mirrored).labels, find_zones(scan).labels[:, ::-1])
 
 
+@pytest.mark.parametrize("across", ["L", "R"])
+def test_an_image_whose_columns_run_to_the_head_is_turned_over_for_its_zones(scan, across):
+    turned = np.s_[::-1, :: -1 if across == "R" else 1]
+    stored = dataclasses.replace(
+        scan, pixels=np.ascontiguousarray(scan.pixels[turned]), patient_orientation=(across, "H")
+    )
+    np.testing.assert_array_equal(find_zones(stored).labels, find_zones(scan).labels[turned])
+
+
+@pytest.mark.parametrize("orientation", [("F", "L"), ("H", "R"), ("FL", "RF")])
+def test_no_zone_is_found_in_an_image_that_lies_on_its_side(scan, orientation):
+    zones = find_zones(dataclasses.replace(scan, patient_orientation=orientation))
+    assert not zones.found
+    assert zones.found_by.endswith("it lies on its side")
+
+
 @pytest.mark.parametrize(
     ("orientation", "supposed"),
     [(("L", "F"), False), (("RP", "F"), False), (("A", "F"), True), (("", ""), True), (None, True)],

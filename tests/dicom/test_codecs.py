@@ -148,3 +148,17 @@ def test_a_codestream_larger_than_the_header_is_refused_undecoded(
     with pytest.raises(DicomError, match="states 96 x 80 pixels, the header 64 x 80") as caught:
         read_radiograph(write(dataset))
     assert caught.value.code == "bad-header"
+
+
+@pytest.mark.parametrize("transfer_syntax", [JPEGLSLossless, JPEG2000Lossless])
+def test_a_codestream_deeper_than_the_header_says_is_refused(
+    make_dataset, write, stored, transfer_syntax
+):
+    """It would be read modulo 256; PS3.5 8.2.3 and 8.2.4 want the same depth."""
+    dataset = encoded(make_dataset(), transfer_syntax)
+    shallow = make_dataset((stored >> 4).astype(np.uint8), WindowCenter=128, WindowWidth=256)
+    shallow.file_meta.TransferSyntaxUID = transfer_syntax
+    shallow.PixelData = dataset.PixelData
+    with pytest.raises(DicomError, match="12 bits a pixel, Bits Allocated .* 8;") as caught:
+        read_radiograph(write(shallow))
+    assert caught.value.code == "bad-header"

@@ -10,7 +10,13 @@ from PIL import Image
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 
-from medllm.dicom.codestream import codestream_bits, codestream_size, comments_of
+from medllm.dicom.codestream import (
+    codestream_bits,
+    codestream_size,
+    comments_of,
+    is_cut_off,
+    rle_holds_more,
+)
 
 WORDS = b"scan of Quintilla"
 # A comment of JPEG; and of JPEG 2000, whose text stands behind two bytes for its kind.
@@ -111,6 +117,48 @@ def test_jpeg_ls_is_looked_through_to_its_end(compressed, held):
 
 def test_what_has_no_markers_has_no_comments(compressed, held):
     assert held(compressed(RLELossless), RLELossless) == []
+
+
+@pytest.fixture
+def boxed(stored):
+    """Make a JP2 file: a codestream of JPEG 2000 within boxes."""
+
+    def make(**options):
+        stream = BytesIO()
+        Image.fromarray((stored >> 4).astype(np.uint8)).save(stream, "JPEG2000", **options)
+        return stream.getvalue()
+
+    return make
+
+
+def test_the_boxes_around_a_codestream_of_jpeg_2000_are_looked_through(boxed, held, stored):
+    plain, at = boxed(), boxed().index(b"jp2c") - 4
+    named = plain[:at] + (len(WORDS) + 8).to_bytes(4) + b"xml " + WORDS + plain[at:]
+    assert not any(WORDS in one for one in held(plain))
+    assert any(WORDS in one for one in held(named)), "in a box before the codestream"
+    assert any(WORDS in one for one in held(plain + WORDS)), "and behind it"
+    assert any(WORDS in one for one in held(plain[:at] + WORDS)), "and without any codestream"
+    assert codestream_size(named) == codestream_size(boxed(no_jp2=True)) == stored.shape
+    assert codestream_bits(named) == 8
+    assert not is_cut_off(named)
+    assert is_cut_off(named[:-20])
+
+
+def test_zeros_behind_the_end_are_padding(jpeg, compressed):
+    for frame in (jpeg(), compressed(JPEG2000Lossless), compressed(JPEGLSLossless)):
+        assert not is_cut_off(frame + b"\0" * 64)
+        assert is_cut_off(frame[:-20] + b"\0" * 64)
+
+
+def test_rle_holds_more_where_bytes_follow_a_segment(compressed, stored):
+    frame = compressed(RLELossless)
+    second = int.from_bytes(frame[8:12], "little")
+    later = frame[:8] + (second + 20).to_bytes(4, "little") + frame[12:second]
+    assert not rle_holds_more(frame, stored.size)
+    assert not rle_holds_more(frame + b"\0", stored.size), "padding"
+    assert rle_holds_more(frame + WORDS, stored.size)
+    assert rle_holds_more(later + WORDS + b"..." + frame[second:], stored.size), "between two"
+    assert rle_holds_more(frame[:40] + WORDS + frame[40 + len(WORDS) :], stored.size), "header"
 
 
 @pytest.mark.parametrize("cut", range(2, 40))

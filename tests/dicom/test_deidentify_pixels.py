@@ -9,7 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.filebase import DicomBytesIO
 from pydicom.pixels.encoders.base import get_encoder
 from pydicom.tag import Tag
@@ -130,6 +130,20 @@ def test_hidden_bits_are_found_in_lossless_codestreams(
         plain = deidentify_file(write(encode(pixels, syntax, bits)), KEY)
         assert gates(plain)["hidden-bits"].passed
     assert refusal(write(encode(overlaid(pixels), syntax, 16))).code == "hidden-bits"
+
+
+def test_a_second_image_in_fragments_of_rle_is_found(encode, write, stored):
+    """PS3.5 A.4.2: a fragment a frame."""
+    dataset = encode(stored, RLELossless, 12, n_frames=2)
+    del dataset.NumberOfFrames
+    assert refusal(write(dataset)).code == "hidden-bits"
+
+
+def test_bytes_behind_an_rle_frame_are_found(encode, write, stored):
+    dataset = encode(stored, RLELossless, 12)
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    dataset.PixelData = encapsulate([frame + b"Maria, bed 4"])
+    assert refusal(write(dataset)).code == "hidden-bits"
 
 
 def test_where_pixels_cannot_be_decoded_it_is_said_that_nobody_looked(encode, write, stored):

@@ -256,3 +256,12 @@ def test_a_damaged_header_gives_an_image_or_one_kind_of_error(make_dataset, writ
     else:
         assert scan.pixels.ndim == 2
         assert_no_secret(" ".join(gate.message for gate in scan.gates))
+
+
+def test_a_name_that_stands_for_a_view_or_a_body_part_is_not_read(make_dataset, write):
+    named = make_dataset(ViewPosition="PA QUINTILLA", BodyPartExamined="DOE QUINTILLA")
+    scan = read_radiograph(write(named))
+    assert (scan.view_position, scan.body_part_examined) == (None, None)
+    assert "QUINTILLA" not in repr(scan)
+    scan = read_radiograph(write(make_dataset(ViewPosition="AP", BodyPartExamined="PORT CHEST")))
+    assert (scan.view_position, scan.body_part_examined) == ("AP", "PORT CHEST")

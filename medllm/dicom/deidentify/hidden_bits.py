@@ -9,9 +9,11 @@ import numpy as np
 from jaxtyping import UInt
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
+from pydicom.encaps import parse_fragments
+from pydicom.uid import RLELossless
 
 from medllm.dicom.attributes import numbers
-from medllm.dicom.codestream import codestream_bits, codestreams
+from medllm.dicom.codestream import codestream_bits, codestreams, rle_holds_more
 from medllm.dicom.dataset import transfer_syntax_uid
 from medllm.dicom.decode import stored_values
 from medllm.dicom.encoding_gates import ENCODING_GATES
@@ -81,8 +83,20 @@ def _overlay_in_pixels(dataset: Dataset) -> bool:
 
 
 def _bytes_behind(dataset: Dataset) -> bool:
+    if transfer_syntax_uid(dataset) == RLELossless:
+        return _bytes_behind_rle(dataset)
     size = image_bytes(dataset)
     return size is not None and any((dataset.get("PixelData") or b"")[size:])
+
+
+def _bytes_behind_rle(dataset: Dataset) -> bool:
+    """Look for more fragments than frames, and behind the segments of each; PS3.5 A.4.2."""
+    n_frames = int(_number(dataset, "NumberOfFrames") or 1)
+    n_pixels = math.prod(int(_number(dataset, name) or 0) for name in ("Rows", "Columns"))
+    # The first item is the offset table.
+    more_fragments = parse_fragments(dataset.get("PixelData") or b"")[0] - 1 > n_frames
+    frames = () if more_fragments else codestreams(dataset)
+    return more_fragments or any(rle_holds_more(frame, n_pixels) for frame in frames)
 
 
 def _bits_above(dataset: Dataset) -> bool:
