@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pydicom.dataset import Dataset
 from pydicom.uid import HTJ2K, JPEG2000, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
 
-from medllm.dicom.attributes import is_given, numbers, word
+from medllm.dicom.attributes import is_given, numbers, pixel_spacing_mm, word
 from medllm.dicom.dataset import transfer_syntax_uid
 from medllm.dicom.gates import make_gate
 from medllm.dicom.quoting import quoted, quoted_uid
@@ -19,6 +19,13 @@ MAX_PIXELS = 2**26
 _LOSSY = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless})
 # These can be either; the header has to say which.
 _LOSSY_UNLESS_DENIED = frozenset({JPEG2000, HTJ2K})
+# Headers round a spacing; that is less than a hundredth.
+_MOST_DISTORTION = 0.01
+_SHAPE_KEYWORDS = {
+    "PixelSpacing": "Pixel Spacing (0028,0030)",
+    "ImagerPixelSpacing": "Imager Pixel Spacing (0018,1164)",
+    "PixelAspectRatio": "Pixel Aspect Ratio (0028,0034)",
+}
 
 _WHOLE_NUMBERS = {
     "Rows": "Rows (0028,0010)",
@@ -28,6 +35,48 @@ _WHOLE_NUMBERS = {
     "BitsStored": "Bits Stored (0028,0101)",
     "PixelRepresentation": "Pixel Representation (0028,0103)",
 }
+
+
+def is_lossy(dataset: Dataset) -> bool:
+    """Tell whether an image was compressed with loss, now or in the past.
+
+    Args:
+        dataset: The image, in the encoding that it was read in.
+
+    Returns:
+        True where Lossy Image Compression (0028,2110) or the encoding says so, and where the
+        encoding leaves it open and the header does not deny it.
+
+    Source:
+        DICOM PS3.3 C.7.6.1.1.5.
+    """
+    stated, transfer_syntax = word(dataset, "LossyImageCompression"), transfer_syntax_uid(dataset)
+    if stated == "01" or transfer_syntax in _LOSSY:
+        return True
+    return transfer_syntax in _LOSSY_UNLESS_DENIED and stated != "00"
+
+
+def pixel_aspect(dataset: Dataset) -> tuple[tuple[float, float], str] | tuple[None, None]:
+    """Read the shape of a pixel.
+
+    Args:
+        dataset: The header.
+
+    Returns:
+        Height and width of a pixel, of which only the ratio counts, with the keyword they come
+        from: the spacing at the patient, else at the imager, else Pixel Aspect Ratio; two None
+        where no attribute holds two positive numbers.
+
+    Source:
+        DICOM PS3.3 C.7.6.3.1.7, Pixel Aspect Ratio.
+    """
+    spacing, keyword = pixel_spacing_mm(dataset)
+    if spacing is not None and keyword is not None:
+        return spacing, keyword
+    stated = numbers(dataset, "PixelAspectRatio")
+    if len(stated) == 2 and min(stated) > 0:
+        return (stated[0], stated[1]), "PixelAspectRatio"
+    return None, None
 
 
 def _pixels_present(dataset: Dataset) -> Gate:
@@ -133,17 +182,29 @@ def _file_meta(dataset: Dataset) -> Gate:
 
 
 def _lossless(dataset: Dataset) -> Gate:
-    stated, transfer_syntax = word(dataset, "LossyImageCompression"), transfer_syntax_uid(dataset)
-    lossy = stated == "01" or transfer_syntax in _LOSSY
-    lossy = lossy or (transfer_syntax in _LOSSY_UNLESS_DENIED and stated != "00")
     return make_gate(
         "lossy",
         "warning",
-        not lossy,
+        not is_lossy(dataset),
         "no sign of lossy compression",
         f"Lossy Image Compression (0028,2110) is {quoted(dataset, 'LossyImageCompression')}, "
-        f"Transfer Syntax UID (0002,0010) is {quoted_uid(transfer_syntax)}: fine detail may be "
-        "lost.",
+        f"Transfer Syntax UID (0002,0010) is {quoted_uid(transfer_syntax_uid(dataset))}: fine "
+        "detail may be lost.",
+    )
+
+
+def _square_pixels(dataset: Dataset) -> Gate:
+    shape, keyword = pixel_aspect(dataset)
+    height, width = shape or (1.0, 1.0)
+    name = _SHAPE_KEYWORDS.get(keyword or "", "")
+    return make_gate(
+        "non-square-pixels",
+        "warning",
+        max(height, width) <= (1 + _MOST_DISTORTION) * min(height, width),
+        f"{name} is that of square pixels" if name else "no other pixels than square are stated",
+        f"by {name} a pixel is {height / width:.3g} times as high as it is wide; medllm takes "
+        "pixels for squares, so that pictures show a distorted chest, and a model that does not "
+        "stretch its images sees one: resample the image to square pixels.",
     )
 
 
@@ -182,6 +243,7 @@ ENCODING_GATES: tuple[Callable[[Dataset], Gate], ...] = (
     _pixels_present,
     _file_meta,
     _lossless,
+    _square_pixels,
     _no_annotation,
     _polarity_consistent,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -109,7 +110,7 @@ def modality_values(
         DICOM PS3.3 C.11.1.
     """
     for item in items(dataset, "ModalityLUTSequence")[:1]:
-        table = _table(dataset, item, stored)
+        table = _table(dataset, item, signed=bool(dataset.PixelRepresentation))
         detail = f"{len(table.entries)} entries from {table.first_input}, {table.bits} bits"
         return table(stored), (PixelStep("modality-lut", detail, (float(table.first_input),)),)
     if "RescaleSlope" not in dataset and "RescaleIntercept" not in dataset:
@@ -218,7 +219,7 @@ def _stated_voi(
     dataset: Dataset, values: Float64[np.ndarray, "rows columns"]
 ) -> tuple[Float64[np.ndarray, "rows columns"] | None, PixelStep]:
     for item in items(dataset, "VOILUTSequence")[:1]:
-        table = _table(dataset, item, values)
+        table = _table(dataset, item, signed=_can_be_negative(dataset))
         detail = f"{len(table.entries)} entries from {table.first_input}, {table.bits} bits"
         step = PixelStep("voi-lut", detail, (float(table.first_input),))
         return table(values) / (2**table.bits - 1), step
@@ -235,14 +236,29 @@ def _stated_voi(
         return None, PixelStep("window", f"window of the header unusable ({step.detail})")
 
 
-def _table(
-    dataset: Dataset, item: Dataset, values: Real[np.ndarray, "rows columns"]
-) -> LookupTable:
-    return read_lookup_table(
-        item,
-        little_endian=dataset.original_encoding[1] is not False,
-        signed=bool(dataset.PixelRepresentation) or bool(values.min() < 0),
-    )
+def _can_be_negative(dataset: Dataset) -> bool:
+    """Tell whether a modality value, the input of a VOI table, can be below 0.
+
+    Not the image's own values decide, but those that its header allows; those of a modality
+    table are unsigned whatever the stored values are.
+
+    Source:
+        DICOM PS3.3 C.11.2.1.1, LUT Descriptor.
+    """
+    bits, signed = int(dataset.BitsStored), bool(dataset.PixelRepresentation)
+    lowest = -(2 ** (bits - 1)) if signed else 0
+    ends, _ = modality_values(dataset, np.array([[lowest, lowest + 2**bits - 1]]))
+    return bool(ends.min() < 0)
+
+
+def _table(dataset: Dataset, item: Dataset, *, signed: bool) -> LookupTable:
+    little_endian = dataset.original_encoding[1] is not False
+    table = read_lookup_table(item, little_endian=little_endian, signed=signed)
+    if not signed and table.first_input + len(table.entries) <= 0:
+        # A table of nothing but inputs that cannot be: pydicom reads the descriptor of an
+        # implicit encoding with the sign of the stored values.
+        table = replace(table, first_input=table.first_input + 2**16)
+    return table
 
 
 def _as_stored(dataset: Dataset, value: float) -> int:

@@ -680,22 +680,23 @@ def test_real_radiographs_go_through(real_dicom, name, tmp_path):
     assert re.fullmatch(r"\d{8}", parsed(made).get("AcquisitionDate", "00000000"))
 
 
-@pytest.mark.integration
-def test_dciodvfy_finds_no_error_that_the_source_had_not(phantoms, tmp_path, data_root):
+def errors(path):
+    """What dciodvfy, which is not ours, says is wrong in a file."""
     dciodvfy = shutil.which("dciodvfy")
     if dciodvfy is None:
         pytest.skip("dciodvfy (dicom3tools) is not installed")
+    done = subprocess.run(  # noqa: S603
+        [dciodvfy, str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = [line for line in done.stderr.splitlines() if line.startswith("Error")]
+    return {re.sub(r"<[^>]*>", "", line) for line in lines}
 
-    def errors(path):
-        done = subprocess.run(  # noqa: S603
-            [dciodvfy, str(path)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        lines = [line for line in done.stderr.splitlines() if line.startswith("Error")]
-        return {re.sub(r"<[^>]*>", "", line) for line in lines}
 
+@pytest.mark.integration
+def test_dciodvfy_finds_no_error_that_the_source_had_not(phantoms, tmp_path, data_root):
     phantom = make_phantom(5, size=128)
     plain = [
         write_dicom(
@@ -718,6 +719,33 @@ def test_dciodvfy_finds_no_error_that_the_source_had_not(phantoms, tmp_path, dat
         new.write_bytes(deidentify_file(path, KEY, accept=["secondary-capture"]).data)
         assert errors(new) <= errors(path), path.name
         assert path in human or errors(new) == set()
+
+
+ISSUERS = [
+    "IssuerOfAccessionNumberSequence",
+    "OrderPlacerIdentifierSequence",
+    "OrderFillerIdentifierSequence",
+]
+
+
+@pytest.mark.parametrize("keyword", ISSUERS)
+def test_who_gave_out_a_number_leaves_nothing_invalid_behind(keyword, tmp_path):
+    """PS3.3 Table 10-17: an issuer without its name is none."""
+    path = write_dicom(make_phantom(5, size=128), tmp_path / "a.dcm")
+    dataset = pydicom.dcmread(path)
+    issuer = item(
+        LocalNamespaceEntityID="Ospedale Incurabili",
+        UniversalEntityID="1.2.840.99999.7",
+        UniversalEntityIDType="ISO",
+    )
+    setattr(dataset, keyword, [issuer])
+    dataset.save_as(path)
+    assert errors(path) == set()
+    made = deidentify_file(path, KEY)
+    path.write_bytes(made.data)
+    assert keyword not in parsed(made)
+    assert traces(made.data, ["Incurabili", "99999.7"]) == []
+    assert errors(path) == set()
 
 
 # Any attribute that holds text, but for those that say what the object is.

@@ -319,6 +319,35 @@ def test_jpeg_2000_is_lossy_unless_the_header_denies_it(make_dataset, write, sta
     assert ("lossy" in codes(read_radiograph(write(dataset)))) == lossy
 
 
+@pytest.mark.parametrize(
+    ("attributes", "found"),
+    [
+        ({"ImagerPixelSpacing": [0.2, 0.1]}, "Imager Pixel Spacing (0018,1164) a pixel is 2 "),
+        ({"PixelSpacing": [0.1, 0.2]}, "Pixel Spacing (0028,0030) a pixel is 0.5 "),
+        ({"PixelAspectRatio": [4, 3]}, "Pixel Aspect Ratio (0028,0034) a pixel is 1.33 "),
+        ({"PixelSpacing": [0.1, 0.1009]}, None),
+        ({"PixelSpacing": [0.1009, 0.1]}, None),
+        ({"PixelSpacing": [0.1, 0.1011]}, "Pixel Spacing (0028,0030) a pixel is 0.989 "),
+        ({"PixelSpacing": [0.1011, 0.1]}, "Pixel Spacing (0028,0030) a pixel is 1.01 "),
+        # What is said of the patient comes before what is said of the imager, PS3.3 10.7.1.3.
+        ({"PixelSpacing": [0.1, 0.1], "ImagerPixelSpacing": [0.2, 0.1]}, None),
+        ({"ImagerPixelSpacing": [0.1, 0.1], "PixelAspectRatio": [2, 1]}, None),
+        # Devices write a spacing of 0.
+        ({"PixelSpacing": [0, 0], "PixelAspectRatio": [2, 1]}, "(0028,0034) a pixel is 2 "),
+        ({"PixelAspectRatio": [0, 1]}, None),
+        ({"PixelAspectRatio": 2}, None),
+        ({"PixelSpacing": ["1e-300", "1e300"]}, "(0028,0030) a pixel is 0 "),
+    ],
+)
+def test_pixels_that_are_not_square_are_warned_of(make_dataset, write, attributes, found):
+    scan = read_radiograph(write(make_dataset(**attributes)))
+    (gate,) = (gate for gate in scan.gates if gate.code == "non-square-pixels")
+    assert gate.severity == "warning"
+    assert gate.passed == (found is None)
+    assert found is None or f"{found}times as high as it is wide" in gate.message
+    assert codes(scan) == ({"non-square-pixels"} if found else set())
+
+
 def test_an_image_that_was_lossy_once_stays_lossy(make_dataset, write):
     dataset = make_dataset(LossyImageCompression="01")
     assert dataset.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian

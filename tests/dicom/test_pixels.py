@@ -6,6 +6,7 @@ from highdicom import imread
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from pydicom.sequence import Sequence
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from medllm.dicom import read_radiograph
 
@@ -192,6 +193,49 @@ def test_voi_table_takes_signed_rescaled_values(make_dataset, write, stored):
     dataset = make_dataset(RescaleSlope=1, RescaleIntercept=-2048)
     dataset.VOILUTSequence = lut_item(entries, first=-2048)
     assert read_radiograph(write(dataset)).pixels == pytest.approx(stored / TOP, abs=ONE_STEP)
+
+
+SYNTAXES = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+@pytest.mark.parametrize("modality", ["table", "rescale"])
+def test_a_voi_table_is_unsigned_where_its_input_is_whatever_the_stored_values_are(
+    make_dataset, write, stored, modality, syntax
+):
+    """PS3.3 C.11.2.1.1; an input from 40000 on would be -25536 with a sign."""
+    signed = stored.astype(np.int16) - 2048
+    dataset = make_dataset(signed)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    if modality == "table":
+        dataset.ModalityLUTSequence = lut_item(np.arange(40000, 44096), first=-2048, bits=16)
+        dataset.ModalityLUTSequence[0].ModalityLUTType = "US"
+    else:
+        dataset.RescaleSlope, dataset.RescaleIntercept = 1, 42048
+    dataset.VOILUTSequence = lut_item(np.arange(4096), first=40000)
+    scan = read_radiograph(write(dataset))
+    assert scan.pixels == pytest.approx(stored / TOP, abs=ONE_STEP)
+    assert next(step.numbers for step in scan.pipeline if step.name == "voi-lut") == (40000,)
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_a_voi_table_is_signed_where_the_header_allows_an_input_below_0(
+    make_dataset, write, stored, syntax
+):
+    """The image itself has none, and an implicit encoding does not state the sign."""
+    above = np.maximum(stored, 100)
+    dataset = make_dataset(above, RescaleSlope=1, RescaleIntercept=-100)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.VOILUTSequence = lut_item(np.arange(4096), first=-100)
+    scan = read_radiograph(write(dataset))
+    assert scan.pixels == pytest.approx(above / TOP, abs=ONE_STEP)
+
+
+def test_a_voi_table_may_begin_below_what_can_be(make_dataset, write, stored):
+    dataset = make_dataset(stored.astype(np.int16) - 2048, RescaleSlope=1, RescaleIntercept=2048)
+    dataset.VOILUTSequence = lut_item(np.arange(4096) * 10 // 11, first=-10)
+    wanted = (stored.astype(int) + 10).clip(0, TOP) * 10 // 11 / TOP
+    assert read_radiograph(write(dataset)).pixels == pytest.approx(wanted, abs=ONE_STEP)
 
 
 @pytest.mark.parametrize(("highest", "white"), [(2047, 4095), (1023, 1023)])

@@ -10,12 +10,17 @@ from PIL import Image
 from pydicom import Dataset, dcmread
 from pydicom.config import IGNORE
 from pydicom.dataelem import DataElement
-from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage, ImplicitVRLittleEndian
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    GrayscaleSoftcopyPresentationStateStorage,
+    ImplicitVRLittleEndian,
+)
 
 from medllm.dicom import read_radiograph
 from medllm.dicom.dataset import parse_dataset
 from medllm.dicom.radiograph import Gate
 from medllm.explanation.record import AttributionMap
+from medllm.phantom import make_phantom, write_dicom
 from medllm.report.dicom.gsps import encode
 from medllm.report.dicom.source import read_source
 
@@ -144,10 +149,10 @@ def test_dcmtk_shows_the_radiograph_as_it_was_scored(dicom_report, dicom_path, t
     assert abs(shown - wanted).max() < 2
 
 
-def _table(entries, first, bits=12):
+def _table(entries, first, bits=12, order="<"):
     item = Dataset()
     item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(entries), first, bits])
-    item.add_new("LUTData", "OW", np.asarray(entries, "<u2").tobytes())
+    item.add_new("LUTData", "OW", np.asarray(entries, f"{order}u2").tobytes())
     return item
 
 
@@ -242,6 +247,92 @@ def test_a_table_is_read_with_the_sign_with_which_it_was_used(report_of, dicom_p
     dataset.save_as(tmp_path / "a.dcm")
     (voi,) = states(report_of(tmp_path / "a.dcm"))["gsps-pneumonia"].SoftcopyVOILUTSequence
     assert voi.VOILUTSequence[0].LUTDescriptor[1] == -TOP
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [["VOILUTSequence"], ["ModalityLUTSequence"], ["ModalityLUTSequence", "VOILUTSequence"]],
+)
+def test_a_table_is_read_in_the_byte_order_of_its_file(keywords, report_of, errors_of, tmp_path):
+    path = write_dicom(
+        make_phantom(3, size=200), tmp_path / "a.dcm", transfer_syntax=ExplicitVRBigEndian
+    )
+    dataset = dcmread(path)
+    for keyword in keywords:
+        # VR OW is the one whose bytes pydicom leaves as they are.
+        setattr(dataset, keyword, [_table(GAMMA, 0, order=">")])
+    if "ModalityLUTSequence" in keywords:
+        dataset.ModalityLUTSequence[0].ModalityLUTType = "US"
+        for keyword in NO_RESCALE:
+            del dataset[keyword]
+    dataset.save_as(path)
+    report = report_of(path)
+    state = states(report)["gsps-pneumonia"]
+    assert errors_of(state) == []
+    shown = rendered(state, path, tmp_path)
+    # Half a grey level of each of the two that round, and one of dcmtk's own tables.
+    assert abs(shown - report.scan.pixels * 255).max() < 2
+
+
+@pytest.mark.parametrize(("modality", "first"), [("table", -2048), ("rescale", 40000)])
+def test_a_table_of_an_implicit_encoding_begins_where_it_was_used(
+    modality, first, report_of, dicom_phantoms, errors_of, tmp_path
+):
+    """Stored values have a sign, what a modality table makes of them has none."""
+    dataset = dcmread(dicom_phantoms["dx"])
+    dataset.PixelRepresentation = 1
+    dataset.PixelData = (dataset.pixel_array.astype(np.int16) - 2048).tobytes()
+    if modality == "table":
+        for keyword in NO_RESCALE:
+            del dataset[keyword]
+        dataset.ModalityLUTSequence = [_table(np.arange(TOP + 1) + 40000, -2048, 16)]
+        dataset.ModalityLUTSequence[0].ModalityLUTType = "US"
+    else:
+        dataset.RescaleIntercept = 42048
+    dataset.VOILUTSequence = [_table(GAMMA, 40000)]
+    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    dataset.save_as(tmp_path / "a.dcm", implicit_vr=True)
+    report = report_of(tmp_path / "a.dcm")
+    state = states(report)["gsps-pneumonia"]
+    # dcmtk is not misled by a wrong sign where one table stands alone.
+    assert state.SoftcopyVOILUTSequence[0].VOILUTSequence[0].LUTDescriptor[1] == first
+    assert errors_of(state) == []
+    shown = rendered(state, tmp_path / "a.dcm", tmp_path)
+    assert abs(shown - report.scan.pixels * 255).max() < 2
+
+
+# What a header says of the shape of its pixels, and its height before its width.
+SHAPES = {
+    "not said": ({}, [1, 1]),
+    "square": ({"PixelSpacing": [0.143, 0.143]}, [1, 1]),
+    "at the patient": ({"PixelSpacing": [0.3, 0.2], "ImagerPixelSpacing": [0.2, 0.2]}, [3, 2]),
+    "at the imager": ({"ImagerPixelSpacing": [0.2, 0.4], "PixelAspectRatio": [5, 1]}, [1, 2]),
+    "no size": ({"PixelAspectRatio": [6, 8]}, [3, 4]),
+    "a spacing of 0": ({"ImagerPixelSpacing": [0, 0], "PixelAspectRatio": [2, 1]}, [2, 1]),
+    "no whole numbers": ({"PixelSpacing": [0.1, 0.143]}, [100, 143]),
+    "beyond all bounds": ({"PixelSpacing": ["1e-300", "1e300"]}, [1, 200_000]),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_pixels_are_shown_in_the_shape_that_they_have(
+    shape, changed_phantom, report_of, errors_of, tmp_path
+):
+    """PS3.3 C.10.4: the state's shape is taken, and the image's own ignored."""
+    attributes, wanted = SHAPES[shape]
+
+    def change(dataset):
+        del dataset.ImagerPixelSpacing
+        for keyword, value in attributes.items():
+            setattr(dataset, keyword, value)
+
+    for state in states(report_of(changed_phantom(change))).values():
+        (area,) = state.DisplayedAreaSelectionSequence
+        assert area.PresentationPixelAspectRatio == wanted
+        assert "PresentationPixelSpacing" not in area
+        assert errors_of(state) == []
+        state.save_as(tmp_path / "state.dcm", enforce_file_format=True)
+        assert "Test passed" in run("dcmpschk", tmp_path / "state.dcm")
 
 
 def test_a_sigmoid_stays_a_sigmoid(report_of, dicom_phantoms, tmp_path):

@@ -84,6 +84,19 @@ _EXCEPTIONS: dict[str, Action] = {
     # The table leaves them in. They belong to signatures and to identities under another's key.
     "MACParametersSequence": "removed",
     "EncryptedAttributesSequence": "removed",
+    # So it does with who gave out a number, which tells the hospital. They go whole: without its
+    # free text, an item is invalid (PS3.3 Table 10-17, HL7v2 Hierarchic Designator Macro).
+    **dict.fromkeys(
+        (
+            "IssuerOfAccessionNumberSequence",
+            "OrderPlacerIdentifierSequence",
+            "OrderFillerIdentifierSequence",
+            "AssigningFacilitySequence",
+            "AssigningJurisdictionCodeSequence",
+            "AssigningAgencyOrDepartmentCodeSequence",
+        ),
+        "removed",
+    ),
     # Retain Device Identity Option.
     **dict.fromkeys(
         (

@@ -17,7 +17,7 @@ from medllm.dicom.attributes import text
 from medllm.dicom.content import HEAD_BYTES, file_kind
 from medllm.dicom.dataset import parse_dataset, transfer_syntax_uid
 from medllm.dicom.decode import stored_values
-from medllm.dicom.encoding_gates import ENCODING_GATES
+from medllm.dicom.encoding_gates import ENCODING_GATES, is_lossy
 from medllm.dicom.files import read_image_file
 from medllm.dicom.gates import enforce
 from medllm.dicom.silence import in_silence
@@ -165,17 +165,24 @@ def load_object(item: DicomObject) -> pydicom.Dataset:
 def decompress(dataset: pydicom.Dataset) -> None:
     """Store the pixels of a grey image of one frame without compression, values unchanged.
 
-    It stays the same object, under the same UID: nothing is lost that was there.
+    It stays the same object, under the same UID: nothing is lost that was there. What the
+    encoding alone told of an earlier loss is written into the header.
 
     Args:
         dataset: The image, changed in place.
 
     Raises:
         DicomError: It is none, cannot be decoded, or has no decoder installed.
+
+    Source:
+        DICOM PS3.3 C.7.6.1.1.5, Lossy Image Compression.
     """
     enforce((check(dataset) for check in ENCODING_GATES), ())
+    values = stored_values(dataset)
+    if is_lossy(dataset):
+        dataset.LossyImageCompression = "01"
     dataset.set_pixel_data(
-        stored_values(dataset),
+        values,
         dataset.PhotometricInterpretation,
         int(dataset.BitsStored),
         generate_instance_uid=False,

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from pydicom import Dataset
+from pydicom.uid import PYDICOM_IMPLEMENTATION_UID
 
 from medllm.dicom.attributes import items, numbers, text
 from medllm.dicom.network.address import WebPeer
@@ -54,9 +55,7 @@ def _send(client: DICOMwebClient, peer: WebPeer, item: DicomObject) -> Sent:
         dataset = load_object(item)
     except DicomError as error:
         return failed(error)
-    dataset.preamble = bytes(128)
-    dataset.file_meta.MediaStorageSOPClassUID = item.sop_class_uid
-    dataset.file_meta.MediaStorageSOPInstanceUID = item.sop_instance_uid
+    _complete(dataset, item)
     try:
         answer = asked(peer, lambda: client.store_instances([dataset]))
     except NetworkError as error:
@@ -65,6 +64,22 @@ def _send(client: DICOMwebClient, peer: WebPeer, item: DicomObject) -> Sent:
         sent = _judged(item, peer, _body(error))
         return sent if sent.error == "refused" else failed(error)
     return _judged(item, peer, answer)
+
+
+def _complete(dataset: Dataset, item: DicomObject) -> None:
+    """Give a data set all that begins a DICOM file, without which it may have been read.
+
+    Source:
+        DICOM PS3.10 7.1, DICOM File Meta Information.
+    """
+    dataset.preamble, meta = bytes(128), dataset.file_meta
+    meta.FileMetaInformationGroupLength = 0  # pydicom counts it as it writes
+    meta.FileMetaInformationVersion = b"\0\1"
+    meta.MediaStorageSOPClassUID = item.sop_class_uid
+    meta.MediaStorageSOPInstanceUID = item.sop_instance_uid
+    if not text(meta, "ImplementationClassUID"):
+        meta.ImplementationClassUID = PYDICOM_IMPLEMENTATION_UID
+        meta.ImplementationVersionName = "MEDLLM"
 
 
 def _body(error: NetworkError) -> Dataset:

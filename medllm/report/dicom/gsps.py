@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
 from textwrap import shorten, wrap
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from pydicom.dataelem import DataElement
 from pydicom.valuerep import DSfloat
 
 from medllm.dicom.attributes import items, word
+from medllm.dicom.encoding_gates import pixel_aspect
 from medllm.dicom.lookup_table import LookupTable, read_lookup_table
 from medllm.dicom.radiograph import PixelStep, Radiograph
 from medllm.dicom.windows import stretch, window_bounds, window_sigmoid
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 
 # Points of a line, at most: two numbers of four bytes each, in an element of at most 65,534 bytes.
 _MOST_POINTS = 8000
+
+# Times 10,000, it is within VR IS, which ends at 2**31 - 1.
+_LARGEST_RATIO = 200_000
 
 # Layer, its description, and its colour in sRGB where the viewer shows colours.
 _LAYERS = {
@@ -74,6 +80,9 @@ def _state(report: Report, source: Source, entry: ReportedFinding, number: int) 
     dataset.update(_modality(steps, source.image))
     dataset.SoftcopyVOILUTSequence = [_voi(steps, source.image)]
     dataset.Laterality = source.image.get("Laterality")
+    # highdicom takes all pixels for squares.
+    (area,) = dataset.DisplayedAreaSelectionSequence
+    area.PresentationPixelAspectRatio = _aspect_ratio(source.image)
     return dataset
 
 
@@ -84,6 +93,17 @@ def _without_display(image: Dataset) -> Dataset:
         if element.tag.group != 0x0028 or element.keyword in ("Rows", "Columns", "SamplesPerPixel"):
             result.add(element)
     return result
+
+
+def _aspect_ratio(image: Dataset) -> list[int]:
+    """Give the shape of a pixel in whole numbers, height before width (PS3.3 C.10.4)."""
+    shape, _ = pixel_aspect(image)
+    height, width = shape or (1.0, 1.0)
+    shorter, longer = sorted((height, width))
+    # To a ten-thousandth, a pixel or less over a radiograph; and a header can say anything.
+    ratio = Fraction(min(longer / shorter, _LARGEST_RATIO)).limit_denominator(10_000)
+    pair = [ratio.numerator, ratio.denominator]
+    return pair if height > width else pair[::-1]
 
 
 def _graphics(
@@ -242,7 +262,10 @@ def _table(image: Dataset, keyword: str, step: PixelStep | None) -> LookupTable 
         return None
     (first_input,) = step.numbers
     item = items(image, keyword)[0]
-    return read_lookup_table(item, little_endian=True, signed=first_input < 0)
+    # The header that was taken over has no byte order; an item has that of its file.
+    little_endian = item.original_encoding[1] is not False
+    table = read_lookup_table(item, little_endian=little_endian, signed=first_input < 0)
+    return replace(table, first_input=int(first_input))
 
 
 def _lookup(first_input: int, display: Float64[np.ndarray, " entries"]) -> Dataset:

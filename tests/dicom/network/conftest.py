@@ -133,6 +133,7 @@ class Site:
         self.peer = WebPeer(url)
         self.answers: list[tuple[int, dict[str, str], bytes]] = []
         self.asked: list[tuple[str, str, dict[str, str]]] = []
+        self.bodies: list[bytes] = []
         self.answer: Callable[[str], tuple[int, dict[str, str], bytes]] | None = None
 
     def lay(self, status: int, body: object = None, **headers: str) -> None:
@@ -150,7 +151,7 @@ def site():
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 length = int(self.headers.get("Content-Length") or 0)
-                self.rfile.read(length)
+                made.bodies.append(self.rfile.read(length))
                 made.asked.append((self.command, self.path, dict(self.headers)))
                 status, headers, body = (
                     made.answer(self.path) if made.answer else made.answers.pop(0)

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import logging
 import time
+from io import BytesIO
 from threading import Timer
 
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
+from pydicom.encaps import encapsulate
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.uid import (
+    JPEG2000,
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLSNearLossless,
 )
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.dsutils import encode
 
+from medllm.dicom import read_radiograph
 from medllm.dicom.network import DicomPeer, Patience, parse_peer, store
 from medllm.errors import NetworkError
 
@@ -81,6 +88,55 @@ def test_a_peer_that_decodes_nothing_gets_the_same_pixels_without_compression(no
         for keyword in ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
                         "PixelRepresentation", "PhotometricInterpretation"):  # fmt: skip
             assert got[keyword].value == wanted[keyword].value
+
+
+def _compressed(dataset, syntax):
+    """Compress a radiograph of 12 bits; as JPEG Baseline it has 8."""
+    if syntax != JPEGBaseline8Bit:
+        options = {JPEG2000: {"j2k_cr": [4]}, JPEGLSNearLossless: {"jls_error": 3}}
+        dataset.compress(syntax, generate_instance_uid=False, **options.get(syntax, {}))
+        return
+    stream = BytesIO()
+    Image.fromarray((dataset.pixel_array >> 4).astype(np.uint8)).save(stream, "JPEG", quality=50)
+    dataset.PixelData = encapsulate([stream.getvalue()])
+    dataset["PixelData"].VR = "OB"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
+    dataset.WindowCenter, dataset.WindowWidth = 128, 256
+    dataset.file_meta.TransferSyntaxUID = syntax
+
+
+@pytest.mark.parametrize(
+    ("syntax", "stated", "told"),
+    [
+        (JPEGBaseline8Bit, None, "01"),
+        (JPEGBaseline8Bit, "00", "01"),
+        (JPEGLSNearLossless, None, "01"),
+        (JPEG2000, None, "01"),
+        (JPEG2000, "00", "00"),
+        (JPEG2000Lossless, None, None),
+        (JPEG2000Lossless, "01", "01"),
+    ],
+)
+def test_what_was_lost_is_told_where_the_encoding_told_it_alone(
+    node, study, tmp_path, syntax, stated, told
+):
+    """PS3.3 C.7.6.1.1.5: an image that was compressed with loss once says so ever after."""
+    dataset = pydicom.dcmread(study[1])
+    _compressed(dataset, syntax)
+    del dataset.LossyImageCompression
+    if stated is not None:
+        dataset.LossyImageCompression = stated
+    dataset.save_as(tmp_path / "a.dcm")
+    made = node(contexts=[(CR, ImplicitVRLittleEndian)])
+    (sent,) = store([tmp_path / "a.dcm"], made.peer)
+    assert sent.error is None, sent.message
+    (got,) = made.taken
+    assert got.get("LossyImageCompression") == told
+    got.save_as(tmp_path / "b.dcm", enforce_file_format=True)
+    before, after = (read_radiograph(tmp_path / name) for name in ("a.dcm", "b.dcm"))
+    assert np.array_equal(after.pixels, before.pixels)
+    assert [gate.code for gate in after.warnings] == [gate.code for gate in before.warnings]
+    assert ("lossy" in {gate.code for gate in after.warnings}) == (told == "01")
 
 
 def test_what_the_peer_takes_in_no_encoding_is_told_with_the_reason(node, study, tmp_path):

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 
+import pydicom
 import pytest
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
+from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, ExplicitVRLittleEndian
 
 from medllm.dicom.network import Patience, WebPeer, store
 from medllm.errors import NetworkError
@@ -166,3 +171,42 @@ def test_a_server_that_is_away_or_silent_is_told(site, study, free_port):
     with pytest.raises(NetworkError) as raised:
         list(store(study * 2, silent.peer, patience=Patience(1, 0, 0.2)))
     assert raised.value.code == "connection-lost"
+
+
+def _posted(site, path, uid) -> bytes:
+    """What stands in the one part of the request with which an object was sent."""
+    made = site()
+    made.lay(200, _stored(uid))
+    (sent,) = store([path], made.peer)
+    assert sent.error is None, sent.message
+    return made.bodies[0].split(b"\r\n\r\n", 1)[1].rsplit(b"\r\n--", 1)[0]
+
+
+def test_an_object_without_file_meta_is_posted_as_a_whole_file(site, study, uids, tmp_path):
+    """PS3.10 7.1: preamble, prefix, and each attribute of type 1."""
+    dataset = pydicom.dcmread(study[1])
+    stream = DicomBytesIO()
+    stream.is_little_endian, stream.is_implicit_VR = True, False
+    write_dataset(stream, dataset)
+    (tmp_path / "bare.dcm").write_bytes(stream.getvalue())
+    posted = _posted(site, tmp_path / "bare.dcm", uids[1])
+    assert posted[:132] == bytes(128) + b"DICM"
+    got = pydicom.dcmread(BytesIO(posted))
+    length = got.file_meta.FileMetaInformationGroupLength
+    assert posted[144 + length :] == stream.getvalue()
+    assert got.file_meta.FileMetaInformationVersion == b"\0\1"
+    assert got.file_meta.MediaStorageSOPClassUID == dataset.SOPClassUID
+    assert got.file_meta.MediaStorageSOPInstanceUID == uids[1]
+    assert got.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+    assert got.file_meta.ImplementationClassUID == PYDICOM_IMPLEMENTATION_UID
+    assert got.file_meta.ImplementationVersionName == "MEDLLM"
+
+
+def test_who_wrote_a_file_stays_in_it(site, study, uids, tmp_path):
+    dataset = pydicom.dcmread(study[0])
+    dataset.file_meta.ImplementationClassUID = "1.2.3.4"
+    del dataset.file_meta.ImplementationVersionName
+    dataset.save_as(tmp_path / "theirs.dcm")
+    got = pydicom.dcmread(BytesIO(_posted(site, tmp_path / "theirs.dcm", uids[0])))
+    assert got.file_meta.ImplementationClassUID == "1.2.3.4"
+    assert "ImplementationVersionName" not in got.file_meta
