@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +12,7 @@ import typer
 from medllm.cli.inputs import (
     Accept,
     AsJson,
+    Findings,
     ModelSource,
     Polarity,
     Split,
@@ -45,6 +46,7 @@ def calibrate(
         ),
     ],
     model: ModelSource = None,
+    finding: Findings = None,
     name: Annotated[
         str | None,
         typer.Option(
@@ -63,10 +65,10 @@ def calibrate(
     """Fit calibration and thresholds on a site's own labelled images, and write a new checkpoint.
 
     The weights stay as they are. Beside the checkpoint: calibration.json and reliability.svg,
-    before and after, measured by cross-fitting over patients. A finding with fewer than 20
-    patients with it, or without it, keeps its calibration.
+    before and after, measured by cross-fitting over patients. A finding that --finding does not
+    name keeps its calibration, and so does one with fewer than 20 patients with it, or without it.
     """
-    from medllm.datasets import FRONTAL, read_dataset, select
+    from medllm.datasets import FRONTAL, find_dataset, read_dataset, select
     from medllm.evaluate import (
         Decoder,
         default_workers,
@@ -88,7 +90,7 @@ def calibrate(
     selection = select(parted, views=view or FRONTAL, split=split)
     records = selection.records
     loaded = load_model(model)
-    findings, kept = findings_to_fit(loaded, records)
+    findings, kept = findings_to_fit(loaded, records, finding)
     labelled = [record for record in records if not record.labels.keys().isdisjoint(findings)]
     decoder = Decoder(loaded.card.preprocessing, tuple(accept or ()), polarity)
     scored = score_records(
@@ -97,7 +99,8 @@ def calibrate(
     data = name or (f"{dataset}, {split}" if split else dataset)
     result = recalibrate(loaded, watched(scored, len(labelled)), data, kept=kept)
     saved = write_recalibrated(result, out, stored_precision(folder))
-    for line in _json_lines(result) if as_json else _table(result, selection.left_out):
+    caveats = find_dataset(dataset).caveats(root).values()
+    for line in _json_lines(result) if as_json else _table(result, selection.left_out, caveats):
         typer.echo(line)
     if not as_json:
         typer.echo(f"\n{out}  {saved.card.name} {saved.card.version}  sha256 {saved.sha256}")
@@ -112,8 +115,10 @@ def _json_lines(result: Recalibration) -> Iterator[str]:
         yield json.dumps({"finding": finding, **figures})
 
 
-def _table(result: Recalibration, left_out: Mapping[str, int]) -> Iterator[str]:
-    from medllm.evaluate import NO_LABEL
+def _table(
+    result: Recalibration, left_out: Mapping[str, int], caveats: Iterable[str]
+) -> Iterator[str]:
+    from medllm.evaluate import NO_LABEL, NOT_ASKED
 
     yield (
         f"{result.dataset}: {result.n_images} images of {result.n_patients} patients"
@@ -122,6 +127,7 @@ def _table(result: Recalibration, left_out: Mapping[str, int]) -> Iterator[str]:
     )
     for reason, count in left_out.items():
         yield f"  left out, {reason}: {count}"
+    yield from (f"  {caveat}" for caveat in caveats)
     yield from training_data_lines(result.source.card.training_data)
     yield ""
     heads = "".join(f"{name:<15}" for name in ("Brier", "ECE", "slope", "intercept"))
@@ -134,7 +140,7 @@ def _table(result: Recalibration, left_out: Mapping[str, int]) -> Iterator[str]:
             yield f"{kept.finding:<28}keeps its calibration: {kept.reason}"
         elif kept.reason == NO_LABEL:
             unlabelled += 1
-        else:
+        elif kept.reason != NOT_ASKED:
             yield f"{kept.finding:<28}left out: {kept.reason}"
     if unlabelled:
         yield f"{unlabelled} more of the model's findings have no label and are left out"

@@ -13,6 +13,8 @@ from medllm.cli.training_data import training_data_lines
 
 if TYPE_CHECKING:
     from medllm.evaluate import Comparison
+    from medllm.evaluate.comparison.compare import PairedFigures
+    from medllm.evaluate.comparison.models import FindingCalibration
 
 
 def compare(
@@ -38,8 +40,10 @@ def compare(
 
     Differences of AUROC, of sensitivity and specificity at each model's own threshold and of the
     Brier score, with intervals by patient; p-values by resampling patients and by DeLong, the
-    former corrected over the findings by Holm. Then each model by itself: calibration before and
-    after, time and memory, and what its explanations are worth.
+    former corrected over the findings by Holm. Then each model by itself: ECE of its raw log-odds
+    and of the probability that it reports, time and memory, and what its explanations are worth.
+    The terminal tells the main figures; --out and --json give all. Results whose files share
+    names and are of different images are refused.
     """
     from medllm.evaluate import compare as compare_predictions
     from medllm.evaluate import write_comparison
@@ -72,9 +76,26 @@ def _table(comparison: Comparison) -> Iterator[str]:
             words = f"{gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})"
             counts = f"{row.n_positive} of {row.n}"
             yield f"{row.finding:<28}{counts:<14}{areas:<16}{words:<28}{p_value(row.p_value_holm)}"
+            if called := _called(row):
+                yield f"  at each one's own threshold: {called}"
             if row.unpaired:
                 yield f"  {row.unpaired} with a label were scored by one of them alone"
         yield ""
+
+
+def _called(row: PairedFigures) -> str:
+    """Say what the calls of both are worth; nothing where neither called anything."""
+    from medllm.evaluate.wording import number
+
+    shares = (
+        ("sensitivity", row.first_sensitivity.value, row.second_sensitivity.value),
+        ("specificity", row.first_specificity.value, row.second_specificity.value),
+    )
+    return ", ".join(
+        f"{what} {number(ours)} to {number(theirs)}"
+        for what, ours, theirs in shares
+        if (ours, theirs) != (None, None)
+    )
 
 
 def _models(comparison: Comparison) -> Iterator[str]:
@@ -86,9 +107,9 @@ def _models(comparison: Comparison) -> Iterator[str]:
                 f"{1000 * one.cost.seconds_median:.1f} ms per radiograph on {one.cost.machine}"
             )
         told += [
-            f"ECE of {key} {figures.ece_before.value:.3f} to {figures.ece.value:.3f}"
+            f"ECE of {key} {_ece(figures)}"
             for key, figures in one.findings.items()
-            if figures.ece_before.value is not None and figures.ece.value is not None
+            if figures.ece.value is not None
         ]
         told += [
             f"explanations on {of.dataset} kept {of.n_kept} of {of.n_judged}"
@@ -98,3 +119,11 @@ def _models(comparison: Comparison) -> Iterator[str]:
         yield f"{name}: {', '.join(told) or 'nothing more is known'}"
         if one.model_sha256:  # predictions that were given come without a card
             yield from training_data_lines(one.training_data)
+
+
+def _ece(figures: FindingCalibration) -> str:
+    """Say it once where no calibration moved it, as of predictions that were given."""
+    from medllm.evaluate.wording import number
+
+    raw, reported = number(figures.ece_before.value), number(figures.ece.value)
+    return reported if raw == reported else f"{raw} by raw log-odds and {reported} as reported"

@@ -110,7 +110,8 @@ def verification_page(found: Verification) -> Iterator[str]:
     yield _row("images", images)
     patients = f"{number(found.patients)}{_against(found.patients, published, 'patients')}"
     yield _row("patients", patients)
-    partial = "" if found.present == found.images else ", a partial copy; not here: "
+    partial = ", a partial copy" if 0 < found.present < found.images else ""
+    partial += "; not here: " if found.missing else ""
     missing = _few(found.missing, found.images - found.present)
     yield _row("files", f"{number(found.present)} of {number(found.images)}{partial}{missing}")
     yield _row("views", _counts(found.views))
@@ -135,6 +136,8 @@ def verification_page(found: Verification) -> Iterator[str]:
     for code, count in found.unreadable.items():
         named = _few(found.unreadable_names[code], count)
         yield _row("UNREADABLE", f"{code}: {number(count)}: {named}")
+    for words in found.faults.values():
+        yield _row("FAULT", words)
 
 
 def _label_rows(found: Verification) -> Iterator[str]:

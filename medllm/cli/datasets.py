@@ -74,8 +74,9 @@ def verify(
 ) -> None:
     """Check a copy: its tables, counts, files, labels, duplicates, polarity.
 
-    Each file that is there is opened. Exit status 1: labels or a file cannot be read. A missing
-    file is no fault, since a copy may be partial; neither is any other count.
+    Each file that is there is opened. Exit status 1: labels or a file cannot be read, no file is
+    there at all, or a patient is in two official parts. A missing file is no fault, since a copy
+    may be partial; neither is any other count.
     """
     from medllm.datasets.verify import verify as examine
 
@@ -88,7 +89,7 @@ def verify(
         typer.echo(json.dumps(dataclasses.asdict(found)))
     else:
         typer.echo("\n".join(verification_page(found)))
-    if found.unreadable:
+    if found.unreadable or found.faults:
         raise typer.Exit(1)
 
 

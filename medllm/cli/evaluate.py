@@ -103,6 +103,15 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE",
+            help="How they are chosen on those patients: youden, sensitivity=S or specificity=S "
+            "with S as 0.9; youden when left out.",
+            show_default=False,
+        ),
+    ] = None,
     accept: Accept = None,
     polarity: Polarity = "auto",
     prevalence: Prevalence = None,
@@ -143,6 +152,12 @@ def evaluate(
             workers=workers,
             cache=cache,
         )
+    if at is not None and thresholds is None:
+        raise typer.BadParameter(
+            "a threshold is chosen on other patients than these; name the metrics.json of their "
+            "evaluation by --thresholds.",
+            param_hint="--at",
+        )
     policy = find_dataset(dataset).policy.changed(
         dataset, uncertain=uncertain, readers=readers, blank=blank
     )
@@ -156,6 +171,7 @@ def evaluate(
         partial=partial,
         columns=group or (),
         thresholds=thresholds,
+        at=at or "youden",
         limit=limit,
     )
     if predictions is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,7 +52,8 @@ class DataSet:
             patient 17 of the next.
         caveats: From the folder of a copy to what its figures must be read with, a sentence a
             code. `patients-unknown` says that each image counts as a patient of its own, so that
-            parts may share patients and intervals are too narrow.
+            parts may share patients and intervals are too narrow; `patients-in-parts`, that
+            parts do share patients.
     """
 
     name: str
@@ -132,4 +134,30 @@ def patients_unknown(root: Path) -> Mapping[str, str]:
     return {
         "patients-unknown": "The data set does not tell which images are of one patient, so each "
         "counts as a patient of its own: parts may share patients, and intervals are too narrow."
+    }
+
+
+def patients_in_parts(held: Iterable[tuple[str, str]]) -> Mapping[str, str]:
+    """Give the caveat of a split that has a patient in several of its parts.
+
+    Args:
+        held: Patient and part of each image; an image of a blank part is in none.
+
+    Returns:
+        The caveat by its code; none where each patient is in one part. It names no patient.
+    """
+    parts: defaultdict[str, set[str]] = defaultdict(set)
+    for patient, part in held:
+        if part:
+            parts[patient].add(part)
+    torn = Counter(" and ".join(sorted(found)) for found in parts.values() if len(found) > 1)
+    if not torn:
+        return {}
+    count = torn.total()
+    patients = "1 patient is" if count == 1 else f"{count:,} patients are"
+    where = "; ".join(f"{names}: {number:,}" for names, number in torn.most_common())
+    return {
+        "patients-in-parts": f"{patients} in more than one part of the split ({where}), so that "
+        "figures on one part are too good for what was trained, calibrated or chosen on the "
+        "other. Give each patient one part; medllm datasets leakage names images of them."
     }

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medllm.datasets.archive import archived_image
+from medllm.datasets.faults import Faults
 from medllm.datasets.masks import Mask
 from medllm.dicom import Radiograph, read_radiograph
 from medllm.dicom.pixels import Polarity
@@ -166,7 +167,8 @@ def iterate_rows(path: Path, columns: Iterable[str]) -> Iterator[tuple[int, dict
         Line number and dictionary.
 
     Raises:
-        LabelError: As of `read_rows`; a fault further down is told when its row is reached.
+        LabelError: As of `read_rows`; rows with more or fewer fields are passed over, and told
+            together at the end.
     """
     if not path.is_file():
         raise LabelError(
@@ -216,6 +218,7 @@ def _divided(mark: str, names: Sequence[str], wanted: Sequence[str]) -> bool:
 
 
 def _whole_rows(path: Path, reader: csv.DictReader[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    faults = Faults(path.parent)
     for row in reader:
         # A comma at the end of the header makes a column without a name, which rows may lack.
         row.pop("", None)
@@ -223,11 +226,15 @@ def _whole_rows(path: Path, reader: csv.DictReader[str]) -> Iterator[tuple[int, 
         if None in row or None in row.values():
             wanted = len(reader.fieldnames or [])
             found = "more" if None in row else "fewer"
-            raise LabelError(
+            faults.add(
+                f"{found} fields",
                 f"{path}, line {reader.line_num}: the row has {found} fields than the {wanted} of "
-                "the header; quote a field that holds a comma."
+                "the header; quote a field that holds a comma.",
+                reader.line_num,
             )
-        yield reader.line_num, row
+        else:
+            yield reader.line_num, row
+    faults.refuse()
 
 
 def read_label(where: str, finding: str, text: str) -> int | None:

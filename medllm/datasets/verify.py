@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from pathlib import Path
 
-from medllm.datasets.dataset import Published
+from medllm.datasets.dataset import Published, patients_in_parts
 from medllm.datasets.each_image import Progress, each_image
 from medllm.datasets.record import Box, ImageRecord
 from medllm.datasets.registry import find_dataset
@@ -18,6 +18,7 @@ from medllm.errors import DicomError
 # How many names a page can hold before it is no page.
 _EXAMPLES = 3
 _SIZES = 5
+_VIEWS = 5
 # Corners of boxes are rounded in many tables.
 _BOX_TOLERANCE = 1
 
@@ -72,7 +73,10 @@ class Verification:
         views: Images a view position; `unknown` where it is blank.
         splits: Images a part of the official split; empty where there is none.
         caveats: What the copy's figures must be read with, by its code; `names-recur` says that
-            a name does not tell which image is meant.
+            a name does not tell which image is meant, `other-views` that images are not scored
+            unless their view is asked for.
+        faults: What no study should be made with, by its code: `no-files`, none of the files is
+            there; `patients-in-parts`, patients are in several parts of the official split.
         unreadable: Images that cannot be read or scored, by the gate's code.
         unreadable_names: Names of the first of them, a code.
         warnings: Readable images that a gate warns of, by its code; polarity stands apart.
@@ -98,6 +102,7 @@ class Verification:
     views: Mapping[str, int]
     splits: Mapping[str, int]
     caveats: Mapping[str, str]
+    faults: Mapping[str, str]
     unreadable: Mapping[str, int]
     unreadable_names: Mapping[str, tuple[str, ...]]
     warnings: Mapping[str, int]
@@ -134,7 +139,7 @@ def verify(
 ) -> Verification:
     """Look at each file of a copy and count.
 
-    A copy may be partial: a missing file is counted and is no fault.
+    A copy may be partial: a missing file is counted and is no fault, unless all are missing.
 
     Args:
         name: A key of `DATASETS`.
@@ -162,6 +167,8 @@ def verify(
     inverted = [record for record, one in frontal if "polarity-doubtful" in one.warnings]
     sizes = Counter(f"{one.rows} x {one.columns}" for _, one in read)
     missing = [record for record in records if id(record) not in there]
+    faults = {**_no_files(root, records, present), **_torn_patients(records)}
+    caveats = {**dataset.caveats(root), **_names_recur(records), **_other_views(records)}
     names, paths = (
         _named(way, missing, refused, inverted, read)
         for way in (lambda record: record.name, lambda record: record.place(root))
@@ -177,7 +184,8 @@ def verify(
         labels=_count_labels(records),
         views=_counted(r.attributes.get("view_position", "") or "unknown" for r in records),
         splits=_counted(record.split for record in records if record.split),
-        caveats={**dataset.caveats(root), **_names_recur(records)},
+        caveats={code: words for code, words in caveats.items() if code not in faults},
+        faults=faults,
         unreadable=_counted(one.error for _, one in refused),
         unreadable_names=names.unreadable,
         warnings=_counted(
@@ -246,6 +254,37 @@ def _names_recur(records: Sequence[ImageRecord]) -> dict[str, str]:
         "names-recur": "Files in several folders have one name; --json gives the paths of those "
         "that are named here, with the folders, which may hold a patient's pseudonym."
     }
+
+
+def _other_views(records: Sequence[ImageRecord]) -> dict[str, str]:
+    """Say which views no default keeps, since each may be a frontal one by another word."""
+    known = (*FRONTAL, "LATERAL")
+    views = Counter(record.attributes.get("view_position", "") for record in records)
+    others = [(view, count) for view, count in views.most_common() if view not in known]
+    if not others:
+        return {}
+    told = ", ".join(f"{view} ({count:,})" for view, count in others[:_VIEWS])
+    more = f" and {len(others) - _VIEWS} more" if len(others) > _VIEWS else ""
+    return {
+        "other-views": f"Views that are not called PA, AP or LATERAL: {told}{more}. Evaluation and "
+        "calibration leave them out, as they do LATERAL, unless each view to keep is named, as "
+        f"by --view PA --view AP --view '{others[0][0]}'."
+    }
+
+
+def _no_files(
+    root: Path, records: Sequence[ImageRecord], present: Sequence[ImageRecord]
+) -> dict[str, str]:
+    if present or not records:
+        return {}
+    return {
+        "no-files": f"None of the {len(records):,} files that the tables name is in {root}. Give "
+        "--root the folder that their paths begin in, or mend the paths."
+    }
+
+
+def _torn_patients(records: Sequence[ImageRecord]) -> Mapping[str, str]:
+    return patients_in_parts((record.patient_id, record.split) for record in records)
 
 
 def _count_labels(records: Sequence[ImageRecord]) -> dict[str, LabelCount]:

@@ -24,6 +24,7 @@ from medllm.evaluate.recalibration.figures import CalibrationFigures
 from medllm.evaluate.recalibration.recalibrate import (
     MIN_PATIENTS,
     NO_LABEL,
+    NOT_ASKED,
     Kept,
     Recalibration,
     Refitted,
@@ -37,6 +38,7 @@ from medllm.evaluate.table import Predictions, read_predictions
 
 __all__ = [
     "MIN_PATIENTS",
+    "NOT_ASKED",
     "NO_LABEL",
     "CalibrationFigures",
     "Comparison",

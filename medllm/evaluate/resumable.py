@@ -30,6 +30,18 @@ Score = Callable[[Sequence[ImageRecord]], Iterable[ScoredRecord]]
 Work = Callable[[Sequence[ImageRecord]], Iterable[Sequence[Row]]]
 # In what a run is known by: the file whose predictions were given.
 PREDICTIONS = "predictions"
+# What else it is known by, in a user's words: as it was, and as it is.
+_TOLD = {
+    "n_images": "the number of images ({} then, {} now)",
+    "records": "the images or what is known of them (the table, --partial, --view, --limit, the "
+    "label policy)",
+    "root": "--root",
+    "model_sha256": "the model",
+    "findings": "the findings",
+    "methods": "the methods",
+    "accept": "--accept",
+    "polarity": "--polarity",
+}
 
 
 def predict(
@@ -279,7 +291,8 @@ def _difference(before: Mapping[str, Any], told: Mapping[str, Any]) -> str:
     if PREDICTIONS in told and not given:
         return "the evaluation of a model, not of predictions that were given"
     changed = sorted(key for key in {**before, **told} if before.get(key) != told.get(key))
-    return f"another evaluation, which differs in {', '.join(changed)}"
+    named = [_TOLD.get(key, key).format(before.get(key), told.get(key)) for key in changed]
+    return f"another evaluation, which differs in {', '.join(named)}"
 
 
 def _mend(table: Path, records: Sequence[ImageRecord], work: Work) -> None:

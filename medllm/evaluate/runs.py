@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from medllm.datasets import ImageRecord
@@ -106,9 +107,7 @@ def evaluate_model(
     if taken:
         write_cost(out, taken, model.device)
     return measure(
-        dataclasses.replace(
-            study, caveats=(*study.caveats, *_fitted_on(model, calibrations.values()))
-        ),
+        dataclasses.replace(study, caveats=(*study.caveats, *_fitted_on(model, calibrations))),
         read_predictions(path),
         f"{model.card.name} {model.card.version}",
         model=model,
@@ -128,7 +127,7 @@ def _settings(
 def _shipped(calibration: Calibration, prevalence: float | None) -> OwnThresholds:
     if calibration.is_fitted:
         moved = "" if prevalence is None else f", moved to prevalence {prevalence:g}"
-        source = f"shipped with the model{moved}"
+        source = f"the model's own{moved}"
     elif calibration.high == UNFITTED.high:
         return OwnThresholds(None, "the model is not calibrated and calls nothing positive")
     else:
@@ -136,12 +135,20 @@ def _shipped(calibration: Calibration, prevalence: float | None) -> OwnThreshold
     return OwnThresholds(calibration.high, source, calibration.low)
 
 
-def _fitted_on(model: Model, calibrations: Iterable[Calibration]) -> Iterator[str]:
+def _fitted_on(model: Model, calibrations: Mapping[str, Calibration]) -> Iterator[str]:
     """Say what the calibration knows already; by which images is nowhere written down."""
-    told = (_WITH_FINDING.sub("", one.fitted_on) for one in calibrations if one.is_fitted)
-    if data := "; ".join(dict.fromkeys(told)):
+    findings = defaultdict(list)
+    for key, one in calibrations.items():
+        if one.is_fitted:
+            findings[_WITH_FINDING.sub("", one.fitted_on)].append(key.replace("_", " "))
+    told = [
+        data if len(findings) == 1 else f"{data} ({', '.join(names)})"
+        for data, names in findings.items()
+    ]
+    if told:
         yield (
-            f"The calibration of {model.card.name} was fitted on: {data}. Where these images are "
+            f"The calibration of {model.card.name} {model.card.version} was fitted on: "
+            f"{'; '.join(told)}. Where these images are "
             "among those, its probabilities (ECE, Brier score) and what it calls look better here "
             "than they are. Its AUROC depends on what the weights were trained on."
         )

@@ -23,7 +23,7 @@ from medllm.datasets import (
 from medllm.errors import LabelError
 from medllm.evaluate.results import writing
 from medllm.evaluate.sample import draw_sample
-from medllm.evaluate.thresholds import FixedThresholds, read_thresholds
+from medllm.evaluate.thresholds import FixedThresholds, ThresholdRule, read_thresholds
 
 _DRAWN = (
     "The parts were drawn as medllm train draws them for this data set alone, with its default "
@@ -72,6 +72,7 @@ def open_study(
     partial: bool = False,
     columns: Sequence[str] = (),
     thresholds: str | Path | None = None,
+    at: str = "youden",
     limit: int | None = None,
 ) -> Study:
     """Read a data set and choose what is evaluated.
@@ -86,6 +87,7 @@ def open_study(
         partial: Leave out images whose file is not there.
         columns: Attributes to divide by.
         thresholds: `metrics.json` of an evaluation of other patients, for its thresholds.
+        at: Which of them, as of `ThresholdRule.of`.
         limit: Keep so many images, drawn by chance as of `draw_sample`; all when None. The run is
             known by those it has.
 
@@ -122,7 +124,7 @@ def open_study(
         columns=columns,
         thresholds=None
         if thresholds is None
-        else read_thresholds(thresholds, dataset, drawn.images, root),
+        else read_thresholds(thresholds, dataset, drawn.images, root, ThresholdRule.of(at)),
         caveats=(*known.caveats(root).values(), *([_DRAWN] if is_drawn else []), *drawn.caveats),
         views=views,
         drawn=records if is_drawn else (),

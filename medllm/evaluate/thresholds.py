@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +13,11 @@ import numpy as np
 from medllm.datasets import ImageRecord
 from medllm.datasets.splits import patient_name
 from medllm.errors import LabelError
+from medllm.evaluate.answers import Answers
 from medllm.evaluate.document import Evaluation
 from medllm.evaluate.resumable import is_run_of
 from medllm.evaluate.table import Predictions, read_predictions
+from medllm.metrics import sensitivity_threshold, specificity_threshold
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,61 @@ class OwnThresholds:
     upper: float | None
     source: str
     lower: float | None = None
+
+
+@dataclass(frozen=True)
+class ThresholdRule:
+    """How a threshold is chosen on images.
+
+    Attributes:
+        words: What is wanted of it, to begin a sentence with; empty for Youden's.
+        choose: From probabilities and labels to a threshold; None for Youden's, which each
+            `metrics.json` has.
+    """
+
+    words: str = ""
+    choose: Callable[..., float] | None = None
+
+    @classmethod
+    def of(cls, text: str) -> ThresholdRule:
+        """Read a rule.
+
+        Args:
+            text: `youden`, `sensitivity=S` or `specificity=S`, S above 0 and at most 1.
+
+        Returns:
+            The rule.
+
+        Raises:
+            LabelError: It is none.
+
+        Example:
+            >>> ThresholdRule.of("sensitivity=0.9").words
+            'the highest with a sensitivity of 0.9 or more, '
+        """
+        if text == "youden":
+            return YOUDEN
+        name, _, number = text.partition("=")
+        with suppress(ValueError):
+            share = float(number)
+            if name == "sensitivity" and 0 < share <= 1:
+                return cls(
+                    f"the highest with a sensitivity of {share:g} or more, ",
+                    lambda scores, labels: sensitivity_threshold(scores, labels, share),
+                )
+            if name == "specificity" and 0 < share <= 1:
+                return cls(
+                    f"the lowest with a specificity of {share:g} or more, ",
+                    lambda scores, labels: specificity_threshold(scores, labels, share),
+                )
+        raise LabelError(
+            f"'{text}' is no way to choose a threshold; write youden, sensitivity=0.9 or "
+            "specificity=0.9, with a share above 0 and at most 1.",
+            code="unknown-rule",
+        )
+
+
+YOUDEN = ThresholdRule()
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +148,11 @@ def _said(share: float | None) -> str:
 
 
 def read_thresholds(
-    path: Path, dataset: str, records: Sequence[ImageRecord], root: Path
+    path: Path,
+    dataset: str,
+    records: Sequence[ImageRecord],
+    root: Path,
+    rule: ThresholdRule = YOUDEN,
 ) -> FixedThresholds:
     """Read the thresholds of an evaluation, and look whether its images are other ones.
 
@@ -100,12 +162,14 @@ def read_thresholds(
         dataset: What is evaluated now.
         records: Its images.
         root: Its folder.
+        rule: How they are chosen on that evaluation's images.
 
     Returns:
-        The thresholds.
+        The thresholds; of a finding that no threshold of the rule is known for, none.
 
     Raises:
-        LabelError: The file is not as wanted, or images are among both.
+        LabelError: The file is not as wanted, the table that the rule needs is not beside it, or
+            images are among both.
     """
     try:
         before = Evaluation.model_validate_json(path.read_bytes())
@@ -117,7 +181,11 @@ def read_thresholds(
             "or give that command again."
         ) from None
     table = path.parent / "predictions.parquet"
-    chosen = f"fixed on {before.dataset}, {before.split}"
+    chosen = f"{rule.words}fixed on {before.dataset}, {before.split}"
+    if rule.choose is None:
+        values = {key: one.youden_threshold for key, one in before.findings.items()}
+    else:
+        values = _chosen(rule.choose, table, before.findings)
     if table.is_file():
         told = read_predictions(table)
         chosen = _checked(path, chosen, before.dataset, told, dataset, records, root)
@@ -126,14 +194,27 @@ def read_thresholds(
     return FixedThresholds(
         path=path,
         values={
-            finding: figures.youden_threshold
-            for finding, figures in before.findings.items()
-            if figures.youden_threshold is not None
+            key: value
+            for key, value in values.items()
+            if value is not None and not math.isnan(value)
         },
         source=chosen,
         model_sha256=before.model_sha256,
         supposed={key: figures.supposed_prevalence for key, figures in before.findings.items()},
     )
+
+
+def _chosen(
+    choose: Callable[..., float], table: Path, findings: Collection[str]
+) -> dict[str, float | None]:
+    if not table.is_file():
+        raise LabelError(
+            f"{table} is not there, and a threshold for a sensitivity or a specificity is chosen "
+            "on its images; keep it beside its metrics.json."
+        )
+    told = read_predictions(table)
+    answers = {key: Answers.of(told, key) for key in findings if key in told.findings}
+    return {key: choose(one.probabilities, one.labels) for key, one in answers.items()}
 
 
 def _checked(

@@ -29,6 +29,7 @@ from medllm.metrics.discrimination import (
     sensitivity,
     sensitivity_threshold,
     specificity,
+    specificity_threshold,
     youden_threshold,
 )
 from medllm.metrics.exact import exact_area, exact_share
@@ -87,6 +88,7 @@ __all__ = [
     "separated",
     "side_hit",
     "specificity",
+    "specificity_threshold",
     "tuned_overlap",
     "youden_threshold",
 ]

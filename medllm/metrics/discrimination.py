@@ -203,6 +203,37 @@ def sensitivity_threshold(
     return float(edges[np.argmax(hits / hits[-1] >= sensitivity)])
 
 
+def specificity_threshold(
+    scores: Float[np.ndarray, " images"], labels: Int[np.ndarray, " images"], specificity: float
+) -> float:
+    """Choose the lowest threshold that reaches a specificity.
+
+    It is to be chosen on other images than those whose specificity is then reported.
+
+    Args:
+        scores: Higher speaks for the finding.
+        labels: 1 or 0.
+        specificity: The least wanted, above 0 and at most 1.
+
+    Returns:
+        One of the scores, from which upwards a call is positive (`scores >= threshold`). NaN
+        without negatives, where none of the scores reaches it, or where one is NaN.
+
+    Raises:
+        ValueError: `specificity` is 0 or less, or above 1.
+
+    Example:
+        >>> specificity_threshold(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1]), 0.9)
+        0.8
+    """
+    if not 0 < specificity <= 1:
+        raise ValueError(f"specificity is {specificity}; it must be above 0 and at most 1.")
+    edges, _, alarms = _cuts(scores, labels)
+    n = alarms[-1] if len(alarms) else 0
+    reached = np.flatnonzero((n - alarms) / max(n, 1) >= specificity)
+    return float(edges[reached[-1]]) if n and len(reached) else float("nan")
+
+
 def _cuts(
     scores: Float[np.ndarray, " images"], labels: Int[np.ndarray, " images"]
 ) -> tuple[Float[np.ndarray, " edges"], Int[np.ndarray, " edges"], Int[np.ndarray, " edges"]]:

@@ -161,6 +161,25 @@ def test_the_table_shows_before_and_after_and_says_what_was_kept(made):
     assert max(map(len, lines[:-1])) <= 100
 
 
+def test_a_finding_that_is_not_asked_for_keeps_its_calibration(copy, checkpoint, tmp_path):
+    table = copy / "labels.csv"
+    table.write_text(table.read_text().replace("effusion", "cardiomegaly"))
+    rows = list(csv.DictReader(table.open()))
+    _write(copy, [row | {"effusion": row["pneumonia"]} for row in rows])
+    command = ("calibrate", "csv", "--root", copy, "--model", checkpoint)
+    assert "effusion                    60" not in run(*command, "--out", tmp_path / "a").stdout
+    result = run(*command, "--out", tmp_path / "b", "--finding", "effusion")
+    assert result.exit_code == 0, result.output
+    assert "pneumonia                   keeps its calibration: not asked for" in result.stdout
+    old, new = load_model(checkpoint), load_model(tmp_path / "b")
+    (before, after) = (
+        {one.finding: one.calibration for one in model.card.questions} for model in (old, new)
+    )
+    assert {key for key in before if before[key] != after[key]} == {"effusion"}
+    status, message = refused(*command, "--out", tmp_path / "c", "--finding", "effusoin")
+    assert (status, "'effusion'?" in message) == (1, True), message
+
+
 def test_what_is_left_out_and_what_the_model_was_trained_on_is_told(copy, checkpoint, tmp_path):
     rows = (copy / "labels.csv").read_text().splitlines()
     views = [
@@ -176,7 +195,8 @@ def test_what_is_left_out_and_what_the_model_was_trained_on_is_told(copy, checkp
     lines = result.stdout.splitlines()
     assert lines[0].startswith("csv: 116 images of 58 patients")
     assert lines[1] == "  left out, view LATERAL: 4"
-    assert lines[2].startswith("  the model says it was trained on: ")
+    assert lines[2].startswith("  24 patients are in more than one part of the split")
+    assert lines[3].startswith("  the model says it was trained on: ")
     result = run(*command, "--out", tmp_path / "b", "--split", "train", "--view", "PA")
     assert "csv, train: 93 images" in result.stdout
     assert "left out, of the part test: 24" in result.stdout

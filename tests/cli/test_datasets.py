@@ -87,15 +87,35 @@ def test_verify_prints_a_page_and_a_line(copies):
 
 
 def test_verify_exits_1_for_an_unreadable_file_and_0_for_a_missing_one(copies):
-    (copies / "faulty" / "faulty-0.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     (copies / "faulty" / "faulty-1.png").unlink()
+    result = run("verify", "csv", "--root", copies / "faulty")
+    assert result.exit_code == 0
+    assert "1 of 2, a partial copy; not here: faulty-1.png" in result.stdout
+    (copies / "faulty" / "faulty-0.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     result = run("verify", "csv", "--root", copies / "faulty")
     assert result.exit_code == 1
     assert "UNREADABLE   truncated: 1: faulty-0.png" in result.stdout
-    (copies / "faulty" / "faulty-0.png").unlink()
+
+
+def test_verify_exits_1_where_no_file_is_there_at_all(copies):
+    for index in range(2):
+        (copies / "faulty" / f"faulty-{index}.png").unlink()
     result = run("verify", "csv", "--root", copies / "faulty")
-    assert result.exit_code == 0
-    assert "0 of 2, a partial copy; not here: faulty-0.png, faulty-1.png" in result.stdout
+    assert result.exit_code == 1
+    assert "files        0 of 2; not here: faulty-0.png, faulty-1.png\n" in result.stdout
+    assert "FAULT        None of the 2 files that the tables name is in " in result.stdout
+
+
+def test_verify_exits_1_for_a_patient_in_two_parts_and_names_nobody(copies):
+    table = copies / "whole" / "labels.csv"
+    rows = "whole-0.png,secret-1,1,train\nwhole-1.png,secret-1,0,test\n"
+    table.write_text("path,patient_id,pneumonia,split\n" + rows)
+    result = run("verify", "csv", "--root", table.parent)
+    assert result.exit_code == 1
+    assert "FAULT        1 patient is in more than one part of the split (te" in result.stdout
+    assert result.stdout.count("more than one part") == 1
+    assert "secret" not in result.stdout
+    assert run("verify", "csv", "--root", table.parent, "--json").exit_code == 1
 
 
 def test_verify_accepts_a_gate(copies):

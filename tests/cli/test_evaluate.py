@@ -64,7 +64,16 @@ def test_the_limit_is_the_number_of_images_and_another_one_is_another_run(
     assert json.loads((tmp_path / "run.json").read_text())["n_images"] == 20
     other = run(*given, "--limit", 30)
     assert isinstance(other.exception, MedllmError)
-    assert "holds another evaluation, which differs in n_images, records" in str(other.exception)
+    assert "holds another evaluation, which differs in the number of images" in str(other.exception)
+
+
+def test_a_threshold_is_chosen_on_other_patients_alone(root, checkpoint, tmp_path):
+    result = run(
+        *("evaluate", "csv", "--root", root, "--model", checkpoint, "--out", tmp_path),
+        *("--at", "sensitivity=0.9"),
+    )
+    assert result.exit_code == 2
+    assert "--thresholds" in result.output
 
 
 def test_a_damaged_file_is_told_the_others_are_scored_and_the_exit_status_is_1(

@@ -109,6 +109,8 @@ _ONE = "path,pneumonia\n"
         (_ONE + "a/../../b.png,1\n", "path 'a/../../b.png' leads out"),
         (_ONE + "..\\b.png,1\n", "path '..\\b.png' leads out"),
         (_ONE + "C:\\a.png,1\n", "path 'C:\\a.png' leads out"),
+        (_ONE + "b.png,1\nx\\a.png,1\n", "line 3: path 'x\\a.png' has a backslash, and no fi"),
+        (_ONE + "x\\y\\a.png,1\n", "no file is named so; write x/y/a.png."),
         (_ONE + " ,1\n", "line 2: path is blank"),
         (_ONE + "a.png,1,0\n", "line 2: the row has more fields than the 2 of the header"),
         (_ONE + "a.png\n", "line 2: the row has fewer fields than the 2 of the header"),
@@ -134,6 +136,7 @@ def test_a_table_that_is_not_as_wanted_is_refused_in_one_line(tmp_path, labels, 
         ("a.png,pneumonia,1,,3,4\n", "y is ''"),
         ("a.png,pneumonia,1,2,0,4\n", "the box is 0 wide and 4 high; both must be above 0"),
         ("b.png,pneumonia,1,2,3,4\n", "line 2: path 'b.png' is not in labels.csv"),
+        (".\\a.png,pneumonia,1,2,3,4\n", "line 2: path '.\\a.png' has a backslash, and no file "),
         ("a.png,Lung Opacty,1,2,3,4\n", "Is 'lung_opacty' meant to be 'lung_opacity'?"),
     ],
 )
@@ -144,6 +147,88 @@ def test_a_box_that_is_not_as_wanted_is_refused_in_one_line(tmp_path, boxes, mes
     assert message in words
     assert "boxes.csv" in words
     assert "\n" not in words
+
+
+def test_a_backslash_that_is_in_a_files_name_stays(tmp_path):
+    (tmp_path / "x\\a.png").touch()
+    root = _write(tmp_path, _ONE + "x\\a.png,1\n", _BOXES + "x\\a.png,pneumonia,1,2,3,4\n")
+    (record,) = read_csv(root)
+    assert record.path == root / "x\\a.png"
+    assert record.boxes
+
+
+def test_faults_of_one_kind_are_counted_in_one_line(tmp_path):
+    words = ("yes", "1", "no", "-1", "no", "no", "no")
+    rows = "".join(f"{at}.png,{word}\n" for at, word in enumerate(words))
+    with pytest.raises(LabelError) as caught:
+        read_csv(_write(tmp_path, _ONE + rows))
+    assert str(caught.value) == (
+        f"{tmp_path}/labels.csv, line 2: pneumonia is 'yes'; wanted is 1 (with), 0 (without) or "
+        "blank (unknown). Leave an uncertain label blank. So 6 times, on lines 2, 4, 5 and 3 "
+        "more: 'yes', 'no', '-1'."
+    )
+
+
+def test_faults_of_all_kinds_are_told_at_once(tmp_path):
+    labels = (
+        "path,patient_id,Pneumonia,effusion,age_years\n"
+        "i\\a.png,LM-1605,yes,-1,61\n"
+        "i\\b.png,,no,0,old\n"
+        "i/b.png,LM-1605,1,1,4\n"
+        ",LM-1606,,uncertain,4\n"
+        "../x.png,LM-1606,1,0,4\n"
+    )
+    # Neither is on an image that is not in labels.csv.
+    boxes = "i\\a.png,effusion,1,2,3,4\ni/b.png,effusion,1,2,wide,4\n"
+    with pytest.raises(LabelError) as caught:
+        read_csv(_write(tmp_path, labels, _BOXES + boxes))
+    head, *told = str(caught.value).split("\n  ")
+    assert head == f"the tables in {tmp_path} have faults of 10 kinds; mend them all:"
+    starts = [
+        "labels.csv has the column 'Pneumonia', which is no finding's key",
+        "labels.csv, line 2: effusion is '-1'",
+        "labels.csv, line 2: path 'i\\a.png' has a backslash",
+        "labels.csv, line 3: age_years is 'old'",
+        "labels.csv, line 3: patient_id is blank",
+        "labels.csv, line 4: path 'i/b.png' is on line 3 already",
+        "labels.csv, line 5: path is blank",
+        "labels.csv, line 6: path '../x.png' leads out",
+        "boxes.csv, line 2: path 'i\\a.png' has a backslash",
+        "boxes.csv, line 3: width is 'wide'",
+    ]
+    for start in starts:
+        assert sum(text.startswith(start) for text in told) == 1, start
+    assert len(told) == len(starts)
+    (label,) = [text for text in told if "effusion is" in text]
+    assert label.endswith("So 4 times, on lines 2, 3, 5: '-1', 'yes', 'no', 'uncertain'.")
+    assert "LM-160" not in str(caught.value)
+
+
+def test_a_table_of_boxes_that_is_none_is_told_beside_the_labels_faults(tmp_path):
+    with pytest.raises(LabelError) as caught:
+        read_csv(_write(tmp_path, _ONE + "a.png,yes\n", "path,x\n"))
+    assert "pneumonia is 'yes'" in str(caught.value)
+    assert "boxes.csv lacks the column(s) finding, y" in str(caught.value)
+
+
+def test_many_kinds_of_faults_are_cut_short(tmp_path):
+    names = [f"{name}s" for name in ("mass", "nodule", "edema", "hernia", "effusion", "fibrosis")]
+    names += ["pneumonias", "fractures", "scoliosi", "emphysemas", "consolidations", "lung_cysts"]
+    with pytest.raises(LabelError) as caught:
+        read_csv(_write(tmp_path, f"path,{','.join(names)}\na.png{',1' * len(names)}\n"))
+    head, *told = str(caught.value).splitlines()
+    assert f"have faults of {len(names)} kinds" in head
+    assert len(told) == 11
+    assert told[-1] == f"  and {len(names) - 10} more."
+
+
+@pytest.mark.parametrize("patients", [3, 9])
+def test_of_a_column_that_is_no_labels_one_word_is_told(tmp_path, patients):
+    # The columns are swapped: what stands in place of labels are patients.
+    rows = "".join(f"{at}.png,1,LM-160{at % patients}\n" for at in range(patients + 2))
+    with pytest.raises(LabelError) as caught:
+        read_csv(_write(tmp_path, "path,patient_id,mass\n" + rows))
+    assert str(caught.value).count("LM-160") == 1
 
 
 def test_a_box_of_a_finding_that_is_labelled_0_is_refused(tmp_path):
@@ -201,11 +286,26 @@ def test_without_patient_ids_the_figures_are_to_be_read_with_care(tmp_path):
     assert caveats(_write(tmp_path, "path, patient_id,nodule\na.png,p,1\n")) == {}
 
 
+def test_a_patient_in_two_parts_is_a_caveat_that_names_nobody(tmp_path):
+    caveats = DATASETS["csv"].caveats
+    table = "path,patient_id,nodule,split\na.png,LM-1,1,test\nb.png,LM-1,0, test\n"
+    rest = "c.png,LM-2,0,train\nd.png,LM-3,0,\ne.png,LM-3,0,train\n"
+    assert caveats(_write(tmp_path, table + rest)) == {}
+    root = _write(tmp_path, table + rest + "f.png,LM-1,0,validation\ng.png,LM-2,1,test\n")
+    (code, words), *others = caveats(root).items()
+    assert (code, others) == ("patients-in-parts", [])
+    assert words.startswith("2 patients are in more than one part of the split (")
+    assert "test and validation: 1" in words
+    assert "test and train: 1" in words
+    assert "LM-" not in words
+
+
 def test_views_are_in_capitals_so_that_they_are_chosen(tmp_path):
     table = "path,view_position,nodule\na.png,pa,1\nb.png, Lateral,1\nc.png,,1\n"
-    records = read_csv(_write(tmp_path, table))
-    assert [r.attributes["view_position"] for r in records] == ["PA", "LATERAL", ""]
-    assert [r.path.name for r in select(records).records] == ["a.png", "c.png"]
+    records = read_csv(_write(tmp_path, table + "d.png,Antero-posterior,1\ne.png,frontal,1\n"))
+    views = [r.attributes["view_position"] for r in records]
+    assert views == ["PA", "LATERAL", "", "AP", "FRONTAL"]
+    assert [r.path.name for r in select(records).records] == ["a.png", "c.png", "d.png"]
 
 
 def test_a_sex_is_f_or_m_however_it_is_written(tmp_path):

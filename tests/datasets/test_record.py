@@ -54,6 +54,12 @@ def test_a_field_that_a_named_column_lacks_or_that_has_no_column_is_a_fault(tmp_
         read_rows(tmp_path / "a.csv", ())
 
 
+def test_rows_of_too_few_fields_are_told_together(tmp_path):
+    (tmp_path / "a.csv").write_text("path,label\na\nb,1\nc\nd\n")
+    with pytest.raises(LabelError, match=r"line 2: the row has fewer .* So 3 times, on lines 2, 4"):
+        read_rows(tmp_path / "a.csv", ())
+
+
 @pytest.mark.parametrize("member", ["", "test_images/0"])
 def test_an_image_is_named_by_its_place_in_the_folder(member):
     record = ImageRecord("own", Path("/data/a/b.npz"), "p", {}, member=member)

@@ -26,7 +26,7 @@ def copy(tmp_path, pictures):
     rows = ["path,patient_id,pneumonia,effusion,view_position,split"]
     for index, picture in enumerate(pictures):
         Image.fromarray(picture).save(tmp_path / f"{index}.png")
-        view, split = ("PA", "AP", "LATERAL")[index // 2], ("train", "test")[index // 5]
+        view, split = ("PA", "AP", "LATERAL")[index // 2], ("train", "test")[index // 4]
         rows.append(f"{index}.png,p{index // 2},{index % 2},{'1' if index else ''},{view},{split}")
     (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
     return tmp_path
@@ -40,13 +40,13 @@ def test_a_whole_copy_is_counted(copy):
         "effusion": LabelCount(positive=5, negative=0, soft=0, unknown=1),
     }
     assert found.views == {"PA": 2, "AP": 2, "LATERAL": 2}
-    assert found.splits == {"train": 5, "test": 1}
+    assert found.splits == {"train": 4, "test": 2}
     assert found.sizes == {"96 x 96": 6}
     assert found.stored == {"PNG, mode L": 6}
     assert (found.missing, found.unreadable, found.duplicates) == ((), {}, ())
     assert (found.frontal, found.inverted) == (4, 0)
     assert found.warnings == {"no-header": 6}
-    assert found.caveats == {}
+    assert (found.caveats, found.faults) == ({}, {})
 
 
 def test_soft_labels_are_neither_positive_nor_negative(copy, monkeypatch):
@@ -67,7 +67,38 @@ def test_a_missing_file_makes_the_copy_partial_and_is_no_fault(copy):
     assert (found.images, found.present) == (6, 2)
     # The first three only.
     assert found.missing == ("0.png", "1.png", "2.png")
-    assert found.unreadable == {}
+    assert (found.unreadable, found.faults) == ({}, {})
+
+
+def test_a_copy_without_any_file_is_at_fault(copy):
+    for index in range(6):
+        (copy / f"{index}.png").unlink()
+    assert set(verify("csv", copy).faults) == {"no-files"}
+
+
+@pytest.mark.parametrize("name", ["csv", "of-others"])
+def test_a_patient_in_two_parts_is_a_fault(copy, monkeypatch, name):
+    # Whatever the data set: another than csv has no such caveat of its own.
+    monkeypatch.setitem(
+        DATASETS, "of-others", dataclasses.replace(DATASETS["csv"], caveats=lambda root: {})
+    )
+    table = (copy / "labels.csv").read_text()
+    (copy / "labels.csv").write_text(table.replace("p1,", "p2,"))
+    found = verify(name, copy)
+    assert set(found.faults) == {"patients-in-parts"}
+    words = found.faults["patients-in-parts"]
+    assert words.startswith("1 patient is in more than one part of the split (test and train: 1)")
+    assert found.caveats == {}
+
+
+def test_views_that_no_default_keeps_are_pointed_out_and_are_no_fault(copy):
+    table = (copy / "labels.csv").read_text()
+    (copy / "labels.csv").write_text(table.replace("AP", "frontal"))
+    found = verify("csv", copy)
+    assert found.faults == {}
+    assert set(found.caveats) == {"other-views"}
+    assert "FRONTAL (2)." in found.caveats["other-views"]
+    assert "--view PA --view AP --view 'FRONTAL'" in found.caveats["other-views"]
 
 
 def test_damaged_coloured_and_blank_files_are_counted_by_their_gate(copy, pictures):

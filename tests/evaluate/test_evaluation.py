@@ -21,8 +21,11 @@ from medllm.evaluate import (
     open_study,
     write_evaluation,
 )
+from medllm.evaluate.answers import Answers
 from medllm.evaluate.comparison.models import Cost
 from medllm.evaluate.study import write_drawn
+from medllm.evaluate.table import read_predictions
+from medllm.evaluate.thresholds import ThresholdRule
 from medllm.metrics import auroc
 from medllm.models import load_model
 from tests.models.architectures.checkpoints import write_checkpoint
@@ -152,7 +155,7 @@ def test_a_model_that_can_be_told_is_told_the_indications(images, tmp_path):
     assert "smoker" not in str(table.to_pylist())
     # Other words of a request make another run.
     (root / "labels.csv").write_text("\n".join(rows).replace("Fall.", "Cough."))
-    with pytest.raises(MedllmError, match="records"):
+    with pytest.raises(MedllmError, match="differs in the images"):
         evaluate_model(open_study("csv", root), model, tmp_path / "out", ["mass"], workers=0)
 
 
@@ -200,6 +203,41 @@ def test_thresholds_of_the_validation_part_are_tried_on_the_test_part(root, tiny
         assert figures.fixed_threshold.threshold_source == (
             "fixed on csv, validation: other images, of other patients"
         )
+
+
+@pytest.mark.parametrize(
+    ("at", "words"),
+    [
+        ("sensitivity=0.75", "the highest with a sensitivity of 0.75 or more"),
+        ("specificity=0.75", "the lowest with a specificity of 0.75 or more"),
+    ],
+)
+def test_a_threshold_of_a_wanted_share_is_tried_on_the_test_part(
+    root, tiny_model, tmp_path, at, words
+):
+    validation = open_study("csv", root, split="validation")
+    first = evaluate_model(validation, tiny_model, tmp_path / "v", workers=0)
+    write_evaluation(first, validation, tmp_path / "v")
+    file = tmp_path / "v" / "metrics.json"
+    study = open_study("csv", root, split="test", thresholds=file, at=at)
+    (finding, figures), *_ = evaluate_model(study, tiny_model, tmp_path / "t").findings.items()
+    point = figures.fixed_threshold
+    assert point.threshold_source.startswith(f"{words}, fixed on csv, validation: other images")
+    told = Answers.of(read_predictions(tmp_path / "v" / "predictions.parquet"), finding)
+    label = int(at.startswith("sensitivity"))
+    own = told.probabilities[told.labels == label]
+    shares = {float(one): ((own >= one) == label).mean() for one in told.probabilities}
+    reached = [one for one, share in shares.items() if share >= 0.75]
+    assert point.threshold == (max(reached) if label else min(reached))
+    (tmp_path / "v" / "predictions.parquet").unlink()
+    with pytest.raises(LabelError, match="is not there, and a threshold for a sensitivity or"):
+        open_study("csv", root, split="test", thresholds=file, at=at)
+
+
+@pytest.mark.parametrize("at", ["sensitivity", "specificity=90", "ppv=0.9", "sensitivity=nan", ""])
+def test_a_rule_that_is_none_is_refused(at):
+    with pytest.raises(LabelError, match="is no way to choose a threshold; write youden"):
+        ThresholdRule.of(at)
 
 
 @pytest.fixture
@@ -341,7 +379,7 @@ def test_a_prevalence_and_the_settings_leave_a_trace(root, tiny_model, tmp_path)
     )
     figures = moved.findings["pneumonia"]
     assert figures.supposed_prevalence == 0.02
-    assert figures.threshold_source == "shipped with the model, moved to prevalence 0.02"
+    assert figures.threshold_source == "the model's own, moved to prevalence 0.02"
     assert moved.settings == {
         "views": "PA, unknown",
         "accepted gates": "too-small",
@@ -350,10 +388,22 @@ def test_a_prevalence_and_the_settings_leave_a_trace(root, tiny_model, tmp_path)
     }
 
 
-def test_what_the_calibration_was_fitted_on_is_a_caveat(evaluated, root, tiny_model, tmp_path):
+@pytest.mark.parametrize(
+    ("second", "told"),
+    [
+        ("60 images of 50 patients", "Site A: 60 images of 50 patients. Where"),
+        (
+            "20 images of 9 patients",
+            "Site A: 60 images of 50 patients (pneumonia); Site A: 20 images of 9 patients (",
+        ),
+    ],
+)
+def test_what_the_calibration_was_fitted_on_is_a_caveat(
+    evaluated, root, tiny_model, tmp_path, second, told
+):
     first, _, _ = evaluated
     assert not any("was fitted on" in caveat for caveat in first.caveats)  # not calibrated
-    counted = iter(("60 images of 50 patients", "60 images of 50 patients", "never evaluated"))
+    counted = iter(("60 images of 50 patients", second, "never evaluated"))
     fitted = tiny_model.asking(
         dataclasses.replace(
             one,
@@ -367,7 +417,7 @@ def test_what_the_calibration_was_fitted_on_is_a_caveat(evaluated, root, tiny_mo
     again = evaluate_model(study, fitted, tmp_path, workers=0)
     assert again.caveats[:-1] == first.caveats
     assert again.caveats[-1].startswith(
-        "The calibration of tiny was fitted on: Site A: 60 images of 50 patients. Where"
+        f"The calibration of tiny {tiny_model.card.version} was fitted on: {told}"
     )
 
 
@@ -399,7 +449,9 @@ def test_a_peer_on_another_table_does_not_overwrite_its_first_results(tables, tm
     other = open_study("csv", _write_table(tmp_path / "other", names, seed=1))
     written = tmp_path / "before" / "predictions.parquet"
     before = written.read_bytes()
-    with pytest.raises(MedllmError, match="another evaluation, which differs in records, root"):
+    with pytest.raises(
+        MedllmError, match="another evaluation, which differs in the images .*, --root"
+    ):
         evaluate_predictions(other, tmp_path / "peer.csv", tmp_path / "before")
     assert written.read_bytes() == before
 

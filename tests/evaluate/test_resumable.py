@@ -128,15 +128,24 @@ def test_another_run_in_the_same_folder_is_refused(run, tiny_model, records, tmp
     run()
     other = dataclasses.replace(records[0], labels={"pneumonia": 0})
     for changed, words in (
-        ({"records": [other, *records[1:]]}, "records"),
-        ({"records": records[:5]}, "n_images, records"),
-        ({"model": dataclasses.replace(tiny_model, sha256="1" * 64)}, "model_sha256"),
-        ({"told": {"polarity": "inverted"}}, "polarity"),
-        ({"root": tmp_path / "elsewhere"}, "root"),
-        ({"records": [dataclasses.replace(one, attributes={"a": "b"}) for one in records]}, "reco"),
-        ({"records": [dataclasses.replace(one, split="test") for one in records]}, "records"),
-        ({"records": [dataclasses.replace(one, polarity="inverted") for one in records]}, "record"),
-        ({"records": [dataclasses.replace(one, other_labels={"a": {}}) for one in records]}, "re"),
+        ({"records": [other, *records[1:]]}, "the images or"),
+        ({"records": records[:5]}, r"the number of images \(10 then, 5 now\), the images or"),
+        ({"model": dataclasses.replace(tiny_model, sha256="1" * 64)}, "the model"),
+        ({"told": {"polarity": "inverted"}}, "--polarity"),
+        ({"root": tmp_path / "elsewhere"}, "--root"),
+        (
+            {"records": [dataclasses.replace(one, attributes={"a": "b"}) for one in records]},
+            "the images",
+        ),
+        ({"records": [dataclasses.replace(one, split="test") for one in records]}, "the images"),
+        (
+            {"records": [dataclasses.replace(one, polarity="inverted") for one in records]},
+            "the images",
+        ),
+        (
+            {"records": [dataclasses.replace(one, other_labels={"a": {}}) for one in records]},
+            "the images",
+        ),
     ):
         with pytest.raises(MedllmError, match=f"another evaluation, which differs in {words}"):
             run(**changed)

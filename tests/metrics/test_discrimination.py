@@ -23,6 +23,7 @@ from medllm.metrics import (
     sensitivity,
     sensitivity_threshold,
     specificity,
+    specificity_threshold,
     youden_threshold,
 )
 
@@ -165,8 +166,19 @@ def test_all_positives_are_called_at_full_sensitivity():
     assert sensitivity_threshold(SCORES, LABELS, 1.0) == 0.2
 
 
+@given(rows=ROWS, wanted=st.one_of(st.floats(0.01, 1), st.sampled_from([0.25, 0.5, 0.75])))
+def test_no_lower_score_reaches_the_specificity(rows, wanted):
+    scores, labels = _columns(rows)
+    assume(not labels.all())
+    edge = specificity_threshold(scores, labels, wanted)
+    reached = [one for one in scores if specificity(scores >= one, labels) >= wanted]
+    assert edge == min(reached) if reached else math.isnan(edge)
+
+
 def test_a_threshold_needs_the_classes_it_speaks_of():
     scores, none = np.arange(3.0), np.zeros(3, dtype=int)
+    assert math.isnan(specificity_threshold(scores, 1 - none, 0.9))
+    assert math.isnan(specificity_threshold(scores * math.nan, none, 0.9))
     assert math.isnan(youden_threshold(scores, none))
     assert math.isnan(youden_threshold(scores, 1 - none))
     assert math.isnan(sensitivity_threshold(scores, none, 0.9))
@@ -174,5 +186,6 @@ def test_a_threshold_needs_the_classes_it_speaks_of():
 
 @pytest.mark.parametrize("wanted", [0, -0.1, 1.01, 90, math.nan])
 def test_a_sensitivity_that_cannot_be_is_refused(wanted):
-    with pytest.raises(ValueError, match="above 0 and at most 1"):
-        sensitivity_threshold(SCORES, LABELS, wanted)
+    for choose in (sensitivity_threshold, specificity_threshold):
+        with pytest.raises(ValueError, match="above 0 and at most 1"):
+            choose(SCORES, LABELS, wanted)

@@ -8,9 +8,24 @@ from pathlib import Path
 import numpy as np
 
 from medllm.errors import LabelError
-from medllm.evaluate.answers import UNDEFINED, Answers, Resampled, intervals, resamples_for
+from medllm.evaluate.answers import (
+    UNDEFINED,
+    Answers,
+    Resampled,
+    area_interval,
+    difference,
+    exact_interval,
+    intervals,
+    resamples_for,
+)
 from medllm.evaluate.comparison.curves import ComparedCurves, curves_of_models, on_shared_images
-from medllm.evaluate.comparison.models import EXPLANATIONS, ModelFigures, figures_of_models
+from medllm.evaluate.comparison.images import require_same_images
+from medllm.evaluate.comparison.models import (
+    EXPLANATIONS,
+    ModelFigures,
+    figures_of_models,
+    metrics_of,
+)
 from medllm.evaluate.section import RESEARCH_USE, Figure, Interval, Section
 from medllm.evaluate.table import Predictions, read_predictions
 from medllm.metrics import (
@@ -22,6 +37,9 @@ from medllm.metrics import (
     sensitivity,
     specificity,
 )
+
+# Of each model by itself, and as a difference.
+FIGURES = ("auroc", "sensitivity", "specificity", "brier")
 
 
 class PairedFigures(Section):
@@ -35,12 +53,18 @@ class PairedFigures(Section):
         unpaired: Images with a label that only one of the two has scored for it.
         first_auroc: Area under the ROC curve of the first model.
         second_auroc: Of the second.
+        first_sensitivity: Of the first model at its own threshold; null where it called nothing.
+        second_sensitivity: Of the second, likewise.
+        first_specificity: Of the first, likewise.
+        second_specificity: Of the second, likewise.
+        first_brier: Brier score of the first model's reported probability.
+        second_brier: Of the second's.
         auroc_difference: With the interval of resampled patients.
         p_value: That the difference is chance: by resampling patients; where all resamples agree
             in its sign, by a normal distribution as wide as they are.
         p_value_delong: DeLong's, as if each image were a patient.
         p_value_holm: The former, corrected over the findings of this comparison.
-        sensitivity_difference: At each model's own threshold; null where one called nothing.
+        sensitivity_difference: Null where one called nothing.
         specificity_difference: The same.
         brier_difference: Below 0 the second is better.
     """
@@ -52,6 +76,12 @@ class PairedFigures(Section):
     unpaired: int
     first_auroc: Interval
     second_auroc: Interval
+    first_sensitivity: Interval
+    second_sensitivity: Interval
+    first_specificity: Interval
+    second_specificity: Interval
+    first_brier: Interval
+    second_brier: Interval
     auroc_difference: Interval
     p_value: Figure
     p_value_delong: Figure
@@ -109,7 +139,8 @@ def compare(paths: Sequence[str | Path]) -> Comparison:
 
     Raises:
         LabelError: A file is missing or named twice, there are fewer than two, two have no image
-            or finding in common, their labels differ, or explanations are of another model.
+            or finding in common, equal paths are of different images, their labels differ, or
+            explanations are of another model.
     """
     places = [Path(path) for path in paths]
     explained = [path for path in places if (path / EXPLANATIONS).is_file()]
@@ -132,6 +163,13 @@ def compare(paths: Sequence[str | Path]) -> Comparison:
     }
     (name, (_, first)), *others = results.items()
     predictions = {key: told for key, (_, told) in results.items()}
+    require_same_images(
+        predictions,
+        {
+            key: str(metrics_of(file.parent).get("dataset", ""))
+            for key, (file, _) in results.items()
+        },
+    )
     return Comparison(
         first=name,
         curves=curves_of_models(predictions),
@@ -168,8 +206,8 @@ def _paired(first: Predictions, second: Predictions, name: str) -> tuple[PairedF
         n_unpaired = sum(len(one.labels) for one in own.values()) - 2 * len(ours.labels)
         if len(ours.labels):
             # On fewer images a model may by chance have called none.
-            has_calls = all(one.decided for one in own.values())
-            figures = _figures(ours, theirs, n_unpaired, name, has_calls=has_calls)
+            calls = {which: one.decided for which, one in own.items()}
+            figures = _figures(ours, theirs, n_unpaired, name, calls)
             rows += [] if figures is None else [figures]
     if not rows:
         raise LabelError(
@@ -184,38 +222,39 @@ def _paired(first: Predictions, second: Predictions, name: str) -> tuple[PairedF
 
 
 def _figures(
-    first: Answers, second: Answers, n_unpaired: int, name: str, *, has_calls: bool
+    first: Answers, second: Answers, n_unpaired: int, name: str, calls: Mapping[str, bool]
 ) -> PairedFigures | None:
     labels, patients = first.labels, first.patients
-    if (labels != second.labels).any():
+    if n_differing := int((labels != second.labels).sum()):
         raise LabelError(
-            f"{name}: the labels of {first.finding} differ from the first's on the same images; "
-            "evaluate both by the same label policy."
+            f"{name}: the labels of {first.finding} differ from the first's on {n_differing:,} of "
+            f"{len(labels):,} images with the same path. Either they are of another data set, or "
+            "another version of its table, whose files share names: evaluate both on one. Or they "
+            "were labelled by another policy: give both the same --uncertain, --readers and "
+            "--blank."
         )
     if len(np.unique(labels)) < 2:
         return None
-    ours, theirs = first.probabilities, second.probabilities
-    our_calls, their_calls = first.called, second.called
+    sides = {"first": first, "second": second}
+    own = {which: _resampled(one, has_calls=calls[which]) for which, one in sides.items()}
     n_resamples = resamples_for(len(labels))
-    told: dict[str, Resampled] = {
-        "first_auroc": lambda at: auroc(ours[at], labels[at]),
-        "second_auroc": lambda at: auroc(theirs[at], labels[at]),
-        "brier_difference": lambda at: brier(theirs[at], labels[at]) - brier(ours[at], labels[at]),
+    told = {f"{which}_{key}": figure for which, one in own.items() for key, figure in one.items()}
+    told |= {
+        f"{key}_difference": difference(own["second"][key], own["first"][key])
+        for key in FIGURES
+        # That of the AUROC comes with its p-value.
+        if key != "auroc" and key in own["first"] and key in own["second"]
     }
-    undefined = dict.fromkeys(("sensitivity_difference", "specificity_difference"), UNDEFINED)
-    if has_calls:
-        told["sensitivity_difference"] = lambda at: (
-            sensitivity(their_calls[at], labels[at]) - sensitivity(our_calls[at], labels[at])
-        )
-        told["specificity_difference"] = lambda at: (
-            specificity(their_calls[at], labels[at]) - specificity(our_calls[at], labels[at])
-        )
+    every = (f"{which}_{key}" for which in sides for key in FIGURES)
+    undefined = dict.fromkeys((*every, *(f"{key}_difference" for key in FIGURES)), UNDEFINED)
     measured = undefined | intervals(told, patients, n_resamples)
-    difference = clustered_difference(
-        lambda at: auroc(theirs[at], labels[at]),
-        lambda at: auroc(ours[at], labels[at]),
-        patients,
-        n_resamples=n_resamples,
+    for which in sides:
+        measured[f"{which}_auroc"] = area_interval(measured[f"{which}_auroc"], labels, patients)
+        for key, label in (("sensitivity", 1), ("specificity", 0)):
+            share = measured[f"{which}_{key}"]
+            measured[f"{which}_{key}"] = exact_interval(share, labels == label, patients)
+    of_areas = clustered_difference(
+        own["second"]["auroc"], own["first"]["auroc"], patients, n_resamples=n_resamples
     )
     figures: Mapping[str, object] = {
         **measured,
@@ -224,9 +263,24 @@ def _figures(
         "n": len(labels),
         "n_positive": int(labels.sum()),
         "n_patients": len(set(patients)),
-        "auroc_difference": Interval.of(difference.difference),
-        "p_value": difference.p_value,
-        "p_value_delong": delong_difference(theirs, ours, labels).p_value,
-        "p_value_holm": difference.p_value,
+        "auroc_difference": Interval.of(of_areas.difference),
+        "p_value": of_areas.p_value,
+        "p_value_delong": delong_difference(
+            second.probabilities, first.probabilities, labels
+        ).p_value,
+        "p_value_holm": of_areas.p_value,
     }
     return PairedFigures.model_validate(figures)
+
+
+def _resampled(answers: Answers, *, has_calls: bool) -> dict[str, Resampled]:
+    """Give what is measured of one model, by name; of its calls only where it made any."""
+    labels, probabilities, called = answers.labels, answers.probabilities, answers.called
+    told: dict[str, Resampled] = {
+        "auroc": lambda at: auroc(probabilities[at], labels[at]),
+        "brier": lambda at: brier(probabilities[at], labels[at]),
+    }
+    if has_calls:
+        told["sensitivity"] = lambda at: sensitivity(called[at], labels[at])
+        told["specificity"] = lambda at: specificity(called[at], labels[at])
+    return told

@@ -34,8 +34,10 @@ class FindingCalibration(Section):
         n: Images with a label.
         n_positive: Those with the finding.
         auroc: Area under the ROC curve.
-        ece_before: Expected calibration error of the bare log-odds, ten bins of equal count.
-        ece: The same of the calibrated probability; equal where there is no calibration.
+        ece_before: Expected calibration error of the raw log-odds, without the model's own
+            calibration; ten bins of equal count.
+        ece: The same of the probability as the model reports it; equal where there is no
+            calibration.
         brier_before: Mean squared error of the former.
         brier: Of the latter.
         threshold: Probability from which on a call is positive; null where not told.
@@ -181,7 +183,7 @@ def _told(models: Mapping[str, ModelFigures]) -> str:
 
 
 def _model(file: Path, predictions: Predictions) -> ModelFigures:
-    told = _metrics(file.parent)
+    told = metrics_of(file.parent)
     scored = (predictions.errors == "").all(axis=1)
     return ModelFigures(
         model=str(told.get("model", "")),
@@ -260,8 +262,15 @@ def _calibration(answers: Answers, told: Mapping[str, Any]) -> FindingCalibratio
     )
 
 
-def _metrics(folder: Path) -> dict[str, Any]:
-    """Read what an evaluation says of itself; nothing for a bare file of predictions."""
+def metrics_of(folder: Path) -> dict[str, Any]:
+    """Read what an evaluation says of itself.
+
+    Args:
+        folder: That it wrote.
+
+    Returns:
+        Its `metrics.json`; nothing for a bare file of predictions.
+    """
     try:
         told = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -271,7 +280,7 @@ def _metrics(folder: Path) -> dict[str, Any]:
 
 def _explanations(folder: Path) -> ExplanationEvaluation:
     try:
-        return ExplanationEvaluation.model_validate(_metrics(folder))
+        return ExplanationEvaluation.model_validate(metrics_of(folder))
     except ValidationError as error:
         raise LabelError(
             f"{folder}/metrics.json is not as this version of medllm evaluate-explanations writes "

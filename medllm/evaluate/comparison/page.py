@@ -8,7 +8,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from medllm import __version__
-from medllm.evaluate.comparison.compare import Comparison, PairedFigures
+from medllm.evaluate.comparison.compare import FIGURES, Comparison, PairedFigures
 from medllm.evaluate.comparison.plots import compared_reliability, compared_roc
 from medllm.evaluate.forest import Compared, draw_differences
 from medllm.evaluate.page import fill
@@ -49,6 +49,7 @@ def render(comparison: Comparison) -> bytes:
         version=__version__,
         names={key: title(finding(key)) for key in _named(comparison)},
         pairs={key: _pairs(comparison, key) for key in keys},
+        firsts={key: _firsts(_pairs(comparison, key)) for key in keys},
         plots={key: _plots(comparison, key) for key in keys if key in comparison.curves},
         differences={key: _differences(comparison, key) for key in keys},
     )
@@ -73,6 +74,26 @@ def _pairs(comparison: Comparison, key: str) -> Mapping[str, PairedFigures]:
     """Give the rows of one finding, by the name of the other results."""
     return {
         name: row for name, rows in comparison.others.items() for row in rows if row.finding == key
+    }
+
+
+def _firsts(pairs: Mapping[str, PairedFigures]) -> set[str]:
+    """Name the rows that the first model's own stands above: once, unless other images change it.
+
+    Args:
+        pairs: Rows of one finding, by the name of the other results.
+
+    Returns:
+        Names among those.
+    """
+    told = [
+        row.model_dump(include={"n", "n_positive", *(f"first_{key}" for key in FIGURES)})
+        for row in pairs.values()
+    ]
+    return {
+        name
+        for name, own, above in zip(pairs, told, [None, *told[:-1]], strict=True)
+        if own != above
     }
 
 

@@ -33,6 +33,7 @@ from medllm.models.card_page import RECALIBRATED
 MIN_PATIENTS = 20
 # The reason of a finding that the data has no label for.
 NO_LABEL = "no label"
+NOT_ASKED = "not asked for"
 
 LIMITATION = (
     "Recalibrated: a finding's probability and call hold for patients like those its calibration "
@@ -105,21 +106,28 @@ class Recalibration:
 
 
 def findings_to_fit(
-    model: Model, records: Sequence[ImageRecord]
+    model: Model, records: Sequence[ImageRecord], asked: Sequence[str] | None = None
 ) -> tuple[list[str], tuple[Kept, ...]]:
     """Divide a model's findings by the labels that a data set has, before anything is scored.
 
     Args:
         model: The model.
         records: The data set.
+        asked: Keys of the findings to fit; all of the model when None.
 
     Returns:
-        Keys of the findings with enough patients of both classes, and those without.
+        Keys of the findings with enough patients of both classes; and those without, or that are
+        not asked for.
 
     Raises:
         LabelError: No finding has enough, or a label is soft.
+        MedllmError: The model has no such finding.
     """
-    short = {finding: _too_few(records, finding) for finding in model.card.findings}
+    wanted = {question.finding for question in model.questions(asked)}
+    short = {
+        finding: _too_few(records, finding) if finding in wanted else NOT_ASKED
+        for finding in model.card.findings
+    }
     kept = tuple(Kept(finding, reason) for finding, reason in short.items() if reason)
     if len(kept) == len(short):
         raise LabelError(

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from medllm.dicom.radiograph import Radiograph
+from medllm.models import Calibration
 from medllm.models.calibration import Call
 from medllm.report.document import BANNER
 from medllm.report.html import policy
@@ -17,7 +18,7 @@ from medllm.report.overview.stored import StoredFinding, StoredReport
 from medllm.report.page import asset, fill
 from medllm.report.sentences import caution, failed_checks, place
 from medllm.report.view import view
-from medllm.report.wording import MARKS
+from medllm.report.wording import MARKS, probability
 
 # By this the page is told from anybody else's `index.html`.
 _GENERATOR = "medllm, overview of reports"
@@ -38,6 +39,8 @@ class Line:
         call: By the two thresholds.
         probability: 0 to 1.
         is_calibrated: Whether thresholds and probability were fitted.
+        near: Which threshold the probability cannot be told from as it is written, in words; empty
+            where it can.
         verdict: Of the explanation; None where there is none.
         is_refused: Whether an explanation was asked for and could not be given.
         reason: Where the explanation points, or why nothing can be said of that.
@@ -47,6 +50,7 @@ class Line:
     call: Call
     probability: float
     is_calibrated: bool
+    near: str
     verdict: str | None
     is_refused: bool
     reason: str
@@ -123,6 +127,7 @@ def entry_of(folder: Path, report: StoredReport) -> Entry:
                 call=entry.call,
                 probability=entry.probability,
                 is_calibrated=entry.calibration.is_fitted,
+                near=_near(entry.probability, entry.calibration),
                 verdict=None if entry.explanation is None else entry.explanation.verdict,
                 is_refused=entry.refusal is not None,
                 reason=_reason(entry, scan, names),
@@ -131,6 +136,19 @@ def entry_of(folder: Path, report: StoredReport) -> Entry:
         ),
         model=f"{report.model.name} {report.model.version}",
         limitations=report.limitations,
+    )
+
+
+def _near(value: float, calibration: Calibration) -> str:
+    """Name the threshold that a probability is written like: two of one look may differ in call."""
+    words = {"positive from": calibration.high, "negative below": calibration.low}
+    return next(
+        (
+            f"{value:.3f}; {which} {threshold:.3f}"
+            for which, threshold in words.items()
+            if probability(value) == probability(threshold)
+        ),
+        "",
     )
 
 

@@ -11,15 +11,20 @@ from sklearn.metrics import brier_score_loss, recall_score, roc_auc_score, roc_c
 
 from medllm.errors import LabelError
 from medllm.evaluate import compare, write_comparison
-from medllm.evaluate.table import SCHEMA
+from medllm.evaluate.answers import Answers
+from medllm.evaluate.performance import figures_of
+from medllm.evaluate.table import SCHEMA, read_predictions
+from medllm.evaluate.thresholds import OwnThresholds
 
 
 def _write(folder, labels, probabilities, *, finding="mass", paths=None, errors=None):
     folder.mkdir()
+    paths = paths or [f"{at}.png" for at in range(len(labels))]
     rows = [
         {
-            "path": paths[at] if paths else f"{at}.png",
-            "patient_id": f"p{at // 2}",
+            "path": paths[at],
+            # Of the image, wherever its row stands.
+            "patient_id": f"p{int(re.sub(r'[^0-9]', '', paths[at])) // 2}",
             "finding": finding,
             "label": float(labels[at]),
             "log_odds": float(np.log(value / (1 - value))),
@@ -64,6 +69,30 @@ def test_a_better_model_is_found_and_its_figures_are_those_of_scikit_learn(tmp_p
     wanted = (good[labels == 1] >= 0.5).mean() - (poor[labels == 1] >= 0.5).mean()
     assert row.sensitivity_difference.value == pytest.approx(wanted)
     assert (row.n, row.n_patients) == (300, 150)
+    for told, values in ((row.first_sensitivity, poor), (row.second_sensitivity, good)):
+        assert told.value == pytest.approx(recall_score(labels, values >= 0.5))
+    for told, values in ((row.first_specificity, poor), (row.second_specificity, good)):
+        assert told.value == pytest.approx(recall_score(labels, values >= 0.5, pos_label=0))
+    assert row.second_brier.value == pytest.approx(brier_score_loss(labels, good))
+
+
+def test_each_models_figures_have_the_intervals_that_its_own_evaluation_gives_them(tmp_path, drawn):
+    labels, good, _ = drawn
+    # All in order, and no positive missed: resampling alone gives no interval.
+    sure = np.where(labels, 0.9, np.linspace(0.1, 0.6, 300))
+    folders = [_write(tmp_path / "a", labels, good), _write(tmp_path / "b", labels, sure)]
+    (row,) = compare(folders).others["b"]
+    wanted = [
+        figures_of(
+            Answers.of(read_predictions(folder / "predictions.parquet"), "mass"),
+            OwnThresholds(0.5, "given"),
+        )
+        for folder in folders
+    ]
+    assert wanted[1].auroc.low < 1 == wanted[1].auroc.value == wanted[1].sensitivity.value
+    for key in ("auroc", "sensitivity", "specificity", "brier"):
+        told = [getattr(row, f"{which}_{key}") for which in ("first", "second")]
+        assert told == [getattr(one, key) for one in wanted]
 
 
 def test_a_model_does_not_differ_from_itself(tmp_path, drawn):
@@ -207,5 +236,7 @@ def test_no_difference_of_calls_is_told_of_a_model_that_called_nothing(tmp_path,
     (row,) = result.others["silent"]
     assert row.sensitivity_difference.value is None
     assert row.specificity_difference.value is None
+    assert row.second_sensitivity.value is row.second_specificity.value is None
+    assert row.first_sensitivity.value == pytest.approx(recall_score(labels, good >= 0.5))
     assert row.auroc_difference.value is not None
     assert result.curves["mass"].models["silent"].sensitivity is None

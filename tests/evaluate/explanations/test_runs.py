@@ -225,7 +225,7 @@ def test_what_was_mended_or_changed_since_is_explained_anew(
             run()
     assert not (out / "explanations.parquet").exists()
     assert run()[0].localisation == second.localisation
-    with pytest.raises(MedllmError, match="another evaluation, which differs in polarity"):
+    with pytest.raises(MedllmError, match="another evaluation, which differs in --polarity"):
         run(polarity="inverted")
 
 
@@ -237,7 +237,9 @@ def without_times(row):
 def test_another_run_in_the_same_folder_is_refused(evaluated, outlined, tiny_model):
     _, out = evaluated
     fewer = dataclasses.replace(outlined, images=outlined.images[:4])
-    with pytest.raises(MedllmError, match="another evaluation, which differs in n_images, rec"):
+    with pytest.raises(
+        MedllmError, match="another evaluation, which differs in the number of images"
+    ):
         evaluate_explanations(fewer, tiny_model, out, METHODS)
     with pytest.raises(MedllmError, match="another evaluation, which differs in checked"):
         evaluate_explanations(outlined, tiny_model, out, METHODS, checked="none")

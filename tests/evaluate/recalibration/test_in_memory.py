@@ -135,7 +135,7 @@ def test_what_was_calibrated_in_one_process_is_the_same_in_another(wrap, program
         assert probability == pytest.approx(wanted, abs=1e-9)
         low, high = (probability < fitted["low"], probability >= fitted["high"])
         assert call == ("negative" if low else "positive" if high else "indeterminate")
-    assert first["threshold"] == [fitted["high"], "shipped with the model"]
+    assert first["threshold"] == [fitted["high"], "the model's own"]
     assert first["figures"][0] > 0.6
     (page,) = (tmp_path / "second").rglob("*.html")
     assert "site: 50 images of 50 patients" in page.read_text()
