@@ -6,7 +6,8 @@
 Of a phantom all that tells the label lies in its lungs, so that whatever ranks above chance without
 them is a leak of how they are hidden. On patients the classifier, logistic regression on thumbnails
 of 32 x 32 pixels that is fitted on other patients' images with the same part hidden, says how far
-the data set itself can be told without the lungs. Printed are AUROCs with 95% intervals by patient.
+the data set itself can be told without the lungs. Printed are AUROCs with 95% intervals by patient,
+and mean log-odds, which say whether an image without lungs is still answered.
 """
 
 from __future__ import annotations
@@ -72,7 +73,14 @@ def main() -> None:
             area = intervals(
                 {"auroc": lambda at, scores=scores: auroc(scores[at], truth[at])}, patients, 1_000
             )["auroc"]
-            print(f"{name:14} {ranked_by:18} {area.value:.3f} ({area.low:.3f} to {area.high:.3f})")
+            means = ", ".join(
+                f"{told} it {scores[truth == label].mean():+.2f}"
+                for label, told in ((1, "with"), (0, "without"))
+            )
+            print(
+                f"{name:14} {ranked_by:18} {area.value:.3f} ({area.low:.3f} to {area.high:.3f}); "
+                f"mean log-odds {means}"
+            )
 
 
 def _images(given: argparse.Namespace, finding: str) -> Iterator[tuple[np.ndarray, int, str]]:

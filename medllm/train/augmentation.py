@@ -23,6 +23,12 @@ _HIDDEN_CELLS = 7
 # So that a sixth of the images of which something is hidden are hidden whole.
 _MOST_HIDDEN = 1.2
 
+NOTHING, LUNGS, THORAX, ALL = range(4)
+# Of the images in which no lung is seen, the share of those with no more than each part hidden.
+_UNSEEN_SHARES = torch.tensor([0.0, 0.4, 0.65])
+# Share of a pixel that has to be hidden for it to be.
+_COVERED = 0.3
+
 # For masked autoencoding: where each patch usually lies is what a short training learns first,
 # and no network can fill in noise.
 MILD = Strength(pose=0.3, texture=0.0, border=0.0)
@@ -45,6 +51,8 @@ class Changes:
         partners: Which image of the source gives the surroundings, as a share of their number;
             below 0 for none.
         lungs_alone: Whether the mediastinum is another's too.
+        unseen: What is hidden so that no lung is seen: `NOTHING`, `LUNGS`, `THORAX` or `ALL`.
+        is_flat: Whether it is hidden by one shade, and not by the blurred copy.
     """
 
     poses: Float32[torch.Tensor, "images 2 3"]
@@ -57,6 +65,8 @@ class Changes:
     hidden: Bool[torch.Tensor, "images cells cells"]
     partners: Float32[torch.Tensor, " images"]
     lungs_alone: Bool[torch.Tensor, " images"]
+    unseen: Int64[torch.Tensor, " images"]
+    is_flat: Bool[torch.Tensor, " images"]
 
     def take(self, chosen: slice, device: torch.device) -> Changes:
         """Take those of some images of the batch to a device."""
@@ -104,16 +114,26 @@ def draw_changes(count: int, generator: torch.Generator, strength: Strength) -> 
         hidden=cells < hidden_share[:, None, None],
         partners=torch.full((count,), -1.0),
         lungs_alone=torch.zeros(count, dtype=torch.bool),
+        unseen=torch.full((count,), NOTHING),
+        is_flat=torch.zeros(count, dtype=torch.bool),
     )
-    if not strength.surroundings:
-        return changes
-    # Last, and only where it is wanted: all else is drawn as without.
-    is_other = uniform(0, 1) < strength.surroundings
-    return dataclasses.replace(
-        changes,
-        partners=torch.where(is_other, uniform(0, 1), -1.0),
-        lungs_alone=uniform(0, 1) < 0.5,
-    )
+    # Last, and only where they are wanted: all else is drawn as without.
+    if strength.surroundings:
+        is_other = uniform(0, 1) < strength.surroundings
+        changes = dataclasses.replace(
+            changes,
+            partners=torch.where(is_other, uniform(0, 1), -1.0),
+            lungs_alone=uniform(0, 1) < 0.5,
+        )
+    if strength.unseen:
+        is_unseen = uniform(0, 1) < strength.unseen
+        part = torch.bucketize(uniform(0, 1), _UNSEEN_SHARES, right=True)
+        changes = dataclasses.replace(
+            changes,
+            unseen=torch.where(is_unseen, part, NOTHING),
+            is_flat=uniform(0, 1) < 0.5,
+        )
+    return changes
 
 
 def _poses(
@@ -199,6 +219,38 @@ def put_into(
     return torch.where(kept, pixels, shown.to(torch.uint8))
 
 
+def covered(
+    hidden: Bool[torch.Tensor, "images size size"], changes: Changes
+) -> Bool[torch.Tensor, "images size size"]:
+    """Say what is hidden of images in their new poses.
+
+    Args:
+        hidden: What is hidden of them as they were; beyond their borders it is as at these.
+        changes: What is done to each.
+
+    Returns:
+        Where.
+    """
+    return move(hidden[:, None].to(torch.uint8) * 255, changes.poses)[:, 0] > _COVERED
+
+
+def flatten(
+    display: Float32[torch.Tensor, "images size size"],
+    hidden: Bool[torch.Tensor, "images size size"],
+) -> Float32[torch.Tensor, "images size size"]:
+    """Give hidden pixels the mean of what is left, so that nothing tells how they were.
+
+    Args:
+        display: Display values, before normalization.
+        hidden: Where.
+
+    Returns:
+        Display values; black where nothing is left.
+    """
+    left = (display * ~hidden).sum((1, 2)) / (~hidden).sum((1, 2)).clamp_min(1)
+    return torch.where(hidden, left[:, None, None], display)
+
+
 def hide(
     pixel_values: Float32[torch.Tensor, "images channels size size"],
     hidden: Bool[torch.Tensor, "images cells cells"],
@@ -207,7 +259,7 @@ def hide(
 
     Args:
         pixel_values: The model's input, normalized.
-        hidden: Of `Changes`.
+        hidden: Cells of any number a side that divides the input's.
 
     Returns:
         The input, of which the hidden cells are those of its blurred copy.

@@ -10,9 +10,14 @@ from jaxtyping import Bool, Float, Int64, UInt8
 
 from medllm.data import Preprocessing
 from medllm.train.augmentation import (
+    ALL,
+    LUNGS,
+    NOTHING,
     Changes,
     change,
+    covered,
     draw_changes,
+    flatten,
     hide,
     move,
     put_into,
@@ -127,20 +132,25 @@ class LabelledImages:
         """Draw changed images with their labels, weights and moved regions."""
         drawn = draw_changes(len(chosen), generator, strength)
         mine, changes = chosen[share], drawn.take(share, device)
-        pixels, is_mixed = self._surrounded(
-            mine, drawn.take(share, torch.device("cpu")), preprocessing
-        )
-        display = change(pixels.to(device), changes)
+        here = drawn.take(share, torch.device("cpu"))
+        pixels, is_mixed = self._surrounded(mine, here, preprocessing)
+        is_unseen = here.unseen != NOTHING
+        unseen = covered(self._unseen(mine, here, preprocessing).to(device), changes)
+        is_flat = changes.is_flat[:, None, None]
+        display = flatten(change(pixels.to(device), changes)[:, 0], unseen & is_flat)
+        shown = hide(preprocessing.pixel_values(display), changes.hidden)
         regions = move(self.regions(mine).to(device), changes.poses, padding_mode="zeros")
         regions = regions * uncut(CELLS, changes.edges)  # nothing lies where all is black
         return {
-            "pixel_values": hide(preprocessing.pixel_values(display[:, 0]), changes.hidden),
-            "labels": self.labels[mine].to(device),
-            "weights": (self.weights[mine] * _asked(self.questions, is_mixed)).to(device),
-            "regions": regions,
-            "regions_known": (self.regions_known[mine] & _asked(self.findings, is_mixed)).to(
+            "pixel_values": hide(shown, unseen & ~is_flat),
+            "labels": _at_even_odds(self.labels[mine], is_unseen).to(device),
+            "weights": (self.weights[mine] * _asked(self.questions, is_mixed | is_unseen)).to(
                 device
             ),
+            "regions": regions,
+            "regions_known": (
+                self.regions_known[mine] & _asked(self.findings, is_mixed) & ~is_unseen[:, None]
+            ).to(device),
             "hidden": changes.hidden.float(),
         }
 
@@ -160,11 +170,34 @@ class LabelledImages:
             pixels[at] = put_into(images.pixels[partner], pixels[at], inside)
         return pixels, is_mixed
 
+    def _unseen(
+        self, chosen: Int64[torch.Tensor, " batch"], changes: Changes, preprocessing: Preprocessing
+    ) -> Bool[torch.Tensor, "batch s s"]:
+        """Say what is hidden of the images of a batch; all where their lungs are not found."""
+        side = self.sets[0].pixels.shape[-1]
+        hidden = torch.zeros(len(chosen), side, side, dtype=torch.bool)
+        for at, (images, row) in enumerate(self._rows(chosen)):
+            part = int(changes.unseen[at])
+            if part == NOTHING:
+                continue
+            inside = None
+            if part != ALL:
+                inside = images.inside(row, preprocessing, lungs_alone=part == LUNGS)
+            hidden[at] = True if inside is None else inside
+        return hidden
+
+
+def _at_even_odds(
+    labels: Float[torch.Tensor, "batch questions"], chosen: Bool[torch.Tensor, " batch"]
+) -> Float[torch.Tensor, "batch questions"]:
+    """Take back the known answers of some images."""
+    return torch.where(chosen[:, None] & ~labels.isnan(), 0.5, labels)
+
 
 def _asked(
     questions: Sequence[str], is_mixed: Bool[torch.Tensor, " batch"]
 ) -> Bool[torch.Tensor, "batch questions"]:
-    """Say what is asked of each image: in one of two patients, only what the lungs show."""
+    """Say what is asked of each image: of two patients, or unseen, only what the lungs show."""
     of_lungs = torch.tensor([lies_in_lungs(key) for key in questions], dtype=torch.bool)
     return ~is_mixed[:, None] | of_lungs
 

@@ -164,6 +164,10 @@ class Strength(Section):
             signal: the role of image backgrounds in object recognition, ICLR 2021, "Mixed-Rand").
             Findings that do not lie in the lungs are not asked for in such an image. The lungs of
             each image are looked for once, some .03 s; where they are not found it stays whole.
+        unseen: Share of the images of which the lungs, the thorax or all is hidden. What the lungs
+            show is then to be answered with even odds, and nothing else is asked: what cannot be
+            seen is not known. So the blurred copy, against which images are explained, has no
+            answer of its own, and the surroundings have none either.
     """
 
     pose: float = Field(default=1.0, ge=0, le=2)
@@ -172,6 +176,7 @@ class Strength(Section):
     border: float = Field(default=0.2, ge=0, le=1)
     hidden: float = Field(default=0.0, ge=0, le=1)
     surroundings: float = Field(default=0.0, ge=0, le=1)
+    unseen: float = Field(default=0.0, ge=0, le=1)
 
 
 class Pretrain(Stage):

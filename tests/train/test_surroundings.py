@@ -7,8 +7,18 @@ import pytest
 import torch
 
 from medllm.data import Preprocessing
+from medllm.data.blur import blurred
 from medllm.phantom import make_phantom
-from medllm.train.augmentation import draw_changes, put_into
+from medllm.train import labelled_images
+from medllm.train.augmentation import (
+    ALL,
+    LUNGS,
+    THORAX,
+    covered,
+    draw_changes,
+    move,
+    put_into,
+)
 from medllm.train.image_set import CELLS, ImageSet
 from medllm.train.labelled_images import LabelledImages
 from medllm.train.recipe import Strength
@@ -98,25 +108,106 @@ def test_an_image_whose_lungs_are_not_found_stays_whole_and_is_asked_for_everyth
     assert (mixed["weights"][2] == 0).sum() == 2
 
 
-def test_each_share_of_a_batch_is_mixed_as_in_the_whole():
+def unseen_batch(images, part, *, is_flat, monkeypatch):
+    """Hide one part of all images."""
+
+    def drawn(*arguments):
+        return dataclasses.replace(
+            draw_changes(*arguments),
+            unseen=torch.full((6,), part),
+            is_flat=torch.full((6,), is_flat),
+        )
+
+    with monkeypatch.context() as patch:
+        patch.setattr(labelled_images, "draw_changes", drawn)
+        return batch_of(joined(images), STILL)
+
+
+@pytest.mark.parametrize("part", [LUNGS, THORAX, ALL])
+def test_nothing_of_a_hidden_part_is_left(part, monkeypatch):
+    images = phantoms()
+    plain = batch_of(joined(images), STILL)["pixel_values"]
+    flat = unseen_batch(images, part, is_flat=True, monkeypatch=monkeypatch)["pixel_values"]
+    soft = unseen_batch(images, part, is_flat=False, monkeypatch=monkeypatch)["pixel_values"]
+    for row in range(6):
+        hidden = torch.ones(64, 64, dtype=torch.bool)
+        if part != ALL:
+            hidden = images.inside(row, CONTRACT, lungs_alone=part == LUNGS)
+        assert len(flat[row, 0][hidden].unique()) == 1
+        assert torch.equal(soft[row, 0][hidden], blurred(plain[row : row + 1])[0, 0][hidden])
+        assert torch.equal(soft[row, 0][~hidden], plain[row, 0][~hidden])
+        if part != ALL:
+            # What is left is normalized together with what hides the rest: a straight line of it.
+            left = torch.stack([one[row, 0][~hidden] for one in (plain, flat)])
+            assert float(torch.corrcoef(left)[0, 1]) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("part", [LUNGS, THORAX, ALL])
+def test_what_is_not_seen_is_answered_with_even_odds_and_nothing_else_is_asked(part, monkeypatch):
+    images = phantoms()
+    del images.labels[2]["pneumonia"]
+    plain = batch_of(joined(images), STILL)
+    unseen = unseen_batch(images, part, is_flat=True, monkeypatch=monkeypatch)
+    asked = torch.tensor([True, False, False, True])
+    assert torch.equal(unseen["weights"][:, asked], plain["weights"][:, asked])
+    assert (unseen["weights"][:, ~asked] == 0).all()
+    known = ~plain["labels"].isnan()
+    assert (unseen["labels"][known] == 0.5).all()
+    assert unseen["labels"][~known].isnan().all()
+    assert not unseen["regions_known"].any()
+
+
+def test_where_the_lungs_are_not_found_all_is_hidden(monkeypatch):
+    images = phantoms()
+    noise = torch.randint(0, 256, (64, 64), generator=torch.Generator().manual_seed(0))
+    images.pixels[3] = noise.to(torch.uint8)
+    shown = unseen_batch(images, LUNGS, is_flat=True, monkeypatch=monkeypatch)["pixel_values"]
+    assert [len(one.unique()) == 1 for one in shown] == [row == 3 for row in range(6)]
+
+
+def test_what_is_hidden_moves_with_the_image():
+    changes = draw_changes(4, torch.Generator().manual_seed(5), Strength())
+    planes = torch.zeros(4, 64, 64, dtype=torch.bool)
+    planes[:, 20:44, 16:30] = True
+    moved = covered(planes, changes)
+    shown = move(planes[:, None].to(torch.uint8) * 255, changes.poses)[:, 0]
+    assert moved[shown > 0.99].all()
+    assert not moved[shown == 0].any()
+    assert not torch.equal(moved, planes)
+
+
+def test_each_part_is_hidden_in_its_share_of_the_images():
+    strength = STILL.model_copy(update={"unseen": 0.5})
+    changes = draw_changes(4000, torch.Generator().manual_seed(1), strength)
+    shares = [float((changes.unseen == part).float().mean()) for part in range(4)]
+    # Two standard errors of a share of 4,000 are .016 at most.
+    assert shares == pytest.approx([0.5, 0.2, 0.125, 0.175], abs=0.016)
+    assert float(changes.is_flat.float().mean()) == pytest.approx(0.5, abs=0.016)
+
+
+@pytest.mark.parametrize("strength", [MIXED, STILL.model_copy(update={"unseen": 0.7})])
+def test_each_share_of_a_batch_is_changed_as_in_the_whole(strength):
     data = joined(phantoms())
-    whole = batch_of(data, MIXED)
+    whole = batch_of(data, strength)
     for share in (slice(0, 2), slice(2, 6)):
-        part = batch_of(data, MIXED, share)
-        for key in ("pixel_values", "weights", "regions_known"):
+        part = batch_of(data, strength, share)
+        for key in ("pixel_values", "labels", "weights", "regions_known"):
             torch.testing.assert_close(part[key], whole[key][share], atol=1e-6, rtol=0)
 
 
-def test_all_else_is_drawn_as_without():
+@pytest.mark.parametrize(
+    ("option", "drawn"),
+    [("surroundings", ("partners", "lungs_alone")), ("unseen", ("unseen", "is_flat"))],
+)
+def test_all_else_is_drawn_as_without(option, drawn):
     strong = Strength(border=0.5, hidden=0.5)
     plain, mixed = (
         draw_changes(9, torch.Generator().manual_seed(1), one)
-        for one in (strong, strong.model_copy(update={"surroundings": 0.5}))
+        for one in (strong, strong.model_copy(update={option: 0.5}))
     )
     for field in dataclasses.fields(plain):
         same = torch.equal(getattr(plain, field.name), getattr(mixed, field.name))
-        assert same == (field.name not in ("partners", "lungs_alone")), field.name
-    assert 0 < (mixed.partners >= 0).sum() < 9
+        assert same == (field.name not in drawn), field.name
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(64, 32), (32, 64)])
