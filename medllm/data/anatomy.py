@@ -53,6 +53,7 @@ _SUPPOSED = (
     "right"
 )
 
+_LATERAL = "fixed shares of the image, because the header says that the view is lateral"
 _ON_ITS_SIDE = (
     "fixed shares of the image, because Patient Orientation says that it lies on its side"
 )
@@ -105,16 +106,17 @@ def find_zones(scan: Radiograph) -> Zones:
     and lower are thirds of a lung's height, not lobes; the lower goes on behind the diaphragm.
 
     Args:
-        scan: A frontal radiograph.
+        scan: A radiograph.
 
     Returns:
-        The regions; at their usual place where no lungs were found, or the image lies on its
-        side. They say so, and whether the sides are only supposed.
+        The regions; at their usual place where no lungs were found, the view is lateral or the
+        image lies on its side. They say so, and whether the sides are only supposed.
     """
     towards = rows_run_to(scan)
     across, down = ((each or " ")[0] for each in scan.patient_orientation or ("", ""))
-    if across in "HF" or down in "LR":
-        return Zones(_frame()[frame_indices(USUAL, _SIDE)], _ON_ITS_SIDE, found=False)
+    if scan.is_lateral or across in "HF" or down in "LR":
+        words = _LATERAL if scan.is_lateral else _ON_ITS_SIDE
+        return Zones(_frame()[frame_indices(USUAL, _SIDE)], words, found=False)
     upright = np.s_[:: -1 if down == "H" else 1, :: -1 if towards == "right" else 1]
     labels, found = regions_of(scan.pixels[upright])
     found_by = "a standard outline of the lungs, fitted to this image"

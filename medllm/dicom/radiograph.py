@@ -116,3 +116,8 @@ class Radiograph:
     def warnings(self) -> tuple[Gate, ...]:
         """The checks that were not passed, in the order they were made."""
         return tuple(gate for gate in self.gates if not gate.passed)
+
+    @property
+    def is_lateral(self) -> bool:
+        """Whether the header says that the view is lateral; a picture has none to say so."""
+        return any(gate.code == "lateral-view" for gate in self.warnings)

@@ -11,6 +11,8 @@ from medllm.models.measured import MeasuredExplanations
 SCHEMA_VERSION = 1
 # The base of a model whose network was made in Python.
 IN_MEMORY = "in memory"
+# What the name of a test set says of figures that `medllm calibrate` measured.
+RECALIBRATED = "calibration cross-fitted over patients"
 NOT_CALIBRATED = "not calibrated"
 # What holds of a model of another's making until it is calibrated.
 NOT_MEASURED = (
@@ -114,6 +116,11 @@ class Question:
     def in_card(self) -> Question:
         """As it stands in a card, with nothing of one radiograph."""
         return replace(self, reasoning=None, context="")
+
+    @property
+    def is_recalibrated(self) -> bool:
+        """Whether its figures are those of a recalibration, which replace all that were there."""
+        return any(RECALIBRATED in one.test_set for one in self.measurements)
 
     @property
     def wordings(self) -> tuple[str, ...]:

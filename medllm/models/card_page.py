@@ -10,8 +10,6 @@ from medllm.metrics import Estimate
 from medllm.models.card import Calibration, Comparison, ImageUse, ModelCard, Question
 from medllm.models.measured import MeasuredExplanations
 
-# What the name of a test set says of figures that `medllm calibrate` measured.
-RECALIBRATED = "calibration cross-fitted over patients"
 # What a card says whose weights are in no file.
 LIVES_IN_MEMORY = (
     "Its network lives in memory: make and wrap it in Python as it was then, and open this folder "
@@ -98,7 +96,7 @@ def _list(title: str, sentences: Sequence[str]) -> Iterator[str]:
 
 def _measured(card: ModelCard) -> Iterator[str]:
     """Write figures by finding, those of a recalibration under their own heading."""
-    again = [one for one in card.questions if _is_recalibrated(one)]
+    again = [one for one in card.questions if one.is_recalibrated]
     if kept := [one for one in card.questions if one not in again]:
         # Whose images the weights saw before this training is nowhere written down.
         yield (
@@ -116,11 +114,6 @@ def _measured(card: ModelCard) -> Iterator[str]:
         )
         for question in again:
             yield from _figures(question)
-
-
-def _is_recalibrated(question: Question) -> bool:
-    """Whether the figures are those of a recalibration, which replace all that were there."""
-    return any(RECALIBRATED in one.test_set for one in question.measurements)
 
 
 def _figures(question: Question) -> Iterator[str]:

@@ -20,10 +20,10 @@ from medllm.explanation.record import Explanation, OtherMethod
 from medllm.findings import finding
 from medllm.models.card import Question
 from medllm.models.prediction import FindingPrediction, Prediction
-from medllm.report import sentences
+from medllm.report import sentences, wording
 from medllm.report.document import Report, ReportedFinding, ReportedMethod
 
-_CALL_ORDER = {"positive": 0, "indeterminate": 1, "negative": 2}
+_CALL_ORDER = tuple(wording.MARKS)
 
 # An explanation recomputes the log-odds in another batch; a hundredth is the last digit printed.
 _SAME_LOG_ODDS = 0.01
@@ -228,7 +228,7 @@ def _drawn(
 
 def _reading_order(entry: ReportedFinding) -> tuple[int, int, float]:
     return (
-        _CALL_ORDER[entry.prediction.call],
+        _CALL_ORDER.index(entry.call),
         entry.finding.urgency,
         -entry.prediction.probability,
     )
@@ -243,16 +243,16 @@ def _gates(scan: Radiograph, prediction: Prediction) -> tuple[Gate, ...]:
 
 
 def _conclusion(findings: Sequence[ReportedFinding]) -> tuple[str, ...]:
+    calm = [entry for entry in findings if entry.call == "negative"]
     negative = [
-        sentences.negative(entry.finding, entry.question, entry.prediction)
-        for entry in findings
-        if entry.prediction.call == "negative"
+        sentences.negative(entry.finding, entry.question, entry.prediction) for entry in calm
     ]
     said = []
     if len(negative) == len(findings):
         said.append("No finding is positive or indeterminate.")
     if negative:
-        said.append(f"Negative, with probability: {', '.join(negative)}.")
+        supposing = wording.supposing(*(entry.question.calibration for entry in calm))
+        said.append(f"Negative, with probability{supposing}: {', '.join(negative)}.")
     said.append("Only the findings listed here were looked for.")
     return tuple(said)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 import matplotlib
 import numpy as np
@@ -33,9 +35,20 @@ _OPACITY = 0.6
 # Bright on dark, since a reading room is dark.
 _GROUND, _INK, _SOFT, _LINE = "#0b0f14", "#f2f5f7", "#aab6c1", "#38444f"
 _CAUTION_GROUND, _CAUTION = "#3d2c00", "#ffd166"
-_CALLS = {"positive": "#ff9db5", "indeterminate": _CAUTION, "negative": _SOFT}
+_CALLS = {
+    "positive": "#ff9db5",
+    "indeterminate": _CAUTION,
+    wording.NOT_CALLED: _INK,
+    "negative": _SOFT,
+}
 _VERDICTS = {"supported": "#7fd1f0", "weak": _CAUTION, "do not use": "#ff9db5"}
 _UNDER_COLOURS = (138, 138, 138)  # grey that the colour bar lies over
+
+# A summary of more findings than this has smaller rows.
+_MOST_LARGE_ROWS = 15
+_LARGE_ROW, _SMALL_ROW = 22, 16
+_WORDS = 20  # size of a paragraph
+_LEFT_OUT = "and {} more, see the report"
 
 # Lines are drawn this many times larger and shrunk, which smooths them.
 _FINER = 2
@@ -81,26 +94,63 @@ def draw_summary(report: Report) -> UInt8[np.ndarray, "rows columns 3"]:
     """
     picture, panel = _page(report.scan, None)
     panel.write("AI findings", 34, bold=True)
-    for entry in report.findings:
-        call, value = entry.prediction.call, wording.probability(entry.prediction.probability)
-        if sentences.is_close(entry.question, entry.prediction):
-            value = f"<{value.lstrip('<')}"
-        name = f"{wording.MARKS[call]} {wording.title(entry.finding)}"
-        panel.row(name, value, _CALLS[call])
-    panel.y += 8
-    panel.write(
-        " ".join(f"{mark} {call}" for call, mark in wording.MARKS.items()), 18, colour=_SOFT
-    )
-    panel.write("Numbers: probability. No other finding was looked for.", 18, colour=_SOFT)
-    _write_told(panel, report)
+    # First what must not be missing: however many findings there are, it keeps its room.
     _write_caution(panel, report)
-    panel.rule()
+    _write_told(panel, report)
     if not any(entry.overlay for entry in report.findings):
         panel.write("No attribution map is shown.", 24, bold=True, colour=_CAUTION)
-    for entry in report.explained or report.raised:
-        panel.write(f"{wording.title(entry.finding)}. {entry.reason}", 20)
+    _write_legend(panel, report)
+    panel.rule()
+    reasons = report.explained or report.raised
+    _write_rows(panel, report.findings, 6 * _WORDS if reasons else 0)
+    panel.rule()
+    _write_reasons(panel, reasons)
     _write_foot(panel, report)
     return np.asarray(picture)
+
+
+def _write_legend(panel: _Panel, report: Report) -> None:
+    """Say what the signs and the numbers of the rows mean."""
+    used = {entry.call for entry in report.findings}
+    signs = " ".join(f"{mark} {call}" for call, mark in wording.MARKS.items() if call in used)
+    panel.write(signs, 18, colour=_SOFT)
+    calibrations = [entry.question.calibration for entry in report.findings]
+    said = f"Numbers: probability{wording.supposing(*calibrations)}."
+    if not all(one.is_fitted for one in calibrations):
+        said += " * uncalibrated."
+    panel.write(f"{said} No other finding was looked for.", 18, colour=_SOFT)
+
+
+def _write_rows(panel: _Panel, findings: Sequence[ReportedFinding], kept: float) -> None:
+    """Write a row a finding and say how many do not fit; `kept` is the room below them."""
+    size = _LARGE_ROW if len(findings) <= _MOST_LARGE_ROWS else _SMALL_ROW
+    room = int((panel.bottom - kept - panel.y) // (_Panel.row_height * size))
+    # The last row says how many are left out.
+    fitting = len(findings) if len(findings) <= room else max(0, room - 1)
+    for entry in findings[:fitting]:
+        value = wording.probability(entry.prediction.probability)
+        if sentences.is_close(entry.question, entry.prediction):
+            value = f"<{value.lstrip('<')}"
+        if not entry.question.calibration.is_fitted:
+            value += "*"
+        name = f"{wording.MARKS[entry.call]} {wording.title(entry.finding)}"
+        panel.row(name, value, _CALLS[entry.call], size)
+    if fitting < len(findings):
+        panel.row(_LEFT_OUT.format(len(findings) - fitting), "", _CAUTION, size)
+
+
+def _write_reasons(panel: _Panel, entries: Sequence[ReportedFinding]) -> None:
+    """Write why each map is there or is not, and say how many do not fit."""
+    line, end = 1.3 * _WORDS, panel.bottom
+    for at, entry in enumerate(entries):
+        left = len(entries) - at
+        panel.bottom = end - (line if left > 1 else 0)  # for the line that says so
+        if left > 1 and panel.bottom - panel.y < 2 * line:
+            panel.bottom = end
+            panel.write(_LEFT_OUT.format(left), _WORDS, colour=_CAUTION)
+            break
+        panel.write(f"{wording.title(entry.finding)}. {entry.reason}", _WORDS)
+    panel.bottom = end
 
 
 @dataclass
@@ -118,6 +168,7 @@ class _Panel:
     bottom: float = HEIGHT - 174.0
     x: int = _SIDE + _MARGIN
     width: int = _PANEL - 2 * _MARGIN
+    row_height: ClassVar[float] = 1.45  # of the size of its letters
 
     def write(
         self, text: str, size: int, *, bold: bool = False, colour: str = _INK, most: int = 99
@@ -129,21 +180,29 @@ class _Panel:
         if fitting < 1:
             return
         if fitting < len(lines):
-            lines = [*lines[: fitting - 1], "…"]
+            last = _cut(f"{lines[fitting - 1]} …", font, self.width)
+            lines = [*lines[: fitting - 1], last]
         for line in lines:
             self.draw.text((self.x, self.y), line, colour, font)
             self.y += 1.3 * size
         self.y += 0.45 * size
 
     def row(self, left: str, right: str, colour: str, size: int = 22) -> None:
-        """Write a single line with a value at its right end; the rest of a long one is cut off."""
+        """Write a single line with a value at its right end.
+
+        A long one is written smaller; what does not fit then is cut off, and an ellipsis says so.
+        """
         font = _font(size)
-        if self.y + 1.45 * size <= self.bottom:
+        if self.y + self.row_height * size <= self.bottom:
             room = self.width - 1.3 * font.getlength(right)
-            left = _wrapped(left, font, room)[0]
-            self.draw.text((self.x, self.y), left, colour, font)
+            small = next(
+                (one for one in range(size, 12, -1) if _font(one).getlength(left) <= room), 13
+            )
+            left = _cut(left, _font(small), room)
+            below = self.y + font.getmetrics()[0]  # where the letters of both stand
+            self.draw.text((self.x, below), left, colour, _font(small), anchor="ls")
             self.draw.text((self.x + self.width, self.y), right, colour, font, anchor="ra")
-            self.y += 1.45 * size
+            self.y += self.row_height * size
 
     def rule(self) -> None:
         """Draw a line across."""
@@ -205,13 +264,16 @@ def _stroked(
 def _write_call(panel: _Panel, entry: ReportedFinding) -> None:
     said, calibration = entry.prediction, entry.question.calibration
     # The call is the finding's; of the difference that a contrast explains there is none.
-    call = f"{wording.title(entry.finding)}: {said.call}" if entry.contrast else said.call
-    line = f"{wording.MARKS[said.call]} {call[0].upper()}{call[1:]}"
-    panel.write(line, 30, bold=True, colour=_CALLS[said.call])
+    call = f"{wording.title(entry.finding)}: {entry.call}" if entry.contrast else entry.call
+    line = f"{wording.MARKS[entry.call]} {call[0].upper()}{call[1:]}"
+    panel.write(line, 30, bold=True, colour=_CALLS[entry.call])
     kind = wording.calibrated(calibration).capitalize()
     panel.write(f"{kind} probability {wording.probability(said.probability)}", 26, bold=True)
-    low, high = wording.probability(calibration.low), wording.probability(calibration.high)
-    panel.write(f"Thresholds {low} and {high}", 20, colour=_SOFT)
+    if supposed := wording.supposing(calibration).strip():
+        panel.write(f"{supposed[0].upper()}{supposed[1:]}", 20, colour=_SOFT)
+    if entry.call != wording.NOT_CALLED:
+        low, high = wording.probability(calibration.low), wording.probability(calibration.high)
+        panel.write(f"Thresholds {low} and {high}", 20, colour=_SOFT)
     panel.write(f"Log-odds {wording.signed(said.log_odds)}", 20, colour=_SOFT)
     if said.without_context is not None:
         alone = sentences.called(said.without_context, entry.question)
@@ -285,6 +347,14 @@ def _write_foot(panel: _Panel, report: Report) -> None:
     ):
         # One line each, whatever a model is called: what follows must not be pushed out.
         panel.row(line, "", _SOFT, 18)
+
+
+def _cut(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """Cut a line to a width; an ellipsis says that it was cut."""
+    if font.getlength(text) <= width:
+        return text
+    fits = bisect_right(range(1, len(text)), width, key=lambda n: font.getlength(text[:n] + "…"))
+    return text[:fits].rstrip() + "…"
 
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:

@@ -16,6 +16,8 @@ from medllm.findings import Finding
 from medllm.models.card import ModelCard, Question
 from medllm.models.measured import UsualRange, sentences, usual_values
 from medllm.models.prediction import FindingPrediction, Prediction
+from medllm.report.sentences import NOT_EXPLAINED
+from medllm.report.wording import call_in_words
 
 BANNER = "AI output, research use only, not verified by a radiologist"
 
@@ -67,6 +69,16 @@ class ReportedFinding:
     contrast: str | None = None
     others: tuple[ReportedMethod, ...] = ()
 
+    @property
+    def call(self) -> str:
+        """The call, or `not called`; what is shown and coded, in place of the prediction's."""
+        return call_in_words(self.prediction.call, self.question.calibration)
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether an explanation was asked for and could not be given; `reason` says why."""
+        return self.reason.startswith(NOT_EXPLAINED)
+
 
 def usual_ranges(explanation: Explanation, check: Check, card: ModelCard) -> dict[str, UsualRange]:
     """Look up what a check's value usually is.
@@ -95,7 +107,8 @@ class Report:
         scan: The radiograph.
         prediction: All answers, with the model's card.
         gates: The input checks, failed ones first.
-        findings: Positive, indeterminate, negative; the most urgent first within each.
+        findings: Positive, indeterminate, not called, negative; the most urgent first within
+            each.
         conclusion: What the impression ends with: the negative findings and the scope.
         limitations: Sentences on what the report cannot say.
         software: Version of each library that took part.
@@ -128,8 +141,8 @@ class Report:
 
     @property
     def raised(self) -> tuple[ReportedFinding, ...]:
-        """The findings that are positive or indeterminate."""
-        return tuple(entry for entry in self.findings if entry.prediction.call != "negative")
+        """The findings that are positive or indeterminate, or not called."""
+        return tuple(entry for entry in self.findings if entry.call != "negative")
 
     @property
     def impression(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from medllm.report.dicom.source import MANUFACTURER, series_uids
 from medllm.report.document import Report
-from medllm.report.fhir.context import report_names
+from medllm.report.fhir.context import report_name
 from medllm.report.origin import digest
 
 # All that the files of a report are called.
@@ -24,8 +24,9 @@ _REPORT_ID = re.compile(rb"R-[0-9a-f]{12}")
 def remove_leftovers(report: Report, folder: Path, written: Collection[Path]) -> tuple[Path, ...]:
     """Remove what is left of another report, which would contradict the one just written.
 
-    What was written earlier of the same image, model and questions says the same, and stays; so
-    does every file that is not of a report of medllm.
+    What was written earlier of the same image, model and questions says the same, and stays, but
+    for pages that name the patient beside others that do not; so does every file that is not of a
+    report of medllm.
 
     Args:
         report: The report that was written.
@@ -38,13 +39,13 @@ def remove_leftovers(report: Report, folder: Path, written: Collection[Path]) ->
     Raises:
         OSError: One cannot be read or removed.
     """
-    signs = [text.encode() for text in _signs(report)]
     removed = []
     for path in sorted(path for name in NAMES for path in folder.glob(name) if path.is_file()):
         if path in written:
             continue
         content = path.read_bytes()
-        if _is_ours(path, content) and not any(sign in content for sign in signs):
+        signs = _signs(report, path)
+        if _is_ours(path, content) and not any(sign.encode() in content for sign in signs):
             path.unlink()
             removed.append(path)
     with contextlib.suppress(OSError):  # there is none, or it holds something
@@ -52,9 +53,11 @@ def remove_leftovers(report: Report, folder: Path, written: Collection[Path]) ->
     return tuple(removed)
 
 
-def _signs(report: Report) -> tuple[str, ...]:
-    """Give what the files of a report state, one or another, in plain bytes."""
-    return (digest(report), *report_names(report), *series_uids(report))
+def _signs(report: Report, path: Path) -> tuple[str, ...]:
+    """Give what such a file of a report states, one or another, in plain bytes."""
+    if path.suffix == ".dcm" and path.stem != "pdf":  # these name nobody
+        return series_uids(report)
+    return (digest(report), report_name(report))
 
 
 def _is_ours(path: Path, content: bytes) -> bool:

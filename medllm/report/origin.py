@@ -46,9 +46,11 @@ def digest(report: Report) -> str:
         report: The report.
 
     Returns:
-        SHA-256 in hexadecimal; files that state the same one have the same numbers.
+        SHA-256 in hexadecimal; files that state the same one have the same numbers, and all of
+        them name the patient or none does.
     """
-    return hashlib.sha256(made_from(report).encode()).hexdigest()
+    openness = "" if report.identity is None else "named"
+    return hashlib.sha256(f"{made_from(report)}{openness}".encode()).hexdigest()
 
 
 def _told(answer: FindingPrediction) -> tuple[str, ...]:

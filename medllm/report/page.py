@@ -25,6 +25,7 @@ from medllm.report.sentences import (
     disagreement,
     failed_checks,
     no_contrast,
+    place,
 )
 
 # What the template says a value with, by its own name.
@@ -46,6 +47,8 @@ _WORDS = (
     no_contrast,
     wording.odds,
     wording.percent,
+    place,
+    wording.prevalence,
     wording.probability,
     wording.region,
     wording.sex,

@@ -10,11 +10,22 @@ from medllm.explanation.verdict import forbidding, weakening
 from medllm.findings import Finding, is_kin
 from medllm.findings import finding as look_up
 from medllm.models.calibration import call_of, probability_of
-from medllm.models.card import UNFITTED, Question
+from medllm.models.card import Question
 from medllm.models.prediction import FindingPrediction
 from medllm.report.gate_names import gate_name
 from medllm.report.view import supposed
-from medllm.report.wording import calibrated, probability, region, signed, subject, title, where
+from medllm.report.wording import (
+    NOT_CALLED,
+    calibrated,
+    call_in_words,
+    probability,
+    region,
+    signed,
+    subject,
+    supposing,
+    title,
+    where,
+)
 
 # Before why there is no explanation that was asked for; by it `report.json` is read back.
 NOT_EXPLAINED = "Not explained: "
@@ -43,11 +54,12 @@ def _told(question: Question, prediction: FindingPrediction) -> str:
 
 def _call(finding: Finding, question: Question, prediction: FindingPrediction) -> str:
     value = probability(prediction.probability)
-    kind = calibrated(question.calibration)
-    if question.calibration == UNFITTED:
-        return (
-            f"{title(finding)}: not called ({kind} probability {value}, no threshold was chosen)."
-        )
+    call = call_in_words(prediction.call, question.calibration)
+    told = f"{calibrated(question.calibration)} probability {value}"
+    if call == NOT_CALLED:
+        return f"{title(finding)}: {call} ({told}, no threshold was chosen)."
+    # Behind the probability, which means nothing without it.
+    told += supposing(question.calibration)
     low, high = probability(question.calibration.low), probability(question.calibration.high)
     against = {
         "positive": f"{'at' if value == high else 'above'} the {high} threshold",
@@ -55,7 +67,7 @@ def _call(finding: Finding, question: Question, prediction: FindingPrediction) -
         "negative": f"{'just below' if is_close(question, prediction) else 'below'} the {low} "
         "threshold",
     }[prediction.call]
-    return f"{title(finding)}: {prediction.call} ({kind} probability {value}, {against})."
+    return f"{title(finding)}: {call} ({told}, {against})."
 
 
 def called(log_odds: float, question: Question) -> str:
@@ -68,10 +80,10 @@ def called(log_odds: float, question: Question) -> str:
     Returns:
         Such as `0.07, negative`; the probability alone where no threshold was chosen.
     """
-    value = probability_of(log_odds, question.calibration)
-    if question.calibration == UNFITTED:
-        return probability(value)
-    return f"{probability(value)}, {call_of(value, question.calibration)}"
+    calibration = question.calibration
+    value = probability_of(log_odds, calibration)
+    call = call_in_words(call_of(value, calibration), calibration)
+    return probability(value) if call == NOT_CALLED else f"{probability(value)}, {call}"
 
 
 def is_close(question: Question, prediction: FindingPrediction) -> bool:

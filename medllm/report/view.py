@@ -18,7 +18,7 @@ def view(scan: Radiograph) -> str | None:
     """
     if scan.view_position:
         return scan.view_position
-    if _is_lateral(scan):
+    if scan.is_lateral:
         return "lateral"
     known = any(gate.code == "view-unknown" and gate.passed for gate in scan.gates)
     return "frontal" if known else None
@@ -34,7 +34,7 @@ def sides(scan: Radiograph) -> tuple[str, str] | None:
         What stands at the picture's left and right; None where the file does not say, or says that
         the view is lateral, in which the two sides lie over one another.
     """
-    towards = None if _is_lateral(scan) else rows_run_to(scan)
+    towards = None if scan.is_lateral else rows_run_to(scan)
     if towards is None:
         return None
     return ("patient's R", "L") if towards == "left" else ("patient's L", "R")
@@ -49,10 +49,6 @@ def supposed(scan: Radiograph) -> str:
     Returns:
         The end of a sentence; empty where the file says which side is which.
     """
-    if _is_lateral(scan):
+    if scan.is_lateral:
         return ", if the view were frontal"
     return "" if rows_run_to(scan) else ", if the image's left is the patient's right"
-
-
-def _is_lateral(scan: Radiograph) -> bool:
-    return any(gate.code == "lateral-view" and not gate.passed for gate in scan.gates)

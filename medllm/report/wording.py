@@ -15,12 +15,20 @@ from medllm.findings import Finding
 from medllm.findings import finding as look_up
 from medllm.metrics import Estimate
 from medllm.models.calibration import Call
-from medllm.models.card import Calibration, Question
+from medllm.models.card import UNFITTED, Calibration, Question
 from medllm.models.measured import UsualRange
 from medllm.report.view import supposed
 
-MARKS: Mapping[Call, str] = {"positive": "▲", "indeterminate": "◆", "negative": "○"}
-"""A sign a call, so that no call is told by colour alone."""
+NOT_CALLED = "not called"
+"""In place of a call, where no threshold was chosen."""
+
+MARKS: Mapping[str, str] = {
+    "positive": "▲",
+    "indeterminate": "◆",
+    NOT_CALLED: "□",
+    "negative": "○",
+}
+"""A sign a call, so that no call is told by colour alone; in the order they are read."""
 
 _MINUS = "\N{MINUS SIGN}"
 
@@ -160,6 +168,56 @@ def sex(code: str | None) -> str:
 def calibrated(calibration: Calibration) -> str:
     """Say whether a probability is calibrated."""
     return "calibrated" if calibration.is_fitted else "uncalibrated"
+
+
+def call_in_words(call: Call, calibration: Calibration) -> str:
+    """Say a call, or that there is none; every encoding asks here.
+
+    Args:
+        call: By the two thresholds.
+        calibration: The thresholds.
+
+    Returns:
+        The call; `not called` where no threshold was chosen, whatever the call is.
+
+    Example:
+        >>> call_in_words("indeterminate", UNFITTED)
+        'not called'
+    """
+    return NOT_CALLED if calibration == UNFITTED else call
+
+
+def prevalence(share: float) -> str:
+    """Say a prevalence in percent; with two digits below a tenth, where findings are rare.
+
+    Example:
+        >>> prevalence(0.5), prevalence(0.083), prevalence(0.002)
+        ('50%', '8.3%', '0.2%')
+    """
+    return percent(share) if share >= 0.1 else f"{share * 100:.2g}%"
+
+
+def supposing(*calibrations: Calibration) -> str:
+    """Say which prevalence probabilities suppose, to stand behind them.
+
+    Args:
+        *calibrations: Of the probabilities.
+
+    Returns:
+        Such as ` at a supposed prevalence of 10%`; empty where none is known.
+
+    Example:
+        >>> supposing(Calibration(prevalence=0.1), Calibration(prevalence=0.5))
+        ' at supposed prevalences of 10% to 50%'
+    """
+    shares = [one.prevalence for one in calibrations if one.prevalence is not None]
+    if not shares:
+        return ""
+    least, most = prevalence(min(shares)), prevalence(max(shares))
+    said = f"a supposed prevalence of {least}"
+    if least != most:
+        said = f"supposed prevalences of {least} to {most}"
+    return f" at {said}" + (", where one is known" if len(shares) < len(calibrations) else "")
 
 
 def identity(who: Identity) -> dict[str, str]:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from medllm.data.anatomy import REGIONS, find_zones
 from medllm.datasets.nih import read_nih
-from medllm.dicom import Radiograph
+from medllm.dicom import Gate, Radiograph
 from medllm.phantom import Lesion, make_phantom
 
 FITTED = "a standard outline of the lungs, fitted to this image"
@@ -102,6 +102,16 @@ def test_an_image_whose_columns_run_to_the_head_is_turned_over_for_its_zones(sca
         scan, pixels=np.ascontiguousarray(scan.pixels[turned]), patient_orientation=(across, "H")
     )
     np.testing.assert_array_equal(find_zones(stored).labels, find_zones(scan).labels[turned])
+
+
+def test_no_zone_of_a_frontal_view_is_found_in_a_lateral_one(scan):
+    assert find_zones(scan).found
+    lateral = (Gate("lateral-view", "warning", False, "The header says lateral."),)
+    zones = find_zones(dataclasses.replace(scan, gates=lateral))
+    assert not zones.found
+    assert zones.found_by.endswith("the view is lateral")
+    passed = (Gate("lateral-view", "warning", True, "not lateral"),)
+    assert find_zones(dataclasses.replace(scan, gates=passed)).found
 
 
 @pytest.mark.parametrize("orientation", [("F", "L"), ("H", "R"), ("FL", "RF")])

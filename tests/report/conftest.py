@@ -26,7 +26,7 @@ from medllm.explanation.record import (
     ZoneEffect,
 )
 from medllm.metrics import Estimate
-from medllm.models.card import Calibration, Measurement, ModelCard, Question
+from medllm.models.card import UNFITTED, Calibration, Measurement, ModelCard, Question
 from medllm.models.prediction import FindingPrediction, Prediction
 from medllm.phantom import make_phantom, write_dicom
 from medllm.report import build_report
@@ -291,6 +291,34 @@ def report_of(card, prediction, explanations):
         return build_report(scan, said, why, made_at=made_at)
 
     return of
+
+
+def _calibrated_anew(prediction: Prediction, key: str, calibration: Calibration) -> Prediction:
+    """The same answers by a model that has another calibration for one finding."""
+    questions = tuple(
+        replace(one, calibration=calibration) if one.finding == key else one
+        for one in prediction.card.questions
+    )
+    return replace(prediction, card=replace(prediction.card, questions=questions))
+
+
+@pytest.fixture(scope="session")
+def uncalled(prediction) -> Prediction:
+    """No threshold was chosen for pneumonia, as for all findings of a model of others."""
+    answers = (
+        replace(one, call="indeterminate") if one.finding == "pneumonia" else one
+        for one in prediction.findings
+    )
+    said = replace(prediction, findings=tuple(answers))
+    return _calibrated_anew(said, "pneumonia", UNFITTED)
+
+
+@pytest.fixture(scope="session")
+def rare(prediction) -> Prediction:
+    """The probability of pneumonia supposes that it is rare."""
+    (own,) = (one for one in prediction.card.questions if one.finding == "pneumonia")
+    supposing = replace(own.calibration, prevalence=0.083)
+    return _calibrated_anew(prediction, "pneumonia", supposing)
 
 
 @pytest.fixture(scope="session", params=[*PHANTOM_SOURCES, *HUMAN_SOURCES])

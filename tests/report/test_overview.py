@@ -473,3 +473,17 @@ def test_probabilities_that_are_written_alike_and_called_differently_say_why(
     assert page.count("positive from") == 2
     assert "0.830; positive from 0.831" in page
     assert "0.833; positive from 0.831" in page
+
+
+def test_answers_without_thresholds_are_counted_apart(scan, uncalled, report, tmp_path):
+    (answer,) = (one for one in uncalled.findings if one.finding == "pneumonia")
+    alone = build_report(scan, replace(uncalled, findings=(answer,)))
+    alone.write(tmp_path / "uncalled", ["json"])
+    report.write(tmp_path / "called", ["json"])
+    write_overview(tmp_path)
+    text = text_of(tmp_path)
+    assert "▲ 1 positive ◆ 0 indeterminate □ 1 not called ○ 0 negative" in text
+    assert "then the indeterminate, then those not called, then the negative" in text
+    said = next(entry for entry in entries_in(tmp_path) if entry.startswith("uncalled"))
+    assert "□ Pneumonia: not called 0.87 uncalibrated" in said
+    assert "indeterminate" not in said.lower()

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import unicodedata
+from pathlib import Path
 
 import pytest
 from pypdf import PdfReader
@@ -86,34 +87,51 @@ def test_the_overview_works_under_its_own_policy_and_fits_its_window(
     assert seen["leadsTo"] == "a-name-without-any-end-0123456789-0123456789/report.html"
 
 
-def test_on_each_sheet_printed_from_a_browser_stands_the_banner_once(report, tmp_path):
+def _printed(page: Path, folder: Path) -> list[str]:
+    """The text of each sheet that a browser prints of a page."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("chromium is not installed")
-    report.write(tmp_path, ["html"])
     subprocess.run(  # noqa: S603 - a browser found on this machine, a page made here
         [
             chromium,
             "--headless",
             "--no-sandbox",
             "--disable-gpu",
-            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--user-data-dir={folder / 'profile'}",
             "--no-pdf-header-footer",
-            f"--print-to-pdf={tmp_path / 'printed.pdf'}",
-            (tmp_path / "report.html").as_uri(),
+            f"--print-to-pdf={folder / 'printed.pdf'}",
+            page.as_uri(),
         ],
         capture_output=True,
         timeout=120,
         check=True,
     )
     # Chromium joins f and i to one letter.
-    sheets = [
-        unicodedata.normalize("NFKC", page.extract_text())
-        for page in PdfReader(tmp_path / "printed.pdf").pages
+    return [
+        unicodedata.normalize("NFKC", sheet.extract_text())
+        for sheet in PdfReader(folder / "printed.pdf").pages
     ]
+
+
+def test_on_each_sheet_printed_from_a_browser_stands_the_banner_once(report, tmp_path):
+    report.write(tmp_path, ["html"])
+    sheets = _printed(tmp_path / "report.html", tmp_path)
     assert len(sheets) > 3
     assert all(text.startswith(BANNER) for text in sheets)
     assert [text.count(BANNER) for text in sheets] == [1] * len(sheets)
     # Folded on the screen, and open on paper.
     printed = " ".join(" ".join(sheets).split())
     assert all(check.sentence in printed for check in report.findings[0].explanation.checks)
+
+
+@pytest.mark.parametrize("kind", ["report", "overview"])
+def test_printed_from_a_browser_a_table_stays_a_table(kind, report, tmp_path):
+    for name in "ab":
+        report.write(tmp_path / name, ["html", "json"])
+    write_overview(tmp_path)
+    page = tmp_path / ("a/report.html" if kind == "report" else "index.html")
+    first = _printed(page, tmp_path)[0]
+    # As cards for a phone, rows have the column's name before each value and no head.
+    assert "Probability:" not in first
+    assert "Probability" in first

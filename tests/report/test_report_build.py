@@ -261,3 +261,32 @@ def test_a_card_of_another_model_is_refused(scan, prediction, card):
 def test_a_time_without_zone_is_refused(scan, prediction):
     with pytest.raises(ValueError, match="time zone"):
         build_report(scan, prediction, made_at=datetime(2025, 3, 14))
+
+
+def test_a_probability_stands_with_the_prevalence_that_it_supposes(scan, rare):
+    report = build_report(scan, rare, made_at=MADE_AT)
+    assert _entry(report, "pneumonia").answer == (
+        "Pneumonia: positive (calibrated probability 0.87 at a supposed prevalence of 8.3%, above "
+        "the 0.62 threshold)."
+    )
+    calm = tuple(replace(one, call="negative") for one in rare.findings)
+    said = build_report(scan, replace(rare, findings=calm), made_at=MADE_AT).conclusion[1]
+    assert said.startswith(
+        "Negative, with probability at a supposed prevalence of 8.3%, where one is known: "
+    )
+
+
+def test_what_is_not_called_is_told_before_what_is_negative(scan, uncalled):
+    # As probable as can be, it is not called either.
+    certain = (
+        replace(one, probability=1.0, call="positive") if one.finding == "pneumonia" else one
+        for one in uncalled.findings
+    )
+    report = build_report(scan, replace(uncalled, findings=tuple(certain)), made_at=MADE_AT)
+    assert [(entry.finding.key, entry.call) for entry in report.findings] == [
+        ("cardiomegaly", "positive"),
+        ("effusion", "indeterminate"),
+        ("pneumonia", "not called"),
+        ("pneumothorax", "negative"),
+    ]
+    assert report.impression[2].startswith("Pneumonia: not called (uncalibrated probability >0.999")

@@ -464,3 +464,32 @@ def test_a_second_run_gives_the_same_bytes(report_of, dicom_phantoms, tmp_path):
         files.append({path.name[2:]: path.read_bytes() for path in tmp_path.glob(f"{run_name}-*")})
     assert files[0] == files[1]
     assert len(files[0]) == 2
+
+
+def test_an_answer_without_thresholds_is_not_called(report_of, dicom_phantoms, uncalled):
+    state = states(report_of(dicom_phantoms["dx"], said=uncalled))["gsps-pneumonia"]
+    assert "Pneumonia: not called, uncalibrated probability 0.87\r\n" in words(state)
+    assert state.ContentDescription == (
+        "AI, not verified: Pneumonia: not called, uncalibrated 0.87"
+    )
+
+
+def test_the_prevalence_that_a_probability_supposes_stands_beside_it(
+    report_of, dicom_phantoms, rare
+):
+    state = states(report_of(dicom_phantoms["dx"], said=rare))["gsps-pneumonia"]
+    assert "positive, probability 0.87 at a supposed prevalence of 8.3%\r\n" in words(state)
+
+
+@pytest.mark.parametrize("laterality", [None, "R"])
+def test_a_side_is_said_only_where_the_source_has_one(
+    laterality, report_of, changed_phantom, errors_of
+):
+    def change(dataset):
+        if laterality:
+            dataset.Laterality = laterality
+
+    state = states(report_of(changed_phantom(change)))["gsps-pneumonia"]
+    assert ("Laterality" in state) == (laterality is not None)
+    assert state.get("Laterality") == laterality
+    assert errors_of(state) == []

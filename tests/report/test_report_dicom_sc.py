@@ -1,10 +1,11 @@
+import re
 import shutil
 import subprocess
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 from pydicom import dcmread
 from pydicom.uid import SecondaryCaptureImageStorage
 
@@ -13,7 +14,7 @@ from medllm.dicom.header import Identity
 from medllm.dicom.radiograph import Gate
 from medllm.explanation.overlay import display_image
 from medllm.explanation.record import ZoneEffect
-from medllm.report import capture
+from medllm.report import capture, wording
 from medllm.report.capture import HEIGHT, WIDTH, draw_finding, draw_summary
 from medllm.report.dicom.sc import encode
 from medllm.report.dicom.source import read_source
@@ -272,6 +273,77 @@ def test_long_words_push_nothing_out_of_the_picture(report_of, dicom_phantoms):
     assert (crowded[BANNER + 2 :, -20:] == crowded[-1, -1]).all()
 
 
+def many(report, n):
+    """The report with so many findings."""
+    return replace(report, findings=(report.findings * (n // 4 + 1))[:n])
+
+
+@pytest.mark.parametrize("n", [4, 16, 34, 90])
+def test_a_finding_that_has_no_room_in_the_summary_is_counted(
+    n, report_of, dicom_phantoms, written
+):
+    report = many(report_of(dicom_phantoms["dx"]), n)
+    failed = tuple(replace(gate, passed=False) for gate in report.gates)
+    picture = draw_summary(replace(report, gates=failed))
+    # A row is its sign, name, number and colour; the foot has no sign.
+    rows = [line for line in written if line[0] in wording.MARKS.values() and "#" in line]
+    told = re.findall(r"and (\d+) more, see the report", "\n".join(written))
+    n_left_out = int(told[0]) if n > 16 else 0
+    assert len(rows) + n_left_out == n
+    assert any(line.startswith("Read with caution") for line in written)
+    assert any(line.startswith("Numbers: probability") for line in written)
+    assert picture.shape == (HEIGHT, WIDTH, 3)
+
+
+def test_what_is_written_first_is_drawn_however_many_findings_there_are(report_of, dicom_phantoms):
+    report = report_of(dicom_phantoms["dx"])
+    failed = replace(report, gates=(Gate("lateral-view", "warning", False, ""),))
+    few, many_ = draw_summary(many(failed, 16)), draw_summary(many(failed, 90))
+    # Caution, legend and the first rows stand where they do with few.
+    head = slice(BANNER, BANNER + 330), slice(SIDE, WIDTH)
+    assert np.array_equal(few[head], many_[head])
+    assert not np.array_equal(many_, draw_summary(many(replace(failed, gates=()), 90)))
+
+
+@pytest.mark.parametrize("name", ["◆ Enlarged cardiomediastinum", "Model " + "x" * 300])
+def test_a_name_that_is_too_long_is_smaller_or_ends_with_an_ellipsis(name, monkeypatch):
+    drawn = []
+    panel = capture._Panel(ImageDraw.Draw(Image.new("RGB", (WIDTH, HEIGHT))))
+    monkeypatch.setattr(panel.draw, "text", lambda place, text, *rest, **more: drawn.append(text))
+    panel.row(name, "0.55", "white")
+    assert drawn[0] == name or (drawn[0].endswith("…") and name.startswith(drawn[0][:-1]))
+    assert (drawn[0] == name) == (len(name) < 40)
+
+
+def test_an_answer_without_thresholds_is_not_called(report_of, dicom_phantoms, uncalled, written):
+    report = report_of(dicom_phantoms["dx"], said=uncalled)
+    draw_summary(report)
+    assert {"□ Pneumonia 0.87*", "○ Pneumothorax 0.01*"} < {
+        " ".join(line.split()[:-1]) for line in written
+    }
+    assert "▲ positive ◆ indeterminate □ not called ○ negative" in written
+    assert any("* uncalibrated." in line for line in written)
+    written.clear()
+    draw_finding(report, next(one for one in report.findings if one.finding.key == "pneumonia"))
+    assert written[1:3] == ["□ Not called", "Uncalibrated probability 0.87"]
+    assert not any("hreshold" in line for line in written)
+
+
+def test_the_prevalence_that_a_probability_supposes_stands_beside_it(
+    report_of, dicom_phantoms, rare, written
+):
+    report = report_of(dicom_phantoms["dx"], said=rare)
+    draw_summary(report)
+    assert (
+        "Numbers: probability at a supposed prevalence of 8.3%, where one is known. * "
+        "uncalibrated. No other finding was looked for."
+    ) in written
+    written.clear()
+    draw_finding(report, next(one for one in report.findings if one.finding.key == "pneumonia"))
+    at = written.index("Calibrated probability 0.87")
+    assert written[at + 1] == "At a supposed prevalence of 8.3%"
+
+
 def test_a_header_that_says_little_is_enough(report_of, bad_header_path, errors_of):
     report = report_of(bad_header_path)
     assert report.scan.patient_orientation is None
@@ -297,8 +369,27 @@ def test_only_what_the_standard_knows_is_copied(
     setattr(dataset, keyword, value)
     dataset.save_as(tmp_path / "a.dcm")
     summary = captures(report_of(tmp_path / "a.dcm"))["sc-summary"]
-    assert (summary[keyword].value == value) == kept
+    assert (summary.get(keyword) == value) == kept
     assert errors_of(summary) == []
+
+
+@pytest.mark.parametrize(
+    ("stated", "said"),
+    [
+        ({}, {"BodyPartExamined": "CHEST"}),
+        ({"Laterality": "R"}, {"Laterality": "R"}),
+        # Whether it is paired is not known, so that the attribute must be there.
+        ({"BodyPartExamined": ""}, {"Laterality": None}),
+    ],
+)
+def test_a_side_is_said_only_where_the_source_has_one(
+    stated, said, report_of, changed_phantom, errors_of
+):
+    path = changed_phantom(lambda dataset: [setattr(dataset, *pair) for pair in stated.items()])
+    for dataset in captures(report_of(path)).values():
+        keywords = ("Laterality", "BodyPartExamined")
+        assert {one: dataset[one].value or None for one in keywords if one in dataset} == said
+        assert errors_of(dataset) == []
 
 
 def test_a_lossy_source_stays_lossy(report_of, dicom_phantoms, tmp_path, errors_of):

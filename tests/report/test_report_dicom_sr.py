@@ -365,3 +365,30 @@ def test_no_library_where_the_header_does_not_say_how_the_image_lies(
     names = [child.ConceptNameCodeSequence[0].CodeMeaning for child in sr.ContentSequence]
     assert "Image Library" not in names
     assert errors_of(sr) == []
+
+
+def test_an_answer_without_thresholds_has_no_presence_and_no_thresholds(
+    report_of, dicom_phantoms, uncalled, errors_of
+):
+    read_sr = read_back(report_of(dicom_phantoms["dx"], said=uncalled))
+    assert errors_of(read_sr) == []
+    read = groups(read_sr)
+    for key, has_them in (("pneumonia", False), ("effusion", True)):
+        found = {*evaluations(read[key]), *numbers(read[key])}
+        wanted = {"121052", "lower-threshold", "upper-threshold"}
+        assert found & wanted == (wanted if has_them else set())
+        assert {"122157", "log-odds"} < found
+    assert any(
+        "Pneumonia: not called (uncalibrated probability 0.87" in text
+        for _, text in texts(read["pneumonia"][0])
+    )
+
+
+def test_a_finding_that_is_neither_called_nor_explained_has_its_numbers(
+    report_of, dicom_phantoms, uncalled, errors_of
+):
+    read_sr = read_back(report_of(dicom_phantoms["dx"], said=uncalled, why=[]))
+    assert errors_of(read_sr) == []
+    group = groups(read_sr)["pneumonia"]
+    assert evaluations(group) == {}
+    assert set(numbers(group)) == {"122157", "log-odds"}

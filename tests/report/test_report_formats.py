@@ -9,6 +9,7 @@ import pytest
 from pydicom import dcmread
 from pypdf import PdfReader
 
+from medllm.dicom.header import Identity
 from medllm.errors import ReportError
 from medllm.report import formats, leftovers
 
@@ -163,6 +164,28 @@ def test_every_format_says_which_report_it_is_of(report_of, dicom_phantoms, expl
     fewer_still = report_of(dicom_phantoms["dx"], why=[])
     fewer_still.write(tmp_path, ["html"])
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+@pytest.mark.usefixtures("pango")
+def test_pages_that_name_the_patient_do_not_stay_beside_others_that_do_not(
+    report_of, dicom_phantoms, tmp_path, caplog
+):
+    report = report_of(dicom_phantoms["dx"])
+    named = replace(report, identity=Identity(patient_name="Doe^Quintilla", patient_id="4711"))
+    named.write(tmp_path, list(formats.FORMATS))
+    open_files = {
+        name for name in names(tmp_path) if name.startswith("report.") or name == "dicom/pdf.dcm"
+    }
+    with caplog.at_level(logging.WARNING):
+        report.write(tmp_path, ["html"])
+    # What names the patient as all objects of a study do, by its header, stays.
+    assert names(tmp_path) & open_files == {"report.html"}
+    assert "dicom/sr.dcm" in names(tmp_path)
+    assert "dicom/pdf.dcm" in caplog.text
+    assert b"Quintilla" not in (tmp_path / "report.html").read_bytes()
+    # A later format of the same openness stands beside it.
+    report.write(tmp_path, ["fhir", "pdf"])
+    assert {"report.html", "report.pdf", "report.fhir-r5.json"} <= names(tmp_path)
 
 
 def test_what_cannot_be_encoded_may_be_left_out(report, tmp_path, monkeypatch):

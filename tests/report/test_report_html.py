@@ -14,6 +14,7 @@ from medllm.dicom.header import Identity
 from medllm.dicom.radiograph import Gate
 from medllm.explanation.overlay import display_image
 from medllm.explanation.record import ZoneEffect
+from medllm.models.card import RECALIBRATED
 from medllm.report import build_report, wording
 from medllm.report import html as encode_html
 from medllm.report import json as encode_json
@@ -189,7 +190,7 @@ def test_the_alternative_text_says_where_the_attribution_lies(page):
     alt = next(image["alt"] for image in page.having("img") if "id" in image)
     assert alt == (
         "Attribution map for pneumonia: strongest in the patient's right lower zone "
-        "(41% of the positive attribution)."
+        "(41% of the positive attribution); hiding whole regions says the same."
     )
     assert all(image.get("alt") for image in page.having("img"))
 
@@ -396,7 +397,7 @@ def test_a_lateral_view_is_called_one_and_has_no_sides(scan, prediction, explana
     content = encode_html.encode(build_report(lateral, said, explanations)).decode()
     assert "<dt>View</dt><dd>lateral</dd>" in content
     assert "patient's R" not in content
-    assert "attribution), if the view were frontal." in content
+    assert "attribution), if the view were frontal; hiding whole regions" in content
 
 
 def test_where_two_ways_disagree_on_the_place_it_is_said_below_both(scan, prediction, explanations):
@@ -458,3 +459,56 @@ def test_on_paper_a_refused_contrast_is_not_called_the_finding(scan, prediction,
     report = build_report(scan, prediction, [replace(rather, verdict="do not use")])
     page = Page(render_page(report, "", paged=True).encode())
     assert "No map is drawn. Why pleural effusion rather than cardiomegaly: it failed" in page.text
+
+
+def test_figures_of_a_recalibration_are_under_their_own_heading(scan, prediction, card):
+    question, *others = card.questions
+    fitted = replace(
+        question.measurements[0], test_set=f"Site A; {RECALIBRATED}, 5 folds", subgroup=""
+    )
+    mixed = replace(card, questions=(replace(question, measurements=(fitted,)), *others))
+    plain, again = (
+        encode_html.encode(build_report(scan, replace(prediction, card=one))).decode()
+        for one in (card, mixed)
+    )
+    assert "Measured at recalibration" not in plain
+    held_out, refitted = again.split("Measured on held-out patients")[1].split(
+        "Measured at recalibration"
+    )
+    assert "Site A" in refitted
+    assert "Site A" not in held_out
+
+
+def test_an_answer_without_thresholds_is_not_called_wherever_it_stands(
+    scan, uncalled, explanations
+):
+    report = build_report(scan, uncalled, explanations)
+    page = Page(encode_html.encode(report))
+    badges = [one["class"] for one in page.having("span") if "badge" in one.get("class", "")]
+    # In the impression, the table of findings, the explanation and the review.
+    assert badges.count("badge not-called") == 4
+    assert page.text.count("□ Not called") == 4
+    (row,) = (row for row in page.rows if "233604007" in row)  # pneumonia's in the table
+    assert "0.87 uncalibrated" in " ".join(row.split())
+    assert "Probability 0.87; not called" in row
+    assert "hreshold" not in row
+
+
+def test_each_answer_of_the_review_is_named(page, report):
+    groups = [one for one in page.having("div") if one.get("role") == "radiogroup"]
+    names = [one.get("aria-label") for one in groups]
+    assert names == [f"Review of {entry.finding.name}" for entry in report.findings]
+
+
+def test_the_scale_of_a_map_is_said_to_be_that_of_its_grid(page):
+    assert "The scale is the same for every map on a grid of this size;" in page.text
+
+
+def test_who_does_not_see_the_map_is_told_that_the_two_ways_disagree(
+    scan, prediction, explanations
+):
+    outside = (ZoneEffect("outside", None, 1.7, 0.1),)
+    report = build_report(scan, prediction, [replace(explanations[0], zone_effects=outside)])
+    page = Page(encode_html.encode(report))
+    (alt,) = (one["alt"] for one in page.having("img") if one["alt"].startswith("Attribution map"))
+    assert alt.endswith("hiding whole regions says the area outside the thorax instead.")

@@ -156,7 +156,7 @@ def test_the_first_page_answers_by_itself(sheets):
         "The radiograph that was scored, as displayed to the model.",
         "The radiograph below the map.",
         "Attribution map for pneumonia: strongest in the patient's right lower zone (41% of the "
-        "positive attribution).",
+        "positive attribution); hiding whole regions says the same.",
         "Contour lines of the map.",
         "Colour bar: blue to cyan lowers the finding, orange to yellow raises it.",
     ]
@@ -261,7 +261,7 @@ def test_a_contrast_and_other_methods_are_shown(compared_sheets):
     alts = [one["/Alt"] for one in compared_sheets.of_type("/Figure")]
     assert (
         "Attribution map for pleural effusion rather than cardiomegaly: strongest in the patient's "
-        "right lower zone (41% of the positive attribution)."
+        "right lower zone (41% of the positive attribution); hiding whole regions says the same."
     ) in alts
     assert [alt.split(":")[0] for alt in alts if alt.startswith("Attribution map by")] == [
         f"Attribution map by {method}" for method in ("integrated-gradients", "occlusion", "rise")
@@ -352,3 +352,14 @@ def test_making_a_pdf_lets_no_reader_take_pictures_that_are_cut_off():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert told.stdout.split() == ["False"]
+
+
+def test_beside_the_picture_stands_why_no_map_could_be_made(scan, prediction):
+    why = "the model has no layer that the method could use."
+    refused = dict.fromkeys(("pneumonia", "effusion"), why)
+    first = Sheets(pdf.encode(build_report(scan, prediction, refused=refused))).texts[0]
+    said = f"No map is drawn. Pneumonia, Pleural effusion. Not explained: {why}"
+    assert _squashed(said) in _squashed(first)
+    assert "Noexplanationwasaskedfor" not in _squashed(first)
+    none = Sheets(pdf.encode(build_report(scan, prediction))).texts[0]
+    assert "Nomapisdrawn.Noexplanationwasaskedfor." in _squashed(none)

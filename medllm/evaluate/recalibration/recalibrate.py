@@ -24,8 +24,7 @@ from medllm.evaluate.recalibration.cross_fit import (
 from medllm.evaluate.recalibration.figures import CalibrationFigures, calibration_figures
 from medllm.metrics import Estimate, auroc, brier, clustered_bootstraps
 from medllm.models import Measurement, Model, Question
-from medllm.models.card import NOT_MEASURED
-from medllm.models.card_page import RECALIBRATED
+from medllm.models.card import NOT_MEASURED, RECALIBRATED
 
 # Patients with a finding, and as many without. Two parameters are fitted, and ten cases of the
 # rarer class a parameter are the usual floor (Peduzzi et al., J Clin Epidemiol 1996); and of 20

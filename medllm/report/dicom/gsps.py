@@ -79,7 +79,7 @@ def _state(report: Report, source: Source, entry: ReportedFinding, number: int) 
     )
     dataset.update(_modality(steps, source.image))
     dataset.SoftcopyVOILUTSequence = [_voi(steps, source.image)]
-    dataset.Laterality = source.image.get("Laterality")
+    source.say_side(dataset)
     # highdicom takes all pixels for squares.
     (area,) = dataset.DisplayedAreaSelectionSequence
     area.PresentationPixelAspectRatio = _aspect_ratio(source.image)
@@ -156,7 +156,7 @@ def _words(report: Report, entry: ReportedFinding) -> list[TextObject]:
     card, explanation, overlay = report.prediction.card, entry.explanation, entry.overlay
     key = "Line: holds half of what raised it."
     lines = (
-        _said(entry),
+        _said(entry) + wording.supposing(entry.question.calibration),
         # Few viewers break a line that is too long for the picture.
         *wrap(sentences.caution(report.failed_gates), 70),
         _mapped(entry),
@@ -177,14 +177,17 @@ def _words(report: Report, entry: ReportedFinding) -> list[TextObject]:
 def _described(entry: ReportedFinding) -> str:
     """Name the state in a viewer's list, which has room for one thing: of a contrast, its map."""
     why = entry.explanation
-    said = wording.heading(why) if why and entry.contrast else _said(entry)
+    # Without the noun, the number still fits.
+    said = _said(entry).replace("uncalibrated probability", "uncalibrated")
+    if why and entry.contrast:
+        said = wording.heading(why)
     return long_string(shorten(f"AI, not verified: {said}", 64, placeholder=" ..."))
 
 
 def _said(entry: ReportedFinding) -> str:
-    said = entry.prediction
-    value = wording.probability(said.probability)
-    return f"{wording.title(entry.finding)}: {said.call}, probability {value}"
+    value = wording.probability(entry.prediction.probability)
+    kind = "" if entry.question.calibration.is_fitted else "uncalibrated "
+    return f"{wording.title(entry.finding)}: {entry.call}, {kind}probability {value}"
 
 
 def _mapped(entry: ReportedFinding) -> str:

@@ -33,6 +33,7 @@ _IMAGE = (
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"),
     *("SeriesNumber", "InstanceNumber"),
     *("Modality", "Laterality", "ImageLaterality", "PatientOrientation", "ViewPosition"),
+    "BodyPartExamined",
     *("Rows", "Columns", "PixelSpacing", "ImagerPixelSpacing", "SamplesPerPixel"),
     *("PhotometricInterpretation", "PresentationLUTShape", "BitsAllocated", "BitsStored"),
     *("HighBit", "PixelRepresentation", "PixelAspectRatio"),

@@ -58,7 +58,7 @@ def _capture(
     )
     dataset.ConversionType = "WSD"  # made on a workstation
     dataset.PatientOrientation = source.image.get("PatientOrientation")
-    dataset.Laterality = source.image.get("Laterality")
+    source.say_side(dataset)
     dataset.BurnedInAnnotation = "YES"
     dataset.LossyImageCompression = "01" if _is_lossy(report.scan) else "00"
     for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):

@@ -95,6 +95,22 @@ class Source:
             **self.equipment,
         }
 
+    def say_side(self, dataset: Dataset) -> None:
+        """Write Laterality (0020,0060) where the header says it.
+
+        Args:
+            dataset: An object that shows the image; changed in place. Where the header does not
+                say, it has the body part instead: a chest has no side that could be missing.
+
+        Source:
+            DICOM PS3.3 C.7.3.1: type 2C, wanted of a paired body part.
+        """
+        body_part = word(self.image, "BodyPartExamined")
+        if "Laterality" not in self.image and body_part == "CHEST":
+            dataset.BodyPartExamined = body_part
+        else:  # empty where it is not known whether the body part is paired
+            dataset.Laterality = self.image.get("Laterality")
+
     def finish(self, dataset: Dataset) -> Dataset:
         """Put the patient, the study and the report's time into an object.
 

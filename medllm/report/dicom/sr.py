@@ -16,6 +16,7 @@ from medllm.models.prediction import Prediction
 from medllm.report.dicom import codes, seg
 from medllm.report.dicom.source import MANUFACTURER, Source, stable_uid
 from medllm.report.document import BANNER, Report, ReportedFinding
+from medllm.report.wording import NOT_CALLED
 
 if TYPE_CHECKING:
     from highdicom.sr import AlgorithmIdentification, Measurement, TextContentItem
@@ -145,7 +146,9 @@ def _finding_group(entry: ReportedFinding, report: Report, source: Source) -> An
     )
 
     key, explanation = entry.finding.key, entry.explanation
-    coded = [(codes.PRESENCE, codes.presence_code(entry.prediction.call))]
+    coded = []
+    if entry.call != NOT_CALLED:
+        coded.append((codes.PRESENCE, codes.presence_code(entry.prediction.call)))
     if explanation is not None:
         coded += [
             (codes.EXPLANATION_METHOD, codes.method_code(explanation.method)),
@@ -197,8 +200,9 @@ def _method(explanation: Explanation | None) -> Iterator[str]:
 def _numbers(entry: ReportedFinding) -> Iterator[Measurement]:
     calibration = entry.question.calibration
     yield _number(codes.PROBABILITY, entry.prediction.probability)
-    yield _number(codes.LOWER_THRESHOLD, calibration.low)
-    yield _number(codes.UPPER_THRESHOLD, calibration.high)
+    if entry.call != NOT_CALLED:
+        yield _number(codes.LOWER_THRESHOLD, calibration.low)
+        yield _number(codes.UPPER_THRESHOLD, calibration.high)
     if calibration.prevalence is not None:
         yield _number(codes.PREVALENCE, calibration.prevalence)
     yield _number(codes.LOG_ODDS, entry.prediction.log_odds)

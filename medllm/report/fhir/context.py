@@ -105,16 +105,16 @@ def open_context(report: Report) -> Context:
     )
 
 
-def report_names(report: Report) -> tuple[str, ...]:
-    """Name a report's DiagnosticReport, with and without the patient's name.
+def report_name(report: Report) -> str:
+    """Name a report's DiagnosticReport, which is another one where it names the patient.
 
     Args:
         report: The report.
 
     Returns:
-        Both as a `urn:uuid:`.
+        A `urn:uuid:`.
     """
-    return tuple(urn(made_from(report), openness, "report") for openness in _OPENNESS)
+    return urn(made_from(report), _openness(report), "report")
 
 
 def accession(context: Context) -> Resource | None:

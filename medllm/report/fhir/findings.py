@@ -13,7 +13,7 @@ from medllm.dicom.radiograph import Radiograph
 from medllm.explanation.overlay import in_source_pixels
 from medllm.explanation.record import Check
 from medllm.findings import finding as look_up
-from medllm.report import wording
+from medllm.report import sentences, wording
 from medllm.report.dicom import codes
 from medllm.report.document import BANNER, ReportedFinding
 from medllm.report.fhir.context import Context, sop_class, study_date
@@ -35,10 +35,7 @@ def observation(context: Context, entry: ReportedFinding) -> Resource:
     Returns:
         The Observation.
     """
-    code, call = entry.finding.code, entry.prediction.call
-    interpretation = coding(
-        HL7 + "v3-ObservationInterpretation", _INTERPRETATIONS[call], call.capitalize()
-    )
+    code = entry.finding.code
     notes = (BANNER, f"{entry.answer} {entry.reason}", entry.contrast, entry.withheld)
     region = name_region(context, entry)
     return {
@@ -51,8 +48,7 @@ def observation(context: Context, entry: ReportedFinding) -> Resource:
             *([coding(code.scheme, code.value, code.meaning)] if code else []),
         ),
         "effectiveDateTime": study_date(context),
-        "valueCodeableConcept": concept(call, _coded(codes.presence_code(call))),
-        "interpretation": [concept(None, interpretation)],
+        **_call(entry),
         "note": [{"text": text} for text in notes if text],
         "bodySite": concept(None, _CHEST),
         "method": concept(f"Log-odds of a model's answer to: {entry.question.text}"),
@@ -124,13 +120,29 @@ def _coordinates(line: Float64[np.ndarray, "points 2"], scan: Radiograph) -> lis
     return [round(float(value), 2) for value in points.ravel()]  # a hundredth of a pixel
 
 
+def _call(entry: ReportedFinding) -> Resource:
+    """Code the call, or that there is none: the model is not capable of one."""
+    if entry.call == wording.NOT_CALLED:
+        missing = coding(HL7 + "data-absent-reason", "unsupported", "Unsupported")
+        return {"dataAbsentReason": concept("not called: no threshold was chosen", missing)}
+    call = entry.prediction.call
+    interpretation = coding(
+        HL7 + "v3-ObservationInterpretation", _INTERPRETATIONS[call], call.capitalize()
+    )
+    return {
+        "valueCodeableConcept": concept(call, _coded(codes.presence_code(call))),
+        "interpretation": [concept(None, interpretation)],
+    }
+
+
 def _answer(entry: ReportedFinding) -> Iterator[Resource]:
     said, calibration = entry.prediction, entry.question.calibration
     probability = concept("probability", _coded(codes.PROBABILITY))
     yield _number(probability, said.probability, "1")
     yield _number(concept("log-odds, uncalibrated"), said.log_odds, "1")
-    yield _number(concept("threshold: negative below"), calibration.low, "1")
-    yield _number(concept("threshold: positive from"), calibration.high, "1")
+    if entry.call != wording.NOT_CALLED:
+        yield _number(concept("threshold: negative below"), calibration.low, "1")
+        yield _number(concept("threshold: positive from"), calibration.high, "1")
     yield _words("calibration fitted on", calibration.fitted_on)
     if calibration.prevalence is not None:
         yield _number(concept("prevalence supposed"), calibration.prevalence, "1")
@@ -148,7 +160,7 @@ def _worth(entry: ReportedFinding, scan: Radiograph) -> Iterator[Resource]:
         difference = concept("explanation: difference of log-odds")
         yield _number(difference, explanation.log_odds, "1")
     if explanation.verdict != "do not use":
-        yield _words("explanation: place", wording.where(explanation, scan))
+        yield _words("explanation: place", sentences.place(explanation, scan))
     yield from (_check(check) for check in explanation.checks)
 
 

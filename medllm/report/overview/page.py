@@ -11,14 +11,13 @@ from urllib.parse import quote
 
 from medllm.dicom.radiograph import Radiograph
 from medllm.models import Calibration
-from medllm.models.calibration import Call
 from medllm.report.document import BANNER
 from medllm.report.html import policy
 from medllm.report.overview.stored import StoredFinding, StoredReport
 from medllm.report.page import asset, fill
 from medllm.report.sentences import caution, failed_checks, place
 from medllm.report.view import view
-from medllm.report.wording import MARKS, probability
+from medllm.report.wording import MARKS, NOT_CALLED, call_in_words, probability
 
 # By this the page is told from anybody else's `index.html`.
 _GENERATOR = "medllm, overview of reports"
@@ -36,7 +35,7 @@ class Line:
 
     Attributes:
         name: Of the finding, at the head of a line.
-        call: By the two thresholds.
+        call: By the two thresholds; `not called` where none was chosen.
         probability: 0 to 1.
         is_calibrated: Whether thresholds and probability were fitted.
         near: Which threshold the probability cannot be told from as it is written, in words; empty
@@ -47,7 +46,7 @@ class Line:
     """
 
     name: str
-    call: Call
+    call: str
     probability: float
     is_calibrated: bool
     near: str
@@ -124,7 +123,7 @@ def entry_of(folder: Path, report: StoredReport) -> Entry:
         lines=tuple(
             Line(
                 name=entry.name,
-                call=entry.call,
+                call=call_in_words(entry.call, entry.calibration),
                 probability=entry.probability,
                 is_calibrated=entry.calibration.is_fitted,
                 near=_near(entry.probability, entry.calibration),
@@ -184,7 +183,7 @@ def render(entries: Sequence[Entry], n_skipped: int) -> bytes:
         generator=_GENERATOR,
         entries=sorted(entries, key=lambda entry: (entry.leading.rank, entry.name)),
         n_skipped=n_skipped,
-        calls={call: calls[call] for call in _CALLS},
+        calls={call: calls[call] for call in _CALLS if calls[call] or call != NOT_CALLED},
         verdicts={verdict: verdicts[verdict] for verdict in _VERDICTS},
         n_refused=sum(line.is_refused for line in lines),
         models=list(dict.fromkeys(entry.model for entry in entries)),

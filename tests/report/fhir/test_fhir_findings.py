@@ -8,7 +8,7 @@ import pytest
 from matplotlib.path import Path as Outline
 from pydicom.sr.codedict import codes
 
-from medllm.explanation.record import AttributionMap
+from medllm.explanation.record import AttributionMap, ZoneEffect
 from medllm.findings import FINDINGS
 from medllm.report import build_report
 from medllm.report.document import BANNER
@@ -176,3 +176,27 @@ def test_a_finding_without_a_code_has_words_alone(report, bundles):
     uncoded = replace(report.findings[3], finding=FINDINGS["pleural_thickening"])
     bundle = bundles(replace(report, findings=(*report.findings[:3], uncoded)))[R4B]
     assert bundle.observations["Pleural thickening"]["code"] == {"text": "Pleural thickening"}
+
+
+@pytest.mark.parametrize("name", [R4B, R5])
+def test_an_answer_without_thresholds_has_no_value_and_says_why(scan, uncalled, bundles, name):
+    observation = bundles(build_report(scan, uncalled))[name].observations["Pneumonia"]
+    assert "valueCodeableConcept" not in observation
+    assert "interpretation" not in observation
+    assert observation["dataAbsentReason"]["text"] == "not called: no threshold was chosen"
+    assert observation["dataAbsentReason"]["coding"][0]["code"] == "unsupported"
+    found = _components(observation)
+    assert not any(at.startswith("threshold") for at in found)
+    assert found["calibration fitted on"] == "not calibrated"
+
+
+@pytest.mark.parametrize("name", [R4B, R5])
+def test_the_place_says_where_the_hiding_of_regions_names_another(
+    scan, prediction, explanations, bundles, name
+):
+    outside = (ZoneEffect("outside", None, 1.7, 0.1),)
+    report = build_report(scan, prediction, [replace(explanations[0], zone_effects=outside)])
+    found = _components(bundles(report)[name].observations["Pneumonia"])
+    assert found["explanation: place"].endswith(
+        "; hiding whole regions says the area outside the thorax instead"
+    )
