@@ -22,7 +22,7 @@ from medllm.explanation.words import PromptAttribution, word_ablation, word_grad
 from medllm.machine import out_of_memory_told
 from medllm.models import Model
 from medllm.models.architectures import VisionLanguage
-from medllm.models.model import require_radiograph
+from medllm.models.model import in_evaluation, require_radiograph
 
 # Is given the methods, and passes each on as it begins: to show progress.
 Watch = Callable[[Sequence[str]], Iterable[str]]
@@ -109,7 +109,8 @@ def explain_findings(
     if not keys:
         return ()
     case = Case(model, scan, keys, against=against)
-    with out_of_memory_told(AttributionError):
+    # Some methods run the network's parts themselves.
+    with out_of_memory_told(AttributionError), in_evaluation(model.network):
         return _explained(case, (method, *others), watch)
 
 

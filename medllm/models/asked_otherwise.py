@@ -21,7 +21,6 @@ from medllm.models.prompts import (
     prompt_template,
     prompts_of,
 )
-from medllm.models.reading import prompt_length
 
 # Keys of own texts that reach a model of a kind, and those that reach a classifier.
 _ASKED = (
@@ -113,8 +112,7 @@ def asked_otherwise(model: Model, folder: Path, way: Way) -> Model:
         The model; its hash is as it was, and nothing is run yet (see `check_reading`).
 
     Raises:
-        CheckpointError: Its kind cannot be asked so, never reads one of the texts, or has no room
-            for what it would be shown.
+        CheckpointError: Its kind cannot be asked so, or never reads one of the texts.
         LabelError: It cannot be asked for a finding.
     """
     _refuse_words(model, words=bool(way.paraphrases or way.reasoning))
@@ -143,9 +141,7 @@ def asked_otherwise(model: Model, folder: Path, way: Way) -> Model:
     if way.reasoning:
         said = _REASONS.format(way.reasoning)
         card = dataclasses.replace(card, limitations=(*card.limitations, said))
-    asked = dataclasses.replace(model, card=card)
-    _refuse_too_long(asked)
-    return asked
+    return dataclasses.replace(model, card=card)
 
 
 def _refuse_words(model: Model, *, words: bool) -> None:
@@ -173,20 +169,6 @@ def _refuse_tiles(model: Model, tiles: int) -> None:
         raise CheckpointError(f"'{name}' is shown an image whole, not in tiles; leave tiles out.")
     if tiles > most:
         raise CheckpointError(f"'{name}' is shown at most {most} x {most} tiles; got {tiles}.")
-
-
-def _refuse_too_long(model: Model) -> None:
-    """Refuse positions that the LLM was not trained on, where its answer would mean nothing."""
-    if not isinstance(model.architecture, VisionLanguage):
-        return
-    (length, limit), written = prompt_length(model), model.card.reasoning_tokens
-    if length + written > limit:
-        behind = f" and {written} of reasoning" if written else ""
-        raise CheckpointError(
-            f"image and question are {length} tokens{behind}, and '{model.card.name}' reads "
-            f"{limit}; let it reason in fewer, or show fewer tiles.",
-            code="too-long",
-        )
 
 
 def _put(question: Question, model: Model, texts: Prompts, *, paraphrased: bool) -> Question:

@@ -58,9 +58,11 @@ def configure(
         CheckpointError: The model is medllm's own or calibrated already, cannot be asked so, or
             its folder cannot be written.
         LabelError: It cannot be asked for a finding.
-        ValueError: `findings` is empty, or a number is less than it can be, or
-            torch does not compute on `device`.
+        ValueError: `findings` is empty, a number is less than it can be, `bits` is none of the
+            three, or torch does not compute on `device`.
     """
+    if bits not in (None, 16, 8, 4):
+        raise ValueError(f"bits is {bits}; wanted is 16, 8 or 4.")
     own = read_texts(prompts) if prompts else {}
     way = Way(
         findings=findings,

@@ -230,6 +230,8 @@ def _short(size: Any) -> dict[str, int] | None:
 def _normalization(processor: Any) -> dict[str, Any]:
     if not processor.do_rescale:
         raise ValueError("do_rescale is false, so the range of its input is unknown.")
+    if not processor.rescale_factor:
+        raise ValueError(f"rescale_factor is {processor.rescale_factor}; wanted is such as 1/255.")
     # Display values times this are what its mean and std are about; 1 for the usual 1/255.
     scale = 255 * processor.rescale_factor
     if not processor.do_normalize:

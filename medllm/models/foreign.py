@@ -35,7 +35,7 @@ from medllm.models.pretrained import ENCODERS
 from medllm.models.prompts import contrastive_question, prompt_template, prompts_of
 from medllm.models.reading import check_reading
 from medllm.models.tokenizer import find_answer_words, open_tokenizer
-from medllm.models.weights import load_weights, placement, refuse_missing
+from medllm.models.weights import load_weights, placement, refuse_missing, refuse_unexpected
 
 # By what class of transformers the weights of a kind are opened.
 _AUTO: tuple[tuple[type[Architecture], Any], ...] = (
@@ -110,6 +110,7 @@ def open_foreign(
     factory = next(auto for kind, auto in _AUTO if isinstance(asked.architecture, kind))
     network, info = load_weights(factory, folder, dtype=dtype, bits=bits, **placed)
     refuse_missing(folder, info["missing_keys"])
+    refuse_unexpected(folder, network, info["unexpected_keys"])
     title, version, base = _named(name)
     card = foreign_card(title, version, asked, base=base, sha256=sha256_of_files(folder))
     model = Model(
@@ -240,6 +241,11 @@ def _ask_by_labels(
     independent = config.problem_type == "multi_label_classification" or config.num_labels == 1
     if meaning.independent is not None:
         independent = meaning.independent
+    if sorted(config.id2label) != [*range(config.num_labels)]:
+        raise CheckpointError(
+            f"id2label of {folder} names the outputs {', '.join(map(str, config.id2label))}; "
+            f"wanted is each by its place, 0 to {config.num_labels - 1}."
+        )
     labels = [str(config.id2label[at]) for at in range(config.num_labels)]
     questions = label_questions(
         labels, chooses_one=not independent, source=str(folder), meaning=meaning

@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedConfig,
 )
 from transformers import __version__ as transformers_version
+from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 from transformers.utils import logging as transformers_logging
 from transformers.utils.logging import is_progress_bar_enabled
 
@@ -28,6 +29,8 @@ _PATTERNS = ["*.json", "*.jinja", "*.safetensors"]
 _ELSEWHERE = ["*/*"]
 # What peft says of an adapter; transformers would follow it to a base that nobody named.
 ADAPTER_FILE = "adapter_config.json"
+# What NVIDIA's ModelOpt says of a quantization; transformers does not read it.
+_MODELOPT_FILE = "hf_quant_config.json"
 # What may be written beside it later, and is no part of it: a card and what was measured of it, and
 # what transformers' Trainer says of a run (train_results.json, eval_results.json, ...).
 _NO_PART = ("medllm.json", "explanations.json", "trainer_state.json", "*_results.json")
@@ -177,11 +180,12 @@ def read_config(folder: Path) -> PreTrainedConfig:
 
     Raises:
         CheckpointError: There is none, it is that of an adapter or of LLaVA's own code, or
-            transformers does not know its kind or that of a part.
+            transformers does not know its kind, that of a part, or its quantization.
     """
     values = _values_of(folder)
     _refuse_adapter(folder)
     _refuse_original_llava(folder, values)
+    _refuse_quantization(folder, values)
     try:
         with quiet_transformers():
             return AutoConfig.from_pretrained(
@@ -234,6 +238,28 @@ def _refuse_original_llava(folder: Path, values: dict[str, Any]) -> None:
             "(their names often end in -hf), or convert it with convert_llava_weights_to_hf.py of "
             "transformers 4.",
             code="unknown-architecture",
+        )
+
+
+def _refuse_quantization(folder: Path, values: dict[str, Any]) -> None:
+    """Refuse weights that transformers would read as they are stored, without their scales."""
+    text = values.get("text_config")
+    for part in (values, text if isinstance(text, dict) else {}):
+        published = part.get("quantization_config")
+        method = published.get("quant_method") if isinstance(published, dict) else None
+        # It has bitsandbytes by its bits, which older folders name alone.
+        if method not in (None, "bitsandbytes", *AUTO_QUANTIZATION_CONFIG_MAPPING):
+            raise CheckpointError(
+                f"{folder} is quantized by '{method}', which transformers {transformers_version} "
+                "does not know. Name the model that it was made of, or dequantize it and take "
+                "quantization_config out of its config.json.",
+                code="unknown-quantization",
+            )
+    if (folder / _MODELOPT_FILE).is_file():
+        raise CheckpointError(
+            f"{folder} is quantized by ModelOpt ({_MODELOPT_FILE}), which transformers does not "
+            "open. Name the model that it was made of, or dequantize it and delete that file.",
+            code="unknown-quantization",
         )
 
 

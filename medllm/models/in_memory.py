@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from medllm.data.preprocessing import Preprocessing
 from medllm.errors import CheckpointError
@@ -16,6 +16,14 @@ from medllm.models.card import ModelCard
 
 # What a configuration says that no answer depends on, and a library or a training changes.
 _IDLE = ("_name_or_path", "architectures", "dtype", "transformers_version", "use_cache")
+# What its settings of writing say, and a text does not depend on that is written behind a prompt by
+# the likeliest token each time, up to a length that is given.
+_IDLE_IN_WRITING = (
+    *_IDLE,
+    *("_from_model_config", "bos_token_id", "pad_token_id", "max_length", "max_new_tokens"),
+    *("do_sample", "temperature", "top_k", "top_p", "top_h", "min_p", "typical_p"),
+    *("epsilon_cutoff", "eta_cutoff", "output_attentions", "output_hidden_states"),
+)
 
 
 def sha256_in_memory(network: Any, contract: Preprocessing, tokenizer: Any) -> str:
@@ -37,6 +45,9 @@ def sha256_in_memory(network: Any, contract: Preprocessing, tokenizer: Any) -> s
     if isinstance(network, PreTrainedModel):
         said["config"] = _config(network.config)
         said["vocabulary"] = sorted(tokenizer.get_vocab().items()) if tokenizer else []
+        # A folder of a model that reasons is opened on one that does not, so of both.
+        if network.can_generate() and network.generation_config is not None:
+            said["writing"] = _writing(network.generation_config)
     else:
         said |= {"labels": list(network.labels), "output": network.output}
     whole = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
@@ -85,3 +96,8 @@ def _config(config: PreTrainedConfig) -> Any:
         return {name: value for name, value in part.items() if name not in _IDLE}
 
     return json.loads(config.to_json_string(use_diff=True), object_hook=kept)
+
+
+def _writing(settings: GenerationConfig) -> dict[str, Any]:
+    said: dict[str, Any] = json.loads(settings.to_json_string(use_diff=True))
+    return {name: value for name, value in said.items() if name not in _IDLE_IN_WRITING}

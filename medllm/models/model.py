@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,29 @@ from medllm.models.prediction import Prediction, prediction_of
 _BATCH_SIZE = 16
 
 
+@contextmanager
+def in_evaluation(network: Any) -> Iterator[None]:
+    """Let a network answer as it does outside of training, whatever mode it was put into.
+
+    Each part's flag is set and put back by itself: a network whose `train` was overridden, such as
+    to leave some parts frozen or to merge adapters, would not come out of `eval` as it went in.
+
+    Args:
+        network: The network.
+
+    Yields:
+        Nothing.
+    """
+    training = [part for part in network.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
 def require_radiograph(scan: object) -> None:
     """Refuse what was given in the place of a radiograph, such as a file's name.
 
@@ -44,6 +68,9 @@ def require_radiograph(scan: object) -> None:
 @dataclass(frozen=True, eq=False)
 class Model:
     """A network that answers closed questions about a radiograph.
+
+    It answers in evaluation mode: a network in the midst of its training is scored without dropout
+    and by the statistics that it holds, and is left in the mode that it was in.
 
     Attributes:
         network: The network; of medllm's own checkpoints vision encoder, projector and LLM.
@@ -208,7 +235,8 @@ class Model:
             Image tokens as `layout` says.
         """
         placed = pixel_values.to(self.device, self.dtype)
-        return self.architecture.image_features(self.network, placed)
+        with in_evaluation(self.network):
+            return self.architecture.image_features(self.network, placed)
 
     def reasoned(
         self, features: Float[torch.Tensor, "1 tokens width"], findings: Sequence[str] | None = None
@@ -231,11 +259,12 @@ class Model:
         kind = self.architecture
         if not isinstance(kind, VisionLanguage):
             raise TypeError(f"model '{self.card.name}' writes no text.")
-        return self.asking(
-            dataclasses.replace(question, reasoning=kind.reason(self, features, question))
-            for question in self.questions(findings)
-            if question.reasoning is None
-        )
+        with in_evaluation(self.network):
+            return self.asking(
+                dataclasses.replace(question, reasoning=kind.reason(self, features, question))
+                for question in self.questions(findings)
+                if question.reasoning is None
+            )
 
     def log_odds_from_features(
         self,
@@ -254,7 +283,8 @@ class Model:
         questions = self.questions(findings)
         if not questions:  # a network is asked at least one
             return features.new_empty(len(features), 0)
-        return self.architecture.log_odds(self, features, questions)
+        with in_evaluation(self.network):
+            return self.architecture.log_odds(self, features, questions)
 
     def log_odds(
         self,

@@ -33,7 +33,7 @@ from medllm.models.hub import find_folder, read_config
 from medllm.models.model import Model
 from medllm.models.reading import check_tokens, prompt_length
 from medllm.models.tokenizer import answer_ids, check_prompt, find_answer_words, load_tokenizer
-from medllm.models.weights import load_weights, refuse_missing, some_of
+from medllm.models.weights import load_weights, refuse_missing, refuse_unexpected, some_of
 
 logger = logging.getLogger(__name__)
 
@@ -188,6 +188,7 @@ def _vision_config(folder: Path) -> PreTrainedConfig:
 def _load_tower(folder: Path, config: PreTrainedConfig) -> PreTrainedModel:
     tower, info = load_weights(AutoModel, folder, config=config)
     refuse_missing(folder, {key for key in info["missing_keys"] if not key.startswith(_IDLE)})
+    refuse_unexpected(folder, tower, info["unexpected_keys"])
     if info["unexpected_keys"]:
         logger.info("encoder %s: not used: %s", folder.name, some_of(info["unexpected_keys"]))
     return tower
@@ -202,6 +203,7 @@ def _load_llm(folder: Path) -> PreTrainedModel:
         )
     llm, info = load_weights(AutoModelForCausalLM, folder)
     refuse_missing(folder, set(info["missing_keys"]))
+    refuse_unexpected(folder, llm, info["unexpected_keys"])
     if info["unexpected_keys"]:
         logger.info("LLM %s: not used: %s", folder.name, some_of(info["unexpected_keys"]))
     return llm

@@ -13,7 +13,6 @@ from types import MappingProxyType
 from typing import Annotated, Any
 
 import yaml
-from jinja2 import TemplateError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
@@ -243,7 +242,7 @@ def _in_chat(
             tokenize=False,
         )
     # A template is a program of others, which fails as it likes on what it was not written for.
-    except (ValueError, TypeError, LookupError, AttributeError, TemplateError) as error:
+    except Exception as error:
         reason = first_line(error).rstrip(".")
         raise CheckpointError(
             f"{folder} has no chat template that writes an image and a question: {reason}. "

@@ -58,11 +58,12 @@ def check_reading(model: Model, *, clip: float = math.inf) -> None:
         clip: Log-odds beyond which its answers are cut off.
 
     Raises:
-        CheckpointError: As `check_prompt` and `check_tokens` say; or a finding's answer is the same
-            to another image, or no number.
+        CheckpointError: As `check_prompt` and `check_tokens` say; or its prompt is longer than it
+            reads, or a finding's answer is the same to another image, or no number.
     """
     if isinstance(model.architecture, VisionLanguage):
         check_asked(model)
+        _refuse_too_long(model)
     check_tokens(model)
     _check_sight(model, clip)
 
@@ -99,6 +100,19 @@ def prompt_length(model: Model) -> tuple[int, int]:
     length = len(encoded.prefix) + encoded.suffixes.shape[1]
     text = model.network.config.get_text_config()
     return length, getattr(text, "max_position_embeddings", None) or sys.maxsize
+
+
+def _refuse_too_long(model: Model) -> None:
+    """Refuse positions that the LLM was not trained on, where its answer would mean nothing."""
+    (length, limit), written = prompt_length(model), model.card.reasoning_tokens
+    if length + written > limit:
+        behind = f" and {written} of reasoning" if written else ""
+        raise CheckpointError(
+            f"image and question are {length} tokens{behind}, and '{model.card.name}' reads "
+            f"{limit} (max_position_embeddings); let it reason in fewer, show fewer tiles or a "
+            "smaller image, or choose a model that reads more.",
+            code="too-long",
+        )
 
 
 def _check_sight(model: Model, clip: float) -> None:
@@ -140,7 +154,11 @@ def _on_its_own_input(model: Model) -> Iterator[None]:
     contract = model.card.preprocessing
     try:
         yield
-    except (RuntimeError, ValueError, LookupError) as error:
+    # What is computed is code of others, and that of bitsandbytes asserts.
+    except (
+        *(RuntimeError, ValueError, LookupError),
+        *(AssertionError, AttributeError, TypeError),
+    ) as error:
         reason = first_line(error)
         raise CheckpointError(
             f"'{model.card.name}' fails on {contract.channels} channel(s) of {contract.size} x "

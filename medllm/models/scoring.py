@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 # Bytes of key-value cache that the copies of a prefix may take: a small network has all questions
 # in one pass, and a large one as many at a time as there is room for.
 _MOST_COPIED = 2**31
+# Bytes of it that the prefixes of the images of one pass may take, where memory that runs out ends
+# the process: with the least copy of them, one question's, they stay within the bound above.
+_MOST_HELD = 2**30
 
 
 def answer_logits(
@@ -73,6 +76,10 @@ def answer_states(
         asked = range(n_rows)
         alone = [prompt_states(network, features, encoded, at, architecture) for at in asked]
         return torch.stack(alone, dim=1)
+    at_once = _images_at_once(network, features, len(encoded.prefix))
+    if batch > at_once:
+        parts = torch.split(features, at_once)
+        return torch.cat([answer_states(network, one, encoded, architecture) for one in parts])
     prefix = encoded.prefix.to(features.device).expand(batch, -1)
     told = architecture.prompt_inputs(network.config, prefix, features.shape[1])
     image = architecture.encoded_image(network.config, features)
@@ -91,6 +98,24 @@ def answer_states(
         read = hidden[torch.arange(len(hidden), device=hidden.device), positions]
         states.append(read.reshape(batch, len(rows), -1))
     return torch.cat(states, dim=1)
+
+
+def _images_at_once(
+    network: Any, features: Float[torch.Tensor, "batch tokens width"], n_prefix: int
+) -> int:
+    """Say how many images' prefixes may be held at once; at least one.
+
+    A GPU that has no more room says so, and the caller takes half as many; until then more images
+    are faster there. On a CPU they are not, and what is too much ends the process.
+    """
+    if features.device.type == "cuda":
+        return len(features)
+    text = network.config.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    # A window of attention holds less.
+    size = 2 * text.num_hidden_layers * heads * width * n_prefix * features.dtype.itemsize
+    return max(1, int(_MOST_HELD // size))
 
 
 def _rows_at_once(cache: Any) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,15 @@ OUTPUTS = ("logits", "probabilities", "softmax logits")
 # Probabilities are kept this far from 0 and 1, which are 14 in log-odds; float32 tells no more.
 _LEAST_PROBABILITY = 1e-6
 _MOST_LOG_ODDS = float(torch.logit(torch.ones(()), eps=_LEAST_PROBABILITY))  # in float32
+# Outputs from which on all lying in [0, 1] is no chance: small logits, as of a network that was not
+# trained, are mostly of one sign whatever the image, and n of them are positive once in 2**n.
+_BEYOND_CHANCE = 10
+# Last steps that give a probability, by autograd's name, and steps that only pass it on.
+_TO_PROBABILITY = ("SigmoidBackward", "SoftmaxBackward")
+_PASSED_ON = re.compile(
+    "(Alias|Cat|Clamp|Clone|Index|Permute|Reshape|Select|Slice|Squeeze|Stack|T|ToCopy|Transpose|"
+    "UnsafeView|Unsqueeze|View)Backward"
+)
 # What torchxrayvision's networks were trained on, and how far a contract may be from it.
 _XRV_RANGE, _XRV_TOLERANCE = (-1024.0, 1024.0), 1.0
 
@@ -79,7 +89,9 @@ class WrappedNetwork(nn.Module):
                 'probabilities; pass output="logits", or "softmax logits" where it chooses one.',
                 code="no-probability",
             )
-        return torch.logit(given, eps=_LEAST_PROBABILITY)
+        # In 16 bits a probability so near to 1 is 1, and its log-odds infinite.
+        precise = given.to(torch.promote_types(given.dtype, torch.float32))
+        return torch.logit(precise, eps=_LEAST_PROBABILITY)
 
 
 class WrappedClassifier(Classifier):
@@ -136,7 +148,11 @@ def wrap(
         preprocessing: From a radiograph to `pixel_values`.
         output: What the outputs are: `logits`, each for itself, positive speaks for the finding;
             `probabilities` of [0, 1], each for itself or after a softmax; or `softmax logits`, of
-            which the network chooses one.
+            which the network chooses one. It is held against what the network gives of a
+            radiograph and its negative. Outputs are probabilities where a sigmoid or softmax made
+            them, where each image's are in [0, 1] and sum to 1, or where ten or more of them all
+            are in [0, 1]; fewer could be small logits. They are `softmax logits`, as of
+            log_softmax, where the probabilities that they are the logarithms of sum to 1.
         name: What the model shall be called; the network's class when None.
 
     Returns:
@@ -147,8 +163,8 @@ def wrap(
             finding by the network's own list, its values or its range are not what was said, or
             it does not look at the image.
         LabelError: A finding is not known.
-        TypeError: `outputs` is no mapping, or `preprocessing` no `Preprocessing`.
-        ValueError: `outputs` is empty, or `output` is none of the three.
+        TypeError: `outputs` is no mapping to whole numbers, or `preprocessing` no `Preprocessing`.
+        ValueError: `outputs` or a finding's place in it is empty, or `output` none of the three.
 
     Example:
         >>> from monai.networks.nets import DenseNet121
@@ -171,17 +187,18 @@ def wrap(
         raise ValueError("outputs is empty; name at least one finding and its output.")
     if output not in OUTPUTS:
         raise ValueError(f"output is '{output}'; use one of: {', '.join(OUTPUTS)}.")
-    places = {
-        finding(key).key: tuple(np.atleast_1d(place).tolist()) for key, place in outputs.items()
-    }
+    places = {finding(key).key: _place(key, place) for key, place in outputs.items()}
     name = name or type(network).__name__
     own = getattr(network, "pathologies", None)  # as torchxrayvision names its outputs
     if own is not None:
         _refuse_other_range(name, preprocessing)
     network.eval()
-    labels = _labels(own or (), _count_outputs(name, network, preprocessing))
+    images = _images_to_try(name, network, preprocessing)
+    given = torch.cat([_try(name, network, shown) for shown in images])
+    labels = _labels(own or (), given.shape[1])
     _refuse_other_finding(name, places, labels)
-    wrapped = WrappedNetwork(network, labels, output)
+    _refuse_other_output(name, output, given, _last_step(network, images[0]))
+    wrapped = WrappedNetwork(network, labels, output).eval()
     questions = tuple(
         label_question(
             key,
@@ -206,15 +223,39 @@ def _run(network: nn.Module, pixel_values: torch.Tensor) -> Any:
     return given["logits"] if isinstance(given, ModelOutput) else given
 
 
-def _count_outputs(name: str, network: nn.Module, contract: Preprocessing) -> int:
-    """Run the network on a phantom and see what it gives."""
+def _place(key: str, place: Any) -> tuple[int, ...]:
+    """Give the places of a finding's outputs."""
+    where = tuple(np.atleast_1d(np.asarray(place, dtype=object)).tolist())
+    if not where:
+        raise ValueError(f"outputs has no place for {key}; name its output, or leave it out.")
+    for at in where:
+        if isinstance(at, bool) or not isinstance(at, int | np.integer):
+            raise TypeError(
+                f"outputs has {key} at {at!r}, which is a {type(at).__name__}; wanted is the "
+                f'number of its output: {{"{key}": 0}}, or a list of them.'
+            )
+    return tuple(map(int, where))
+
+
+def _images_to_try(
+    name: str, network: nn.Module, contract: Preprocessing
+) -> list[Float[torch.Tensor, "1 channels size size"]]:
+    """Prepare a phantom and its negative."""
     weight = next(network.parameters(), None)
     if weight is None:
         raise CheckpointError(f"'{name}' has no parameters; wanted is a network that was trained.")
-    shown = contract.prepare(pixels_to_try(0))
+    pixels = pixels_to_try(0)
+    both = (contract.prepare(one) for one in (pixels, 1 - pixels))
+    return [shown.to(weight.device, weight.dtype) for shown in both]
+
+
+def _try(
+    name: str, network: nn.Module, shown: Float[torch.Tensor, "1 channels size size"]
+) -> Float[torch.Tensor, "1 outputs"]:
+    """Run the network on one image, and see what it gives."""
     try:
         with torch.inference_mode():
-            given = _run(network, shown.to(weight.device, weight.dtype))
+            given = _run(network, shown)
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         reason = first_line(error)
         raise CheckpointError(
@@ -226,7 +267,52 @@ def _count_outputs(name: str, network: nn.Module, contract: Preprocessing) -> in
             f"'{name}' gives {found} for one image; wanted is a tensor of (1, outputs). Put the "
             "network into a module that gives it."
         )
-    return int(given.shape[1])
+    return given
+
+
+def _last_step(network: nn.Module, shown: Float[torch.Tensor, "1 channels size size"]) -> str:
+    """Name the step that made a network's outputs, as autograd does; empty where it is unknown."""
+    try:
+        # A copy of what asks for gradients, since a network may change its input in place.
+        with torch.enable_grad():
+            step = _run(network, shown.clone().requires_grad_().clone()).grad_fn
+    except RuntimeError:  # it cannot be run with gradients, and its values alone must tell
+        return ""
+    while step is not None and _PASSED_ON.match(step.name()):
+        step = next((one for one, _ in step.next_functions if one is not None), None)
+    return "" if step is None else str(step.name())
+
+
+def _refuse_other_output(
+    name: str, output: str, given: Float[torch.Tensor, "images outputs"], last_step: str
+) -> None:
+    """Refuse probabilities that were said to be logits, and logits of the other kind."""
+    if output == "probabilities":  # held against its values at each run
+        return
+    # Rounding: half a step of its precision an output at most, and what float32 sums up of many.
+    near = max(1e-5, 4 * torch.finfo(given.dtype).eps if given.is_floating_point() else 0.0)
+    values = given.double()
+
+    def sum_to_one(shares: torch.Tensor) -> bool:
+        return shares.shape[1] > 1 and bool(((shares.sum(1) - 1).abs() <= near).all())
+
+    within = bool(((values >= 0) & (values <= 1)).all())
+    wanted = "probabilities"
+    if last_step.startswith(_TO_PROBABILITY):
+        found = "come out of a sigmoid or softmax"
+    elif within and sum_to_one(values):
+        found = "lie in [0, 1] and sum to 1"
+    elif within and values.shape[1] >= _BEYOND_CHANCE:
+        found = "all lie in [0, 1]"
+    elif output == "logits" and sum_to_one(values.exp()):
+        found, wanted = "are logarithms of probabilities that sum to 1", "softmax logits"
+    else:
+        return
+    raise CheckpointError(
+        f"the outputs of '{name}' for a radiograph and for its negative {found}, and were said to "
+        f'be {output}; pass output="{wanted}".',
+        code="no-logit",
+    )
 
 
 def _labels(own: Sequence[str], n_outputs: int) -> tuple[str, ...]:

@@ -734,3 +734,21 @@ def test_a_folder_without_weights_replaces_none_with_weights(published, new_tiny
         configure(published("llava"), tmp_path / "site", findings=["mass"])
     assert load_model(tmp_path / "site").sha256 == site.sha256
     save_model(new_tiny_model(("pneumonia",)), tmp_path / "asked")
+
+
+@pytest.mark.parametrize("bits", [0, 3, 32])
+def test_bits_that_no_weight_is_opened_in_are_refused(published, tmp_path, bits):
+    with pytest.raises(ValueError, match=f"bits is {bits}; wanted is 16, 8 or 4"):
+        configure(published("llava"), tmp_path / "own", bits=bits)
+    # A folder that an earlier medllm wrote.
+    configure(published("llava"), tmp_path / "own", findings=["mass"])
+    card = tmp_path / "own" / "medllm.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"bits": bits}))
+    with pytest.raises(CheckpointError, match=f"bits is {bits}; a weight is opened in 16, 8 or 4"):
+        load_model(tmp_path / "own")
+
+
+def test_a_text_that_the_prompt_leaves_no_room_for_is_refused(published, tmp_path):
+    with pytest.raises(CheckpointError, match=r"tokens and 2048 of reasoning, and .* reads 2048"):
+        configure(published("llava"), tmp_path / "own", findings=["mass"], reasoning_tokens=2048)
+    assert not (tmp_path / "own").exists()

@@ -208,6 +208,7 @@ def test_the_processors_chat_template_comes_before_that_of_the_llm(qwen, name):
         "{{ messages[0].content.strip() }}",
         "{{ '[INST] ' + messages[0]['content'] }}",
         "{{ messages[0]['content'] | trim | dictsort }}",
+        "{{ 1 / 0 }}",
     ],
 )
 def test_a_template_that_fails_is_refused_with_its_reason(qwen, template):
@@ -351,6 +352,7 @@ def test_a_square_that_an_image_is_put_on_is_taken_over_where_it_is_air(tmp_path
     [
         ({"resample": None}, "resample is None; medllm has"),
         ({"image_mean": None}, "do_normalize is true and image_mean is null"),
+        ({"rescale_factor": 0}, "rescale_factor is 0; wanted is such as 1/255"),
         ({"size": None, "do_resize": False}, "image processor of "),
     ],
 )
@@ -433,3 +435,13 @@ def test_the_attention_of_another_network_explains(qwen, scan, method):
     if method == "attention-rollout":
         assert found.map.values.sum() == pytest.approx(effect, abs=1e-5)
     assert np.abs(found.map.values).max() > 1e-4
+
+
+@pytest.mark.parametrize("kind", ["llava", "llava-next", "qwen2.5-vl", "gemma3"])
+def test_a_prompt_that_is_longer_than_the_llm_reads_is_refused(kind, tmp_path):
+    folder = write_checkpoint(kind, tmp_path / kind)
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    change_json(folder / "config.json", text_config=text | {"max_position_embeddings": 20})
+    with pytest.raises(CheckpointError, match=r"question are \d+ tokens, and .* reads 20") as error:
+        load_model(folder)
+    assert error.value.code == "too-long"

@@ -253,6 +253,20 @@ def test_weights_in_a_pickle_are_refused_until_they_are_converted_as_the_message
         assert torch.equal(load_model(folder).log_odds(shown), whole.log_odds(shown))
 
 
+def test_a_folder_without_any_weights_is_to_be_fetched_whole(tmp_path):
+    """Trainer's own pickles are none of the weights that could be converted."""
+    folder = write_checkpoint("vit-classifier", tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state_0.pth", "training_args.bin"):
+        (folder / name).write_bytes(b"")
+    with pytest.raises(CheckpointError, match="holds no weights; .* Fetch it whole") as error:
+        load_model(folder)
+    assert error.value.code == "no-safetensors"
+    (folder / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"\(there is pytorch_model.bin\), and medllm opens"):
+        load_model(folder)
+
+
 def test_what_transformers_would_warn_of_a_configuration_is_kept_back(tmp_path, caplog):
     folder = write_checkpoint("siglip", tmp_path / "model")
     logger = logging.getLogger("transformers")

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
 
 from medllm.errors import LabelError
-from medllm.models import Model, Question
+from medllm.models import Model, Question, load_model, scoring
 from medllm.models.encoded_questions import encode_questions
 from medllm.models.scoring import answer_logits, log_odds_of
+from medllm.phantom import make_phantom
+from tests.models.architectures.checkpoints import GENERATIVE
 
 
 def plain_log_odds(
@@ -93,3 +96,36 @@ def test_several_answer_words_are_summed_as_probabilities(tiny_model, pixel_valu
 def test_a_finding_the_model_was_not_measured_on_is_refused(tiny_model):
     with pytest.raises(LabelError, match="does not answer for 'hernia'"):
         tiny_model.questions(["hernia"])
+
+
+@pytest.mark.parametrize("kind", [kind for kind in GENERATIVE if "paligemma" not in kind])
+def test_images_are_taken_as_their_prefixes_fit(published, monkeypatch, kind):
+    model = load_model(published(kind))
+    contract = model.card.preprocessing
+    seeds = (0, 1, 2, 3, 4)
+    images = torch.cat([contract.prepare(make_phantom(seed, size=128).pixels) for seed in seeds])
+    held: list[tuple[int, int]] = []
+
+    def spied(cache: Any) -> int:
+        held.append((len(cache.layers[0].keys), size_of(cache)))
+        return 99
+
+    monkeypatch.setattr(scoring, "_rows_at_once", spied)
+    findings = model.card.findings[:2]
+    with torch.inference_mode():
+        whole = model.log_odds(images, findings)
+        one = max(size for _, size in held) // 5
+        monkeypatch.setattr(scoring, "_MOST_HELD", 2 * one + one // 2)
+        parts = model.log_odds(images, findings)
+        monkeypatch.setattr(scoring, "_MOST_HELD", 1)
+        alone = model.log_odds(images, findings)
+    # A window of attention holds less than is reckoned.
+    wanted = [1] * 5 if kind == "gemma3" else [2, 2, 1]
+    assert [images for images, _ in held] == [5, *wanted, *[1] * 5]
+    for got in (parts, alone):
+        torch.testing.assert_close(got, whole, atol=2e-5, rtol=0)
+    assert (whole[0] - whole[1]).abs().max() > 1e-4
+
+
+def size_of(cache: Any) -> int:
+    return sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)

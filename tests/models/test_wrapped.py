@@ -18,6 +18,7 @@ from medllm.errors import CheckpointError, LabelError
 from medllm.explanation.case import Case
 from medllm.explanation.integrated_gradients import completeness_bound, integrated_gradients
 from medllm.models import Model, load_model
+from medllm.models.wrapped import _place
 from tests.models.architectures.checkpoints import write_checkpoint
 from tests.models.architectures.images import blocks, prepared, scan_of
 
@@ -36,6 +37,13 @@ class PatchNetwork(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.after(torch.einsum("bcyx,oyx->bo", images, self.weights))
+
+
+class Shares(nn.Module):
+    """Outputs over their sum."""
+
+    def forward(self, given: torch.Tensor) -> torch.Tensor:
+        return given / given.sum(dim=1, keepdim=True)
 
 
 class TinyXrv(PatchNetwork):
@@ -143,10 +151,113 @@ def test_a_probability_of_one_is_finite():
     assert got == pytest.approx(math.log(1e6), abs=0.1)  # float32 has 1 - 1e-6 within 3%
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_probability_of_one_is_cut_off_in_any_precision(dtype):
+    """In 16 bits the largest number below 1 is less than 1 - 1e-6, so that it is 1 there."""
+    network = PatchNetwork(drawn(), after=nn.Sigmoid())
+    model = medllm.wrap(network.to(dtype), {"mass": 1}, GREY, output="probabilities")
+    image = prepared(model, blocks(56)).to(dtype)
+    network.weights.data.copy_(image[:, 0])
+    with torch.inference_mode():
+        assert float(network(image)[0, 1]) == 1
+        assert float(model.log_odds(image)) == pytest.approx(math.log(1e6), abs=0.1)
+
+
 def test_what_is_no_probability_is_refused():
     with pytest.raises(CheckpointError, match=r"said to be probabilities; pass output=") as refused:
         medllm.wrap(PatchNetwork(drawn()), {"mass": 1}, GREY, output="probabilities")
     assert refused.value.code == "no-probability"
+
+
+class Restated(PatchNetwork):
+    """Probabilities by other steps than a sigmoid, as torchxrayvision scales its own."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return 1 / (1 + torch.exp(-super().forward(images)))
+
+
+class Column(PatchNetwork):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images)[:, 1:2].float().clamp(0, 1)
+
+
+@pytest.mark.parametrize("output", ["logits", "softmax logits"])
+@pytest.mark.parametrize(
+    "network",
+    [
+        TinyXrv(),
+        PatchNetwork(drawn(n_outputs=2), after=nn.Sigmoid()),
+        PatchNetwork(drawn(n_outputs=2), after=nn.Softmax(dim=1)),
+        Column(drawn(), after=nn.Softmax(dim=1)),
+        Restated(drawn(n_outputs=14)),
+        nn.Sequential(Restated(drawn(n_outputs=2)), Shares()),
+    ],
+)
+def test_probabilities_that_are_said_to_be_logits_are_refused(network, output):
+    contract = XRV if isinstance(network, TinyXrv) else GREY
+    with pytest.raises(CheckpointError, match=r"pass output=\"probabilities\"") as refused:
+        medllm.wrap(network, {"pneumonia": 0}, contract, output=output)
+    assert refused.value.code == "no-logit"
+    assert medllm.wrap(network, {"pneumonia": 0}, contract, output="probabilities")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_logarithms_of_a_softmax_are_those_of_a_choice(dtype):
+    network = PatchNetwork(drawn(n_outputs=14).to(dtype), after=nn.LogSoftmax(dim=1))
+    with pytest.raises(CheckpointError, match=r'sum to 1, .*output="softmax logits"') as refused:
+        medllm.wrap(network, {"mass": 0}, GREY, output="logits")
+    assert refused.value.code == "no-logit"
+    choice = medllm.wrap(network, {"mass": 0}, GREY, output="softmax logits")
+    plain = PatchNetwork(network.weights.detach())
+    wanted = medllm.wrap(plain, {"mass": 0}, GREY, output="softmax logits")
+    image = prepared(choice, blocks(56))
+    # bfloat16 has logits of 3 in steps of 0.016.
+    tolerance = 1e-5 if dtype == torch.float32 else 0.05
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            choice.log_odds(image), wanted.log_odds(image), atol=tolerance, rtol=0
+        )
+
+
+class Biased(PatchNetwork):
+    """As a network before its training: what it was drawn with, and little of the image."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images) / 100 + torch.tensor([0.3, 0.7, 0.2, 0.6, 0.1])
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("output", ["logits", "softmax logits"])
+def test_logits_that_happen_to_be_small_and_positive_are_taken(output, frozen):
+    network = Biased(drawn(n_outputs=5)).requires_grad_(not frozen)
+    model = medllm.wrap(network, {"mass": 1}, GREY, output=output)
+    with torch.inference_mode():
+        logits = network(prepared(model, blocks(56)))
+    assert 0 < logits.min() < logits.max() < 1
+
+
+def test_a_gate_of_a_sigmoid_makes_no_probability():
+    """Its last step is a product; and what changes its input in place is run as it is."""
+
+    class Gated(PatchNetwork):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            given = super().forward(images.mul_(0.5))
+            return given * torch.sigmoid(given)
+
+    assert medllm.wrap(Gated(drawn()), {"mass": 1}, GREY, output="logits").card.findings
+
+
+def test_a_network_that_runs_without_gradients_alone_is_told_by_its_values():
+    class Ungraded(PatchNetwork):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            given = torch.from_numpy(super().forward(images).numpy())
+            return self.after(given)
+
+    assert medllm.wrap(Ungraded(drawn()), {"mass": 1}, GREY, output="logits").card.findings
+    with pytest.raises(CheckpointError, match=r"all lie in \[0, 1\], and were"):
+        medllm.wrap(
+            Ungraded(drawn(n_outputs=10), after=nn.Sigmoid()), {"mass": 1}, GREY, output="logits"
+        )
 
 
 def test_the_logits_of_a_choice_are_set_against_all_others():
@@ -284,6 +395,7 @@ class Listing(PatchNetwork):
             CheckpointError,
             "2 labels of 'PatchNetwork' mean mass, each for itself: .* in Python where it",
         ),
+        (PatchNetwork(drawn()), {"outputs": {"mass": []}}, ValueError, "has no place for mass; "),
         (nn.Flatten(), {}, CheckpointError, "'Flatten' has no parameters"),
         (Listing(drawn()), {}, CheckpointError, "gives list for one image"),
         (nn.Conv2d(1, 3, 3), {}, CheckpointError, r"gives \(1, 3, 54, 54\) for one image"),
@@ -296,6 +408,13 @@ def test_what_cannot_be_wrapped_is_refused(network, changes, error, message):
     outputs = said.pop("outputs")
     with pytest.raises(error, match=message):
         medllm.wrap(network, outputs, GREY, **said)
+
+
+@pytest.mark.parametrize("place", ["0", 0.0, 1.5, None, True, [0, "1"], [[0]], np.zeros(1)])
+def test_a_place_that_is_no_whole_number_is_told(place):
+    """Called past the types that tests check, as users call it."""
+    with pytest.raises(TypeError, match=r"^outputs has mass at .*, which is a \w+; wanted is the"):
+        _place("mass", place)
 
 
 def test_parts_hold_every_parameter(monai):

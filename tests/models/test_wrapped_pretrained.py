@@ -142,6 +142,28 @@ def test_another_vocabulary_is_another_model(saved):
     assert medllm.wrap_pretrained(one.network(), processor).sha256 != one.wrapped().sha256
 
 
+def test_what_a_reasoning_model_writes_by_is_hashed(saved, tmp_path):
+    one = saved("llava")
+    network, processor = one.network(), one.processor()
+
+    def wrap_anew(**options: Any) -> Model:
+        return medllm.wrap_pretrained(network, processor, findings=["pneumonia"], **options)
+
+    model = wrap_anew(reasoning=8)
+    before = answers(model)
+    medllm.save_model(model, tmp_path / "site")
+    # Settings of a draw, of which none is made; and how the base is asked.
+    network.generation_config.update(do_sample=True, temperature=0.6, max_new_tokens=900)
+    again = medllm.load_model(tmp_path / "site", base=wrap_anew())
+    assert torch.equal(answers(again), before)
+    network.generation_config.repetition_penalty = 5.0
+    other = wrap_anew(reasoning=8)
+    assert (answers(other) - before).abs().max() > 0.01
+    with pytest.raises(CheckpointError, match="serves no other model") as refused:
+        medllm.load_model(tmp_path / "site", base=other)
+    assert refused.value.code == "another-base"
+
+
 def test_the_processors_chat_template_comes_before_that_of_the_llm(saved):
     one = saved("llava")
     processor = one.processor()

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
+from medllm.errors import CheckpointError
 from medllm.models.architectures.pixels import PixelTokens
 
 if TYPE_CHECKING:
@@ -62,9 +63,26 @@ class Classifier(PixelTokens):
 
         With labels of which the network chooses one, it is the log-odds of softmax: logsumexp
         over those that mean the finding minus logsumexp over the rest.
+
+        Args:
+            model: The model.
+            features: From `image_features`, or between those of two images.
+            questions: At least one; `yes` and `no` are names of labels.
+
+        Returns:
+            Uncalibrated log-odds; positive speaks for the finding.
+
+        Raises:
+            CheckpointError: The network has more outputs than labels, or fewer.
         """
         logits = self.logits(model.network, self.images(model, features))
         labels = self.labels(model.network)
+        # As where the head of a network in memory was exchanged.
+        if logits.shape[1] != len(labels):
+            raise CheckpointError(
+                f"the network has {logits.shape[1]} outputs and its configuration names "
+                f"{len(labels)}; set config.id2label to a name for each."
+            )
 
         def total(names: Sequence[str]) -> torch.Tensor:
             # Two outputs may have one name, as in ImageNet.

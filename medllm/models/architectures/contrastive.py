@@ -97,6 +97,9 @@ class Contrastive(PixelTokens):
             texts,
             padding="max_length" if self.fills_up else True,
             max_length=longest if self.fills_up else None,
+            # Words pooled by the first token, or by the first that ends a text, begin at place 0,
+            # however long the texts beside are.
+            padding_side=None if self.fills_up else "right",
             return_tensors="pt",
         ).to(model.device)
         mask = None if self.fills_up else inputs["attention_mask"]

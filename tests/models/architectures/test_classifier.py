@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForImageClassification, ViTModel
+from transformers import AutoImageProcessor, AutoModelForImageClassification, ViTModel
 
 import medllm
 from medllm.errors import CheckpointError
@@ -260,4 +262,30 @@ def test_a_processor_of_another_size_than_the_network_is_refused(vit):
     settings = json.loads(file.read_text()) | {"size": {"height": 64, "width": 64}}
     file.write_text(json.dumps(settings))
     with pytest.raises(CheckpointError, match=r"fails on 3 channel\(s\) of 64 x 64 pixels"):
+        load_model(vit)
+
+
+@pytest.mark.parametrize("n_outputs", [1, 14])
+def test_a_head_that_the_labels_do_not_name_is_refused(vit, n_outputs):
+    """As one that was exchanged in memory: its columns would be read by the labels of the old."""
+    network = AutoModelForImageClassification.from_pretrained(vit)
+    network.classifier = torch.nn.Linear(32, n_outputs)
+    processor = AutoImageProcessor.from_pretrained(vit, backend="pil")
+    said = f"has {n_outputs} outputs and its configuration names 2; set config.id2label"
+    with pytest.raises(CheckpointError, match=said):
+        medllm.wrap_pretrained(network, processor)
+
+
+def test_a_head_exchanged_behind_a_calibration_is_refused(opened):
+    _, model = opened("vit-classifier")
+    network = copy.deepcopy(model.network)
+    network.classifier = torch.nn.Linear(32, 14)
+    other = dataclasses.replace(model, network=network)
+    with pytest.raises(CheckpointError, match="has 14 outputs and its configuration names 2"):
+        other.log_odds(prepared(model, blocks(56)))
+
+
+def test_labels_that_are_not_numbered_from_zero_are_refused(vit):
+    change_config(vit, id2label={"1": "normal", "2": "pneumonia"}, label2id=None)
+    with pytest.raises(CheckpointError, match="names the outputs 1, 2; wanted is .* 0 to 1"):
         load_model(vit)

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, DistilBertConfig
 
 import medllm
 from medllm.errors import AttributionError, CheckpointError
@@ -21,6 +21,7 @@ from medllm.explanation.integrated_gradients import (
 )
 from medllm.findings import FINDINGS
 from medllm.models import Calibration, load_model, save_model
+from tests.models.architectures import discriminative
 from tests.models.architectures.checkpoints import (
     CONTRASTIVE,
     Opened,
@@ -28,6 +29,7 @@ from tests.models.architectures.checkpoints import (
     opened_once,
     write_checkpoint,
 )
+from tests.models.architectures.family import redraw, write
 from tests.models.architectures.images import blocks, picture, prepared, scan_of
 from tests.models.architectures.plain import plain_pixel_values, plain_similarity_log_odds
 
@@ -230,3 +232,38 @@ def test_the_parts_hold_all_but_the_scale(opened, kind):
     held = {id(p) for _, part in model.architecture.parts(model.network) for p in part.parameters()}
     rest = {name for name, p in model.network.named_parameters() if id(p) not in held}
     assert rest <= {"logit_scale", "logit_bias"}
+
+
+@pytest.mark.parametrize("kind", ["clip", "vit-bert"])
+def test_a_tokenizer_that_pads_on_the_left_moves_no_word(opened, tmp_path, kind):
+    """What is asked beside would else say where a text begins, and so which token is pooled."""
+    folder = write_checkpoint(kind, tmp_path / kind)
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"padding_side": "left"}))
+    model, (_, right) = load_model(folder), opened(kind)
+    image = prepared(model, blocks(56))
+    with torch.inference_mode():
+        assert torch.equal(model.log_odds(image), right.log_odds(image))
+        beside = model.log_odds(image, ["pneumonia", "enlarged_cardiomediastinum"])[:, :1]
+        # Rounding of a batch of another length.
+        assert torch.allclose(model.log_odds(image, ["pneumonia"]), beside, atol=1e-4)
+
+
+def test_a_text_tower_that_pools_nothing_is_refused_in_one_line(tmp_path):
+    """As of DistilBERT, whose output has no pooled token."""
+    family = discriminative.vit_bert()
+    text = family.config.text_config
+    family.config.text_config = DistilBertConfig(
+        dim=text.hidden_size,
+        hidden_dim=text.intermediate_size,
+        n_layers=2,
+        n_heads=4,
+        vocab_size=text.vocab_size,
+        max_position_embeddings=text.max_position_embeddings,
+        pad_token_id=text.pad_token_id,
+    )
+    network = AutoModel.from_config(family.config)
+    redraw(family, network, 0)
+    write(family, network, tmp_path)
+    with pytest.raises(CheckpointError, match="fails on 3 channel.* no attribute 'pooler_output'"):
+        load_model(tmp_path)
