@@ -190,6 +190,12 @@ def call_in_words(call: Call, calibration: Calibration) -> str:
 def prevalence(share: float) -> str:
     """Say a prevalence in percent; with two digits below a tenth, where findings are rare.
 
+    Args:
+        share: 0 to 1.
+
+    Returns:
+        Such as `8.3%`.
+
     Example:
         >>> prevalence(0.5), prevalence(0.083), prevalence(0.002)
         ('50%', '8.3%', '0.2%')
