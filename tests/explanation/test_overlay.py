@@ -50,12 +50,11 @@ def test_nothing_is_drawn_outside_the_box():
 
 def test_a_large_image_is_shrunk_without_moving_the_map():
     scan = _scan(3 * LONGEST_SIDE, 2 * LONGEST_SIDE)
-    field = _one_hot(4, 4, (2, 1), (0.0, 0.0, scan.columns, scan.rows)).spread(
-        scan.pixels.shape, scan.pixels.shape
-    )
     rows, columns = display_image(scan).shape
     assert rows == LONGEST_SIDE
-    assert field.shape == (rows, columns)
+    attribution = _one_hot(4, 4, (2, 1), (0.0, 0.0, scan.columns, scan.rows))
+    assert draw_overlay(scan, attribution).rgba.shape[:2] == (rows, columns)
+    field = attribution.spread(scan.pixels.shape, (rows, columns))
     row, column = np.unravel_index(field.argmax(), field.shape)
     # The patch's centre falls between two pixels' centres.
     assert row + 0.5 == pytest.approx(rows * 2.5 / 4, abs=1)

@@ -111,7 +111,7 @@ def test_the_prevalence_that_a_probability_supposes_is_told(scan, prediction, pa
     moved = replace(first, calibration=replace(first.calibration, prevalence=0.083))
     card = replace(prediction.card, questions=(moved, *prediction.card.questions[1:]))
     seen = Page(encode_html.encode(build_report(scan, replace(prediction, card=card))))
-    assert any(row.startswith("Pneumonia8%1.400") for row in seen.rows)
+    assert any(row.startswith("Pneumonia8.3%1.400") for row in seen.rows)
 
 
 def test_other_wordings_and_a_text_written_before_the_answer_are_told(scan, prediction, page):
