@@ -19,6 +19,7 @@ from medllm.evaluate import (
     evaluate_model,
     evaluate_predictions,
     open_study,
+    runs,
     write_evaluation,
 )
 from medllm.evaluate.answers import Answers
@@ -188,11 +189,21 @@ def test_the_same_command_again_gives_the_same_bytes(evaluated, tiny_model):
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
-def test_thresholds_of_the_validation_part_are_tried_on_the_test_part(root, tiny_model, tmp_path):
+@pytest.fixture(scope="module")
+def validated(root, tiny_model, tmp_path_factory):
+    """The validation part, evaluated, and the folder of its files."""
+    out = tmp_path_factory.mktemp("validation")
     validation = open_study("csv", root, split="validation")
-    first = evaluate_model(validation, tiny_model, tmp_path / "v", workers=0)
-    write_evaluation(first, validation, tmp_path / "v")
-    study = open_study("csv", root, split="test", thresholds=tmp_path / "v" / "metrics.json")
+    first = evaluate_model(validation, tiny_model, out, workers=0)
+    write_evaluation(first, validation, out)
+    return first, out
+
+
+def test_thresholds_of_the_validation_part_are_tried_on_the_test_part(
+    validated, root, tiny_model, tmp_path
+):
+    first, out = validated
+    study = open_study("csv", root, split="test", thresholds=out / "metrics.json")
     second = evaluate_model(study, tiny_model, tmp_path / "t", workers=0)
     assert second.left_out == {
         "of the part validation": N_PATIENTS,
@@ -212,26 +223,23 @@ def test_thresholds_of_the_validation_part_are_tried_on_the_test_part(root, tiny
         ("specificity=0.75", "the lowest with a specificity of 0.75 or more"),
     ],
 )
-def test_a_threshold_of_a_wanted_share_is_tried_on_the_test_part(
-    root, tiny_model, tmp_path, at, words
-):
-    validation = open_study("csv", root, split="validation")
-    first = evaluate_model(validation, tiny_model, tmp_path / "v", workers=0)
-    write_evaluation(first, validation, tmp_path / "v")
-    file = tmp_path / "v" / "metrics.json"
-    study = open_study("csv", root, split="test", thresholds=file, at=at)
-    (finding, figures), *_ = evaluate_model(study, tiny_model, tmp_path / "t").findings.items()
-    point = figures.fixed_threshold
-    assert point.threshold_source.startswith(f"{words}, fixed on csv, validation: other images")
-    told = Answers.of(read_predictions(tmp_path / "v" / "predictions.parquet"), finding)
+def test_a_threshold_of_a_wanted_share_is_taken_over(validated, root, tmp_path, at, words):
+    _, out = validated
+    thresholds = open_study(
+        "csv", root, split="test", thresholds=out / "metrics.json", at=at
+    ).thresholds
+    finding = next(iter(thresholds.values))
+    point = thresholds.of(finding)
+    assert point.source.startswith(f"{words}, fixed on csv, validation: other images")
+    told = Answers.of(read_predictions(out / "predictions.parquet"), finding)
     label = int(at.startswith("sensitivity"))
     own = told.probabilities[told.labels == label]
     shares = {float(one): ((own >= one) == label).mean() for one in told.probabilities}
     reached = [one for one, share in shares.items() if share >= 0.75]
-    assert point.threshold == (max(reached) if label else min(reached))
-    (tmp_path / "v" / "predictions.parquet").unlink()
+    assert point.upper == (max(reached) if label else min(reached))
+    alone = shutil.copy(out / "metrics.json", tmp_path)
     with pytest.raises(LabelError, match="is not there, and a threshold for a sensitivity or"):
-        open_study("csv", root, split="test", thresholds=file, at=at)
+        open_study("csv", root, split="test", thresholds=alone, at=at)
 
 
 @pytest.mark.parametrize("at", ["sensitivity", "specificity=90", "ppv=0.9", "sensitivity=nan", ""])
@@ -398,12 +406,24 @@ def test_a_prevalence_and_the_settings_leave_a_trace(root, tiny_model, tmp_path)
         ),
     ],
 )
-def test_what_the_calibration_was_fitted_on_is_a_caveat(
-    evaluated, root, tiny_model, tmp_path, second, told
-):
+def test_a_finding_with_another_calibration_is_named_in_the_caveat(tiny_model, second, told):
+    data = ("60 images of 50 patients", second, "never evaluated")
+    calibrations = {
+        question.finding: dataclasses.replace(
+            question.calibration, fitted_on=f"Site A: {said}, {at} images with the finding"
+        )
+        for at, (question, said) in enumerate(zip(tiny_model.card.questions, data, strict=True))
+        if said != "never evaluated"
+    }
+    (caveat,) = runs._fitted_on(tiny_model, calibrations)
+    name = f"{tiny_model.card.name} {tiny_model.card.version}"
+    assert caveat.startswith(f"The calibration of {name} was fitted on: {told}")
+
+
+def test_what_the_calibration_was_fitted_on_is_a_caveat(evaluated, root, tiny_model, tmp_path):
     first, _, _ = evaluated
     assert not any("was fitted on" in caveat for caveat in first.caveats)  # not calibrated
-    counted = iter(("60 images of 50 patients", second, "never evaluated"))
+    counted = iter(("60 images of 50 patients", "60 images of 50 patients", "never evaluated"))
     fitted = tiny_model.asking(
         dataclasses.replace(
             one,
@@ -417,7 +437,7 @@ def test_what_the_calibration_was_fitted_on_is_a_caveat(
     again = evaluate_model(study, fitted, tmp_path, workers=0)
     assert again.caveats[:-1] == first.caveats
     assert again.caveats[-1].startswith(
-        f"The calibration of tiny {tiny_model.card.version} was fitted on: {told}"
+        f"The calibration of tiny {tiny_model.card.version} was fitted on: Site A"
     )
 
 
