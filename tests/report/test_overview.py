@@ -464,13 +464,15 @@ def test_probabilities_that_are_written_alike_and_called_differently_say_why(
     for name in ("a", "b"):
         build_report(scan, prediction).write(tmp_path / name, ["json"])
     stored = json.loads((tmp_path / "a" / "report.json").read_text())
-    for finding, value in zip(stored["findings"], (0.8304, 0.8326, 0.5, 0.1), strict=True):
+    for finding, value in zip(stored["findings"], (0.8304, 0.8326, 0.3, 0.3004), strict=True):
         finding["probability"] = value
         finding["calibration"] |= {"low": 0.3, "high": 0.831, "fitted_on": "Site A"}
     (tmp_path / "a" / "report.json").write_text(json.dumps(stored))
     write_overview(tmp_path)
     page = "".join(entries_in(tmp_path))
     assert page.count("positive from") == 2
+    assert "0.300000; negative below 0.300000" in page
+    assert "0.3004; negative below 0.3000" in page
     assert "0.830; positive from 0.831" in page
     assert "0.833; positive from 0.831" in page
 

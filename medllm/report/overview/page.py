@@ -141,14 +141,12 @@ def entry_of(folder: Path, report: StoredReport) -> Entry:
 def _near(value: float, calibration: Calibration) -> str:
     """Name the threshold that a probability is written like: two of one look may differ in call."""
     words = {"positive from": calibration.high, "negative below": calibration.low}
-    return next(
-        (
-            f"{value:.3f}; {which} {threshold:.3f}"
-            for which, threshold in words.items()
-            if probability(value) == probability(threshold)
-        ),
-        "",
-    )
+    for which, threshold in words.items():
+        if probability(value) == probability(threshold):
+            # As many digits as tell them apart; beyond six they are one.
+            digits = next((n for n in range(3, 6) if f"{value:.{n}f}" != f"{threshold:.{n}f}"), 6)
+            return f"{value:.{digits}f}; {which} {threshold:.{digits}f}"
+    return ""
 
 
 def told_name(folder: Path) -> str:
