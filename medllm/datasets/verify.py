@@ -167,7 +167,8 @@ def verify(
     inverted = [record for record, one in frontal if "polarity-doubtful" in one.warnings]
     sizes = Counter(f"{one.rows} x {one.columns}" for _, one in read)
     missing = [record for record in records if id(record) not in there]
-    faults = {**_no_files(root, records, present), **_torn_patients(records)}
+    torn = patients_in_parts((record.patient_id, record.split) for record in records)
+    faults = {**_no_files(root, records, present), **torn}
     caveats = {**dataset.caveats(root), **_names_recur(records), **_other_views(records)}
     names, paths = (
         _named(way, missing, refused, inverted, read)
@@ -281,10 +282,6 @@ def _no_files(
         "no-files": f"None of the {len(records):,} files that the tables name is in {root}. Give "
         "--root the folder that their paths begin in, or mend the paths."
     }
-
-
-def _torn_patients(records: Sequence[ImageRecord]) -> Mapping[str, str]:
-    return patients_in_parts((record.patient_id, record.split) for record in records)
 
 
 def _count_labels(records: Sequence[ImageRecord]) -> dict[str, LabelCount]:

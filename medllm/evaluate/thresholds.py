@@ -35,6 +35,13 @@ class OwnThresholds:
     lower: float | None = None
 
 
+# Which threshold has such a share or more, and how it is found.
+_FOR_A_SHARE: dict[str, tuple[str, Callable[..., float]]] = {
+    "sensitivity": ("highest", sensitivity_threshold),
+    "specificity": ("lowest", specificity_threshold),
+}
+
+
 @dataclass(frozen=True)
 class ThresholdRule:
     """How a threshold is chosen on images.
@@ -68,17 +75,12 @@ class ThresholdRule:
         if text == "youden":
             return YOUDEN
         name, _, number = text.partition("=")
-        with suppress(ValueError):
-            share = float(number)
-            if name == "sensitivity" and 0 < share <= 1:
+        with suppress(ValueError, KeyError):
+            (which, choose), share = _FOR_A_SHARE[name], float(number)
+            if 0 < share <= 1:
                 return cls(
-                    f"the highest with a sensitivity of {share:g} or more, ",
-                    lambda scores, labels: sensitivity_threshold(scores, labels, share),
-                )
-            if name == "specificity" and 0 < share <= 1:
-                return cls(
-                    f"the lowest with a specificity of {share:g} or more, ",
-                    lambda scores, labels: specificity_threshold(scores, labels, share),
+                    f"the {which} with a {name} of {share:g} or more, ",
+                    lambda scores, labels: choose(scores, labels, share),
                 )
         raise LabelError(
             f"'{text}' is no way to choose a threshold; write youden, sensitivity=0.9 or "
@@ -182,12 +184,18 @@ def read_thresholds(
         ) from None
     table = path.parent / "predictions.parquet"
     chosen = f"{rule.words}fixed on {before.dataset}, {before.split}"
+    told = read_predictions(table) if table.is_file() else None
+    values: Mapping[str, float | None]
     if rule.choose is None:
         values = {key: one.youden_threshold for key, one in before.findings.items()}
+    elif told is None:
+        raise LabelError(
+            f"{table} is not there, and a threshold for a sensitivity or a specificity is chosen "
+            "on its images; keep it beside its metrics.json."
+        )
     else:
-        values = _chosen(rule.choose, table, before.findings)
-    if table.is_file():
-        told = read_predictions(table)
+        values = _chosen(rule.choose, told, before.findings)
+    if told is not None:
         chosen = _checked(path, chosen, before.dataset, told, dataset, records, root)
     else:
         chosen += "; whether those are other patients is not known"
@@ -205,14 +213,8 @@ def read_thresholds(
 
 
 def _chosen(
-    choose: Callable[..., float], table: Path, findings: Collection[str]
-) -> dict[str, float | None]:
-    if not table.is_file():
-        raise LabelError(
-            f"{table} is not there, and a threshold for a sensitivity or a specificity is chosen "
-            "on its images; keep it beside its metrics.json."
-        )
-    told = read_predictions(table)
+    choose: Callable[..., float], told: Predictions, findings: Collection[str]
+) -> dict[str, float]:
     answers = {key: Answers.of(told, key) for key in findings if key in told.findings}
     return {key: choose(one.probabilities, one.labels) for key, one in answers.items()}
 

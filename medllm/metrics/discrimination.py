@@ -194,8 +194,7 @@ def sensitivity_threshold(
         >>> sensitivity_threshold(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1]), 0.9)
         0.35
     """
-    if not 0 < sensitivity <= 1:
-        raise ValueError(f"sensitivity is {sensitivity}; it must be above 0 and at most 1.")
+    _require_share("sensitivity", sensitivity)
     edges, hits, _ = _cuts(scores, labels)
     if not hits.any():
         return float("nan")
@@ -226,12 +225,16 @@ def specificity_threshold(
         >>> specificity_threshold(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1]), 0.9)
         0.8
     """
-    if not 0 < specificity <= 1:
-        raise ValueError(f"specificity is {specificity}; it must be above 0 and at most 1.")
+    _require_share("specificity", specificity)
     edges, _, alarms = _cuts(scores, labels)
     n = alarms[-1] if len(alarms) else 0
     reached = np.flatnonzero((n - alarms) / max(n, 1) >= specificity)
     return float(edges[reached[-1]]) if n and len(reached) else float("nan")
+
+
+def _require_share(name: str, share: float) -> None:
+    if not 0 < share <= 1:
+        raise ValueError(f"{name} is {share}; it must be above 0 and at most 1.")
 
 
 def _cuts(

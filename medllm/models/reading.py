@@ -156,8 +156,12 @@ def _on_its_own_input(model: Model) -> Iterator[None]:
         yield
     # What is computed is code of others, and that of bitsandbytes asserts.
     except (
-        *(RuntimeError, ValueError, LookupError),
-        *(AssertionError, AttributeError, TypeError),
+        RuntimeError,
+        ValueError,
+        LookupError,
+        AssertionError,
+        AttributeError,
+        TypeError,
     ) as error:
         reason = first_line(error)
         raise CheckpointError(

@@ -231,6 +231,8 @@ def covered(
     Returns:
         Where.
     """
+    if not hidden.any():
+        return hidden
     return move(hidden[:, None].to(torch.uint8) * 255, changes.poses)[:, 0] > _COVERED
 
 
@@ -247,6 +249,8 @@ def flatten(
     Returns:
         Display values; black where nothing is left.
     """
+    if not hidden.any():
+        return display
     left = (display * ~hidden).sum((1, 2)) / (~hidden).sum((1, 2)).clamp_min(1)
     return torch.where(hidden, left[:, None, None], display)
 

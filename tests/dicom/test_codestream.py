@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from io import BytesIO
 
 import numpy as np
@@ -25,15 +26,21 @@ COM_2000 = b"\xff\x64" + (len(WORDS) + 4).to_bytes(2) + b"\0\1" + WORDS
 
 
 @pytest.fixture
-def jpeg(stored):
-    """Make a JPEG; one that is progressive has several scans."""
+def written(stored):
+    """Write the image in a format of Pillow's."""
 
-    def make(**options):
+    def write(image_format, **options):
         stream = BytesIO()
-        Image.fromarray((stored >> 4).astype(np.uint8)).save(stream, "JPEG", **options)
+        Image.fromarray((stored >> 4).astype(np.uint8)).save(stream, image_format, **options)
         return stream.getvalue()
 
-    return make
+    return write
+
+
+@pytest.fixture
+def jpeg(written):
+    """Make a JPEG; one that is progressive has several scans."""
+    return partial(written, "JPEG")
 
 
 @pytest.fixture
@@ -120,15 +127,9 @@ def test_what_has_no_markers_has_no_comments(compressed, held):
 
 
 @pytest.fixture
-def boxed(stored):
+def boxed(written):
     """Make a JP2 file: a codestream of JPEG 2000 within boxes."""
-
-    def make(**options):
-        stream = BytesIO()
-        Image.fromarray((stored >> 4).astype(np.uint8)).save(stream, "JPEG2000", **options)
-        return stream.getvalue()
-
-    return make
+    return partial(written, "JPEG2000")
 
 
 def test_the_boxes_around_a_codestream_of_jpeg_2000_are_looked_through(boxed, held, stored):
