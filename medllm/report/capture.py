@@ -271,7 +271,7 @@ def _write_call(panel: _Panel, entry: ReportedFinding) -> None:
     panel.write(f"{kind} probability {wording.probability(said.probability)}", 26, bold=True)
     if supposed := wording.supposing(calibration).strip():
         panel.write(f"{supposed[0].upper()}{supposed[1:]}", 20, colour=_SOFT)
-    if entry.call != wording.NOT_CALLED:
+    if entry.is_called:
         low, high = wording.probability(calibration.low), wording.probability(calibration.high)
         panel.write(f"Thresholds {low} and {high}", 20, colour=_SOFT)
     panel.write(f"Log-odds {wording.signed(said.log_odds)}", 20, colour=_SOFT)

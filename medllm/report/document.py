@@ -17,7 +17,7 @@ from medllm.models.card import ModelCard, Question
 from medllm.models.measured import UsualRange, sentences, usual_values
 from medllm.models.prediction import FindingPrediction, Prediction
 from medllm.report.sentences import NOT_EXPLAINED
-from medllm.report.wording import call_in_words
+from medllm.report.wording import NOT_CALLED, call_in_words
 
 BANNER = "AI output, research use only, not verified by a radiologist"
 
@@ -73,6 +73,11 @@ class ReportedFinding:
     def call(self) -> str:
         """The call, or `not called`; what is shown and coded, in place of the prediction's."""
         return call_in_words(self.prediction.call, self.question.calibration)
+
+    @property
+    def is_called(self) -> bool:
+        """Whether thresholds were chosen, so that there is a call."""
+        return self.call != NOT_CALLED
 
     @property
     def is_refused(self) -> bool:

@@ -16,7 +16,6 @@ from medllm.models.prediction import Prediction
 from medllm.report.dicom import codes, seg
 from medllm.report.dicom.source import MANUFACTURER, Source, stable_uid
 from medllm.report.document import BANNER, Report, ReportedFinding
-from medllm.report.wording import NOT_CALLED
 
 if TYPE_CHECKING:
     from highdicom.sr import AlgorithmIdentification, Measurement, TextContentItem
@@ -147,7 +146,7 @@ def _finding_group(entry: ReportedFinding, report: Report, source: Source) -> An
 
     key, explanation = entry.finding.key, entry.explanation
     coded = []
-    if entry.call != NOT_CALLED:
+    if entry.is_called:
         coded.append((codes.PRESENCE, codes.presence_code(entry.prediction.call)))
     if explanation is not None:
         coded += [
@@ -200,7 +199,7 @@ def _method(explanation: Explanation | None) -> Iterator[str]:
 def _numbers(entry: ReportedFinding) -> Iterator[Measurement]:
     calibration = entry.question.calibration
     yield _number(codes.PROBABILITY, entry.prediction.probability)
-    if entry.call != NOT_CALLED:
+    if entry.is_called:
         yield _number(codes.LOWER_THRESHOLD, calibration.low)
         yield _number(codes.UPPER_THRESHOLD, calibration.high)
     if calibration.prevalence is not None:

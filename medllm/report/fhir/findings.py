@@ -122,7 +122,7 @@ def _coordinates(line: Float64[np.ndarray, "points 2"], scan: Radiograph) -> lis
 
 def _call(entry: ReportedFinding) -> Resource:
     """Code the call, or that there is none: the model is not capable of one."""
-    if entry.call == wording.NOT_CALLED:
+    if not entry.is_called:
         missing = coding(HL7 + "data-absent-reason", "unsupported", "Unsupported")
         return {"dataAbsentReason": concept("not called: no threshold was chosen", missing)}
     call = entry.prediction.call
@@ -140,7 +140,7 @@ def _answer(entry: ReportedFinding) -> Iterator[Resource]:
     probability = concept("probability", _coded(codes.PROBABILITY))
     yield _number(probability, said.probability, "1")
     yield _number(concept("log-odds, uncalibrated"), said.log_odds, "1")
-    if entry.call != wording.NOT_CALLED:
+    if entry.is_called:
         yield _number(concept("threshold: negative below"), calibration.low, "1")
         yield _number(concept("threshold: positive from"), calibration.high, "1")
     yield _words("calibration fitted on", calibration.fitted_on)
